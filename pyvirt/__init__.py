@@ -1,0 +1,90 @@
+"""pyvirt: a compiled virtualisation laboratory.
+
+The public names are loaded when they are first used, so that importing the package costs
+little more than importing NumPy, and neither Numba nor plotting is loaded before it is needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyvirt._core.builder import PageTables
+    from pyvirt._core.walker import Translation, Walker
+    from pyvirt.errors import (
+        Fault,
+        FrameExhaustedError,
+        ImageFormatError,
+        InvalidTypeError,
+        InvalidValueError,
+        LimitError,
+        MappingError,
+        MissingDependencyError,
+        OutsideMemoryError,
+        PageFaultError,
+        PyvirtError,
+        describe_fault,
+    )
+    from pyvirt.mmu.memory import PhysicalMemory
+    from pyvirt.mmu.results import Translations
+    from pyvirt.mmu.spaces import AddressSpace, NestedAddressSpace
+
+__version__ = "0.1.0.dev0"
+
+_HOME = {
+    "PageTables": "pyvirt._core.builder",
+    "Translation": "pyvirt._core.walker",
+    "Walker": "pyvirt._core.walker",
+    "PhysicalMemory": "pyvirt.mmu.memory",
+    "Translations": "pyvirt.mmu.results",
+    "AddressSpace": "pyvirt.mmu.spaces",
+    "NestedAddressSpace": "pyvirt.mmu.spaces",
+    "Fault": "pyvirt.errors",
+    "FrameExhaustedError": "pyvirt.errors",
+    "ImageFormatError": "pyvirt.errors",
+    "InvalidTypeError": "pyvirt.errors",
+    "InvalidValueError": "pyvirt.errors",
+    "LimitError": "pyvirt.errors",
+    "MappingError": "pyvirt.errors",
+    "MissingDependencyError": "pyvirt.errors",
+    "OutsideMemoryError": "pyvirt.errors",
+    "PageFaultError": "pyvirt.errors",
+    "PyvirtError": "pyvirt.errors",
+    "describe_fault": "pyvirt.errors",
+}
+
+__all__ = [
+    "AddressSpace",
+    "Fault",
+    "FrameExhaustedError",
+    "ImageFormatError",
+    "InvalidTypeError",
+    "InvalidValueError",
+    "LimitError",
+    "MappingError",
+    "MissingDependencyError",
+    "NestedAddressSpace",
+    "OutsideMemoryError",
+    "PageFaultError",
+    "PageTables",
+    "PhysicalMemory",
+    "PyvirtError",
+    "Translation",
+    "Translations",
+    "Walker",
+    "describe_fault",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'pyvirt' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,1 @@
+"""The compiled core: private modules that the public packages of pyvirt wrap."""

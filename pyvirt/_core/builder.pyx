@@ -1,0 +1,616 @@
+"""The table builder: map, protect and unmap ranges in tables that live in simulated memory.
+
+An edit that fails is undone: the mappings are then what they were, though tables that it made
+stay, empty.
+"""
+
+from libc.stdint cimport uint8_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcmp, memcpy, memset
+
+import numpy as np
+
+from pyvirt._core.arrays cimport as_int, as_u64
+from pyvirt._core.paging cimport (
+    ACCESS_ANY,
+    ACCESS_LINEAR,
+    ACCESS_PURE,
+    ACCESS_TABLE,
+    FORMAT_PAE,
+    FORMAT_X86_32,
+    configure,
+    dimension_t,
+    in_range,
+    level_t,
+    locate,
+    walk_t,
+)
+from pyvirt._core.physmem cimport (
+    PM_NO_MEMORY,
+    PM_OK,
+    PhysMem,
+    load_u64,
+    pm_frame,
+    pm_lock,
+    pm_status,
+    pm_unlock,
+    pm_writable,
+)
+from pyvirt._core.types cimport PAGE_OFFSET, PAGE_SIZE, hpa_t
+from pyvirt._core.walker cimport Walker
+from pyvirt._core.walker import DEFAULTS
+from pyvirt.errors import FrameExhaustedError, InvalidTypeError, InvalidValueError, MappingError
+
+cdef enum:
+    PS = 0x80
+
+cdef uint8_t[4096] ZEROS
+memset(ZEROS, 0, PAGE_SIZE)
+
+# What the builder takes of the options of a Walker: what decides the format of entries.
+_OPTIONS = ("format", "levels", "pa_width", "cr4", "efer", "vendor", "large_1g", "exec_only",
+            "mbec")
+
+
+# --- entries ----------------------------------------------------------------------------------
+
+cdef built_t host_of(builder_t *b, uint64_t address, int level, hpa_t *pa) noexcept nogil:
+    """Host-physical address of an own-physical one that holds a table."""
+    cdef walk_t w
+    if locate(&b.d, address, ACCESS_ANY | ACCESS_TABLE | ACCESS_LINEAR | ACCESS_PURE, level, pa,
+              &w, NULL):
+        return BUILT_NESTED
+    if pm_frame(b.d.mem, pa[0]) == NULL:
+        return BUILT_NESTED
+    return BUILT
+
+
+cdef uint64_t get_entry(builder_t *b, hpa_t pa) noexcept nogil:
+    cdef const uint8_t *p = pm_frame(b.d.mem, pa) + (pa & PAGE_OFFSET)
+    cdef uint64_t entry = 0
+    if b.d.entry_shift == 3:
+        return load_u64(p)
+    memcpy(&entry, p, 4)
+    return entry
+
+
+cdef built_t set_entry(builder_t *b, hpa_t pa, uint64_t entry) noexcept nogil:
+    cdef pm_status status
+    cdef uint8_t *p = pm_writable(b.d.mem, pa, &status)
+    if p == NULL:
+        return BUILT_NO_MEMORY
+    memcpy(p + (pa & PAGE_OFFSET), &entry, 1 << b.d.entry_shift)
+    return BUILT
+
+
+cdef built_t edit_entry(
+    builder_t *b, hpa_t pa, uint64_t entry, uint64_t freed
+) noexcept nogil:
+    """set_entry, remembered for undo; `freed` is a table that goes out of use with it, or 0."""
+    cdef undo_t *undo
+    cdef uint64_t capacity
+    if b.undo_count == b.undo_capacity:
+        capacity = max(256, 2 * b.undo_capacity)
+        undo = <undo_t *>realloc(b.undo, capacity * sizeof(undo_t))
+        if undo == NULL:
+            return BUILT_NO_MEMORY
+        b.undo = undo
+        b.undo_capacity = capacity
+    b.undo[b.undo_count].pa = pa
+    b.undo[b.undo_count].entry = get_entry(b, pa)
+    b.undo[b.undo_count].freed = freed
+    b.undo_count += 1
+    return set_entry(b, pa, entry)
+
+
+cdef built_t finish(builder_t *b, built_t status) noexcept nogil:
+    """Forget the undo list and free its tables, or carry it out if the edit failed."""
+    cdef undo_t *undo
+    while b.undo_count:
+        b.undo_count -= 1
+        undo = &b.undo[b.undo_count]
+        if status != BUILT:
+            set_entry(b, undo.pa, undo.entry)
+        elif undo.freed:
+            free_table(b, undo.freed)
+    b.d.mem.version += 1
+    return status
+
+
+cdef void free_table(builder_t *b, uint64_t address) noexcept nogil:
+    """Put an empty table's frame on the list of free ones, linked through its first word."""
+    cdef hpa_t pa
+    cdef uint8_t *frame
+    cdef pm_status status
+    if host_of(b, address, 1, &pa) != BUILT:
+        return
+    frame = pm_writable(b.d.mem, pa, &status)
+    if frame == NULL:
+        return
+    memcpy(frame, &b.free_frame, 8)
+    b.free_frame = address
+    b.tables -= 1
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+cdef built_t new_table(builder_t *b, int level, uint64_t *address) noexcept nogil:
+    """An empty table from the frame range."""
+    cdef built_t status
+    cdef pm_status memory
+    cdef uint8_t *frame
+    cdef hpa_t pa
+    if b.free_frame:
+        address[0] = b.free_frame
+        status = host_of(b, address[0], level, &pa)
+        if status != BUILT:
+            return status
+        b.free_frame = load_u64(pm_frame(b.d.mem, pa))
+    else:
+        if b.next_frame >= b.frame_end:
+            return BUILT_NO_FRAME
+        address[0] = b.next_frame
+        status = host_of(b, address[0], level, &pa)
+        if status != BUILT:
+            return status
+        b.next_frame += PAGE_SIZE
+    b.tables += 1
+    if memcmp(pm_frame(b.d.mem, pa), ZEROS, PAGE_SIZE) != 0:
+        frame = pm_writable(b.d.mem, pa, &memory)
+        if frame == NULL:
+            return BUILT_NO_MEMORY
+        memset(frame, 0, PAGE_SIZE)
+    return BUILT
+
+
+cdef bint table_is_empty(builder_t *b, uint64_t base, int level, hpa_t pa) noexcept nogil:
+    cdef uint64_t i
+    for i in range(<uint64_t>(b.d.level[level].index_mask + 1)):
+        if get_entry(b, pa + (i << b.d.entry_shift)) & b.d.present:
+            return False
+    return True
+
+
+cdef built_t split(builder_t *b, hpa_t slot, int level) noexcept nogil:
+    """Turn the large leaf at `slot` into a table of leaves one level down that say the same."""
+    cdef uint64_t leaf = get_entry(b, slot), base, address, i, flags, entry
+    cdef const level_t *large = &b.d.level[level]
+    cdef const level_t *small = &b.d.level[level - 1]
+    cdef built_t status
+    cdef hpa_t pa
+    if b.d.format == FORMAT_X86_32 and leaf >> 13 & 0xFF:
+        return BUILT_RESERVED       # beyond 4 GiB (PSE-36): no small leaf reaches there
+    status = new_table(b, level - 1, &base)
+    if status != BUILT:
+        return status
+    status = host_of(b, base, level - 1, &pa)
+    if status != BUILT:
+        return status
+    address = leaf & large.leaf_address
+    flags = leaf & ~large.leaf_address
+    if level == 2:
+        flags &= ~<uint64_t>PS
+        if not b.d.is_ept and leaf & 0x1000:
+            flags = flags & ~<uint64_t>0x1000 | PS      # PAT: bit 12 of a large leaf, 7 of a small
+    for i in range(<uint64_t>(small.index_mask + 1)):
+        entry = address + (i << small.shift) | flags
+        status = set_entry(b, pa + (i << b.d.entry_shift), entry)
+        if status != BUILT:
+            return status
+    # not undone: the small leaves mean what the large one did
+    return set_entry(b, slot, base | b.table_flags)
+
+
+cdef built_t descend(
+    builder_t *b, uint64_t va, int target, bint create, bint divide, hpa_t *slot, int *level
+) noexcept nogil:
+    """Find the entry for `va` at level `target`, or the one above it where the way ends.
+
+    With `create` missing tables are made, with `divide` larger leaves are split; so that the
+    way ends above only at an absent entry or an undivided leaf.
+    """
+    cdef uint64_t base = b.d.root, entry, table
+    cdef const level_t *rules
+    cdef built_t status
+    level[0] = b.d.levels
+    while True:
+        rules = &b.d.level[level[0]]
+        status = host_of(b, base | (va >> rules.shift & rules.index_mask) << b.d.entry_shift,
+                         level[0], slot)
+        if status != BUILT or level[0] == target:
+            return status
+        entry = get_entry(b, slot[0])
+        if entry & b.d.present == 0:
+            if not create:
+                return BUILT
+            status = new_table(b, level[0] - 1, &table)
+            if status != BUILT:
+                return status
+            entry = table | (1 if not rules.has_rights else b.table_flags)
+            status = set_entry(b, slot[0], entry)
+        elif rules.may_map and entry & PS:
+            if not divide:
+                return BUILT
+            status = split(b, slot[0], level[0])
+            entry = get_entry(b, slot[0])
+        elif entry & rules.table_reserved:
+            return BUILT_RESERVED
+        if status != BUILT:
+            return status
+        base = entry & b.d.table_address
+        level[0] -= 1
+
+
+# --- edits ------------------------------------------------------------------------------------
+
+cdef built_t map_one(
+    builder_t *b, uint64_t va, uint64_t entry, int target, bint overwrite
+) noexcept nogil:
+    """Put a leaf entry at level `target`."""
+    cdef built_t status
+    cdef hpa_t slot, table
+    cdef uint64_t old, freed = 0
+    cdef int level
+    status = descend(b, va, target, True, overwrite, &slot, &level)
+    if status != BUILT:
+        return status
+    if level != target:
+        return BUILT_TAKEN          # a larger leaf covers va
+    old = get_entry(b, slot)
+    if old & b.d.present:
+        if target > 1 and old & PS == 0:
+            status = host_of(b, old & b.d.table_address, target - 1, &table)
+            if status != BUILT:
+                return status
+            if not table_is_empty(b, old & b.d.table_address, target - 1, table):
+                return BUILT_TABLE
+            freed = old & b.d.table_address
+        elif not overwrite:
+            return BUILT_TAKEN
+    return edit_entry(b, slot, entry, freed)
+
+
+cdef built_t edit_range(
+    builder_t *b, uint64_t va, uint64_t size, bint remove, uint64_t clear, uint64_t put,
+    uint64_t *changed
+) noexcept nogil:
+    """Clear or re-right every leaf in [va, va + size); leaves that stick out are split."""
+    cdef built_t status
+    cdef uint64_t done = 0, span, entry, start
+    cdef hpa_t slot
+    cdef int level
+    while done < size:
+        start = va + done
+        status = descend(b, start, 1, False, False, &slot, &level)
+        if status != BUILT:
+            return status
+        span = b.d.level[level].offset + 1 if level > 1 else PAGE_SIZE
+        entry = get_entry(b, slot)
+        if entry & b.d.present == 0:
+            done += span - (start & (span - 1))
+            continue
+        if start & (span - 1) or span > size - done:
+            status = split(b, slot, level)
+            if status != BUILT:
+                return status
+            continue
+        status = edit_entry(b, slot, 0 if remove else entry & ~clear | put, 0)
+        if status != BUILT:
+            return status
+        changed[0] += span
+        done += span
+    return BUILT
+
+
+# --- the object -------------------------------------------------------------------------------
+
+cdef class PageTables:
+    """Page tables under construction.
+
+    Parameters
+    ----------
+    mem : PhysMem
+        The memory that receives the tables.
+    format : {"x86-64", "pae", "x86-32", "ept", "npt"}
+    levels : int, default 4
+        4 or 5 for x86-64, EPT and NPT; 3 for PAE; 2 for 32-bit tables.
+    frames : (int, int), optional
+        (start, size) of the range that tables are taken from, in the tables' own physical
+        space. None: existing tables can be edited, and no table added.
+    outer : Walker, optional
+        The next dimension out, for a guest's tables: frames and entries then hold
+        guest-physical addresses.
+    root : int, optional
+        An existing top table to edit; by default a new one is made.
+    **options
+        ``pa_width``, ``cr4``, ``efer``, ``vendor``, ``large_1g``, ``exec_only``, ``mbec`` as in
+        `Walker`: what decides which entries are well formed.
+    """
+
+    def __init__(self, PhysMem mem not None, *, format="x86-64", levels=None, frames=None,
+                 Walker outer=None, root=None, **options):
+        cdef uint64_t start = 0, size = 0, address
+        if self.mem is not None:
+            raise InvalidTypeError("these tables are initialised already")
+        unknown = options.keys() - set(_OPTIONS)
+        if unknown:
+            raise InvalidTypeError(f"unknown option {min(unknown)!r}; "
+                                   f"accepted are {', '.join(_OPTIONS)}")
+        if levels is None:
+            levels = {"pae": 3, "x86-32": 2}.get(format, 4)
+        if frames is not None:
+            try:
+                start, size = frames
+            except (TypeError, ValueError, OverflowError) as error:
+                raise InvalidTypeError(
+                    f"frames must be a (start, size) pair, not {frames!r:.80}") from error
+        elif root is None:
+            raise InvalidTypeError("give frames for new tables, or the root of existing ones")
+        if outer is not None and outer.mem is not mem:
+            raise InvalidValueError("outer must walk the same memory")
+        cdef dict full = {**DEFAULTS, **options, "format": format, "levels": levels}
+        configure(&self.b.d, 0 if root is None else root, full)
+        if start & PAGE_OFFSET or size & PAGE_OFFSET or (start + size) >> (52 if self.b.d.format
+                                                                          != FORMAT_X86_32 else 32):
+            raise InvalidValueError(
+                f"frames must be whole 4 KiB frames of physical memory, got {frames}")
+        self.b.d.mem = mem.pointer()
+        if outer is not None:
+            outer._check()
+            self.b.d.outer = &outer.plain[0]
+        # frame 0 is never a table: 0 ends the list of free frames
+        self.b.next_frame = max(start, <uint64_t>PAGE_SIZE) if size else 0
+        self.b.frame_end = start + size
+        self.b.table_flags = (7 | (0x400 if self.b.d.mbec else 0)) if self.b.d.is_ept else 7
+        self.options = full
+        self.frame_range = (start, start + size)
+        self.outer = outer
+        self.mem = mem
+        if root is None:
+            status = self._new_root(&address)
+            if status != BUILT:
+                self.mem = None
+                self._raise(status, 0)
+            self.b.d.root = address
+            root = address
+        self.root = root
+
+    cdef built_t _new_root(self, uint64_t *address):
+        cdef built_t status
+        with nogil:
+            pm_lock(self.b.d.mem)
+            status = new_table(&self.b, self.b.d.levels, address)
+            finish(&self.b, BUILT)
+            pm_unlock(self.b.d.mem)
+        return status
+
+    def __dealloc__(self):
+        free(self.b.undo)
+
+    # --- what there is ---
+
+    @property
+    def format(self):
+        """Name of the entry format."""
+        return self.options["format"]
+
+    @property
+    def levels(self):
+        """Number of levels."""
+        return self.b.d.levels
+
+    @property
+    def tables_used(self):
+        """Frames taken as tables so far."""
+        return self.b.tables
+
+    def walker(self, **options):
+        """A `Walker` over these tables; `options` as there."""
+        return Walker(self.mem, self.root, outer=self.outer, **{**self.options, **options})
+
+    # --- edits ---
+
+    def map(self, vas, pas, *, page_shift=12, rights="rwx", attrs=0, overwrite=False):
+        """Map pages.
+
+        Parameters
+        ----------
+        vas, pas : array of int, shape (n,)
+            Page starts, virtual and physical, multiples of the page size.
+        page_shift : {12, 21, 22, 30}
+            log2 of the page size; 21 and 30 for 8-byte entries, 22 for 32-bit tables.
+        rights : str
+            Of ``"r"``, ``"w"``, ``"x"`` and ``"u"`` (user; EPT with MBEC: executable for user
+            addresses). Without ``"x"`` NX is set. Tables above allow everything.
+        attrs : int
+            Further bits of the leaf entry as they are: G, PAT, PCD, PWT, A, D, keys, software
+            bits; for EPT the memory type too (bits 5:3, write-back if 0).
+        overwrite : bool, default False
+            Replace present mappings (larger leaves are split).
+
+        Raises
+        ------
+        MappingError
+            If a mapping, or a table in use, is in the way; with the first such address.
+        FrameExhaustedError
+            If the frame range holds no further table.
+        InvalidValueError, InvalidTypeError
+            For addresses that are unaligned, not canonical or too wide, and bad rights.
+        """
+        cdef const uint64_t[::1] virtual = as_u64(vas, "vas")
+        cdef const uint64_t[::1] physical = as_u64(pas, "pas")
+        cdef int level = self._level_of(page_shift)
+        cdef uint64_t flags = self._leaf_flags(rights, attrs, level)
+        cdef uint64_t i, n = virtual.shape[0], bad = n, entry
+        cdef uint64_t offset = self.b.d.level[level].offset
+        cdef uint64_t wide = self.b.d.level[level].leaf_address
+        cdef bint replace = overwrite, wide_32 = self.b.d.format == FORMAT_X86_32 and level == 2
+        cdef built_t status = BUILT
+        if physical.shape[0] != virtual.shape[0]:
+            raise InvalidTypeError(
+                f"pas must have shape ({virtual.shape[0]},), got ({physical.shape[0]},)")
+        if wide_32:
+            wide |= (<uint64_t>0xFF << 32) >> (40 - min(<int>self.options["pa_width"], 40)) & (
+                <uint64_t>0xFF << 32)
+        for i in range(n):
+            if not in_range(&self.b.d, virtual[i]) or virtual[i] & offset:
+                raise InvalidValueError(f"vas[{i}] = {virtual[i]:#x} is not canonical, or not a "
+                                        f"multiple of {offset + 1:#x}")
+            if physical[i] & ~wide:
+                raise InvalidValueError(f"pas[{i}] = {physical[i]:#x} is too wide, or not a "
+                                        f"multiple of {offset + 1:#x}")
+        with nogil:
+            pm_lock(self.b.d.mem)
+            for i in range(n):
+                entry = physical[i] | flags
+                if wide_32:         # address bits 39:32 go to bits 20:13
+                    entry = entry << 32 >> 32 | physical[i] >> 32 << 13
+                status = map_one(&self.b, virtual[i], entry, level, replace)
+                if status != BUILT:
+                    bad = i
+                    break
+            finish(&self.b, status)
+            pm_unlock(self.b.d.mem)
+        if status != BUILT:
+            self._raise(status, virtual[bad])
+
+    def map_range(self, va, pa, size, *, page_shift=12, rights="rwx", attrs=0, overwrite=False):
+        """Map `size` bytes from `va` on to `pa` on, in pages of one size; see `map`."""
+        va = as_int(va, "va", 0, 0xFFFFFFFFFFFFFFFF)
+        pa = as_int(pa, "pa", 0, 0xFFFFFFFFFFFFFFFF)
+        size = as_int(size, "size", 0, 1 << 57)
+        page = self.b.d.level[self._level_of(page_shift)].offset + 1
+        if size % page:
+            raise InvalidValueError(f"size must be a multiple of {page:#x}, got {size:#x}")
+        if va + size > 1 << 64 or pa + size > 1 << 64:
+            raise InvalidValueError(f"the range of {size:#x} bytes leaves the 64-bit space")
+        steps = np.arange(size // page, dtype=np.uint64) * np.uint64(page)
+        self.map(np.uint64(va) + steps, np.uint64(pa) + steps, page_shift=page_shift,
+                 rights=rights, attrs=attrs, overwrite=overwrite)
+
+    def unmap(self, va, size):
+        """Remove every mapping in [va, va + size); larger leaves that stick out are split.
+
+        Returns
+        -------
+        int
+            Bytes that were mapped and no longer are.
+        """
+        return self._edit(va, size, True, 0, 0)
+
+    def protect(self, va, size, rights):
+        """Give every mapping in [va, va + size) other rights (as in `map`); holes stay holes.
+
+        Returns
+        -------
+        int
+            Bytes whose mapping was edited.
+        """
+        cdef uint64_t put = self._leaf_flags(rights, 0, 1)
+        cdef uint64_t clear
+        if self.b.d.is_ept:
+            clear = 0x7 | (0x400 if self.b.d.mbec else 0)
+            put &= clear
+        else:
+            clear = 6 | (<uint64_t>1 << 63 if self.b.d.format != FORMAT_X86_32 else 0)
+        return self._edit(va, size, False, clear, put)
+
+    cdef object _edit(self, object va, object size, bint remove, uint64_t clear, uint64_t put):
+        cdef uint64_t start = as_int(va, "va", 0, 0xFFFFFFFFFFFFFFFF), changed = 0
+        cdef uint64_t length = as_int(size, "size", 0, 1 << 57)
+        cdef built_t status
+        if start & PAGE_OFFSET or length & PAGE_OFFSET:
+            raise InvalidValueError(
+                f"a range must be whole 4 KiB pages, got {start:#x} (+{length:#x} bytes)")
+        if length and not (in_range(&self.b.d, start) and start + (length - 1) >= start
+                           and in_range(&self.b.d, start + (length - 1))
+                           and start >> 63 == (start + (length - 1)) >> 63):
+            raise InvalidValueError(
+                f"the range {start:#x} (+{length:#x} bytes) is not canonical")
+        with nogil:
+            pm_lock(self.b.d.mem)
+            status = edit_range(&self.b, start, length, remove, clear, put, &changed)
+            finish(&self.b, status)
+            pm_unlock(self.b.d.mem)
+        if status != BUILT:
+            self._raise(status, start)
+        return changed
+
+    # --- checks ---
+
+    cdef int _level_of(self, object page_shift) except -1:
+        cdef int level
+        for level in range(1, self.b.d.levels + 1):
+            if ((level == 1 or self.b.d.level[level].may_map)
+                    and self.b.d.level[level].shift == page_shift):
+                return level
+        raise InvalidValueError(f"{self.format} tables have no pages of page_shift={page_shift!r}")
+
+    cdef uint64_t _leaf_flags(self, object rights, object attrs, int level) except? 0:
+        """Bits of a leaf entry beside the address."""
+        cdef uint64_t flags = as_int(attrs, "attrs", 0, 0xFFFFFFFFFFFFFFFF)
+        if not isinstance(rights, str) or set(rights) - set("rwxu"):
+            raise InvalidValueError(f"rights must be of the letters r, w, x, u, got {rights!r:.80}")
+        if flags & self.b.d.level[level].leaf_address:
+            raise InvalidValueError(f"attrs must not hold address bits, got {flags:#x}")
+        if level > 1:
+            flags |= PS
+        if self.b.d.is_ept:
+            if flags & 0x38 == 0:
+                flags |= 6 << 3
+            flags |= ("r" in rights) | ("w" in rights) << 1 | ("x" in rights) << 2
+            if "u" in rights:
+                if not self.b.d.mbec:
+                    raise InvalidValueError("EPT has user rights only with mbec=True")
+                flags |= 0x400
+            if flags & self.b.d.present == 0:
+                raise InvalidValueError("an EPT mapping without rights is no mapping")
+            return flags
+        if "r" not in rights:
+            raise InvalidValueError(f"{self.format} pages are always readable: "
+                                    f"rights must include r, got {rights!r}")
+        flags |= 1 | ("w" in rights) << 1 | ("u" in rights) << 2
+        if "x" not in rights:
+            if not self.b.d.nxe:
+                raise InvalidValueError(f"{self.format} pages without EFER.NXE are always "
+                                        f"executable: rights must include x, got {rights!r}")
+            flags |= <uint64_t>1 << 63
+        return flags
+
+    cdef object _raise(self, built_t status, object va):
+        if status == BUILT_TAKEN:
+            raise MappingError(f"{va:#x} is mapped already; use overwrite=True or unmap it first")
+        if status == BUILT_TABLE:
+            raise MappingError(f"smaller pages are mapped under {va:#x}; unmap them first")
+        if status == BUILT_NO_FRAME:
+            raise FrameExhaustedError(
+                f"no free frame for another table in {self.frame_range[0]:#x} to "
+                f"{self.frame_range[1]:#x} ({self.b.tables} tables in use)")
+        if status == BUILT_NESTED:
+            raise MappingError(f"a table on the way to {va:#x} lies outside RAM, or where the next "
+                               "dimension does not map it")
+        if status == BUILT_RESERVED:
+            raise MappingError(f"an entry on the way to {va:#x} has reserved bits set")
+        raise MemoryError("the host has no memory left for another frame")
+
+    # --- state as a value ---
+
+    def __reduce__(self):
+        return (_rebuild, (type(self), self.mem, self.root, self.outer, self.frame_range,
+                           self.options,
+                           (self.b.next_frame, self.b.free_frame, self.b.tables)))
+
+    def __repr__(self):
+        return (f"<PageTables {self.format} {self.levels}-level root={self.root:#x}, "
+                f"{self.b.tables} tables>")
+
+
+def _rebuild(kind, mem, root, outer, frame_range, options, state):
+    """Tables of class `kind`, for unpickling and copying."""
+    cdef PageTables tables = kind.__new__(kind)
+    PageTables.__init__(
+        tables, mem, root=root, outer=outer,
+        frames=(frame_range[0], frame_range[1] - frame_range[0]), format=options["format"],
+        levels=options["levels"], **{name: options[name] for name in _OPTIONS[2:]})
+    tables.b.next_frame, tables.b.free_frame, tables.b.tables = state
+    return tables

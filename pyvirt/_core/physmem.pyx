@@ -1,0 +1,844 @@
+"""Simulated physical memory: 4 KiB frames of up to 52-bit addresses, held only where written.
+
+RAM is a list of regions. A frame of RAM is one of three things: *owned* (written once, held in a
+pool and found through a three-level directory), *attached* (still the content of a read-only
+buffer, such as a mapped image file), or untouched (reads as zeros and costs nothing).
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.pythread cimport (
+    WAIT_LOCK,
+    PyThread_acquire_lock,
+    PyThread_allocate_lock,
+    PyThread_free_lock,
+    PyThread_release_lock,
+)
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcmp, memcpy, memset
+
+import numpy as np
+
+from pyvirt._core.arrays cimport as_int, as_output, as_u64
+from pyvirt._core.types cimport PAGE_OFFSET, PAGE_SIZE, hpa_t
+from pyvirt.errors import InvalidTypeError, InvalidValueError, OutsideMemoryError
+
+cdef extern from "chunk.h" nogil:
+    void *pv_chunk_alloc(size_t bytes, int huge)
+    void pv_chunk_free(void *p)
+    int pv_huge_pages_offered()
+
+cdef enum:
+    CHUNK_FRAMES = 512          # 2 MiB: the huge page of the hosts we know
+    # A chunk on huge pages is held whole once touched. From this many frames on, a whole unused
+    # chunk is less than a tenth of what is held.
+    HUGE_FROM_FRAMES = 10 * CHUNK_FRAMES
+
+cdef uint8_t[4096] ZERO_FRAME
+memset(ZERO_FRAME, 0, PAGE_SIZE)
+
+cdef uint64_t ADDRESS_LIMIT = 0x10000000000000   # 2**52: the widest physical address, plus one
+
+_SCALARS = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
+
+
+# --- frames -----------------------------------------------------------------------------------
+
+cdef const uint8_t *pm_unowned(const physmem_t *m, hpa_t pa) noexcept nogil:
+    """Content of a frame that is not owned: of its buffer, or zeros; NULL outside RAM."""
+    cdef uint64_t low = 0, high = m.segment_count, middle
+    while low < high:
+        middle = (low + high) >> 1
+        if pa < m.segments[middle].start:
+            high = middle
+        elif pa >= m.segments[middle].end:
+            low = middle + 1
+        else:
+            return (m.segments[middle].data
+                    + ((pa & ~<uint64_t>PAGE_OFFSET) - m.segments[middle].start))
+    if pm_in_ram(m, pa, 1):
+        return ZERO_FRAME
+    return NULL
+
+
+cdef bint pm_in_ram(const physmem_t *m, hpa_t pa, uint64_t n) noexcept nogil:
+    """Whether RAM contains all of [pa, pa + n). Adjacent regions were merged, so one must."""
+    cdef uint64_t low = 0, high = m.region_count, middle
+    while low < high:
+        middle = (low + high) >> 1
+        if pa < m.regions[middle].start:
+            high = middle
+        elif pa >= m.regions[middle].end:
+            low = middle + 1
+        else:
+            return n <= m.regions[middle].end - pa
+    return n == 0 and m.region_count != 0 and pa == m.regions[m.region_count - 1].end
+
+
+cdef uint8_t *new_frame(physmem_t *m) noexcept nogil:
+    """A frame from the pool, content undefined; NULL when the host has no memory."""
+    cdef uint8_t **chunks
+    cdef uint8_t *chunk
+    cdef bint huge
+    if m.chunk_count == 0 or m.chunk_used == CHUNK_FRAMES:
+        chunks = <uint8_t **>realloc(m.chunks, (m.chunk_count + 1) * sizeof(uint8_t *))
+        if chunks == NULL:
+            return NULL
+        m.chunks = chunks
+        huge = m.huge_pages and m.frames >= HUGE_FROM_FRAMES and pv_huge_pages_offered()
+        chunk = <uint8_t *>pv_chunk_alloc(CHUNK_FRAMES * PAGE_SIZE, huge)
+        if chunk == NULL:
+            return NULL
+        m.chunks[m.chunk_count] = chunk
+        m.chunk_count += 1
+        m.chunk_used = 0
+        m.huge_chunks += huge
+    chunk = m.chunks[m.chunk_count - 1] + m.chunk_used * PAGE_SIZE
+    m.chunk_used += 1
+    m.frames += 1
+    return chunk
+
+
+cdef uint8_t **directory_slot(physmem_t *m, hpa_t pa) noexcept nogil:
+    """Where the directory keeps the pointer to the frame of `pa`, nodes made as needed."""
+    cdef middle_t middle = m.root[pa >> 30]
+    cdef leaf_t leaf
+    if middle == NULL:
+        middle = <middle_t>calloc(512, sizeof(leaf_t))
+        if middle == NULL:
+            return NULL
+        m.root[pa >> 30] = middle
+        m.nodes += 1
+    leaf = middle[pa >> 21 & 511]
+    if leaf == NULL:
+        leaf = <leaf_t>calloc(512, sizeof(uint8_t *))
+        if leaf == NULL:
+            return NULL
+        middle[pa >> 21 & 511] = leaf
+        m.nodes += 1
+    return &leaf[pa >> 12 & 511]
+
+
+cdef uint8_t *pm_writable(physmem_t *m, hpa_t pa, pm_status *status) noexcept nogil:
+    """The owned frame of `pa`, made from its present content if need be. Lock held."""
+    cdef uint8_t *frame = pm_owned(m, pa)
+    cdef const uint8_t *content
+    cdef uint8_t **slot
+    status[0] = PM_OK
+    if frame != NULL:
+        return frame
+    content = pm_unowned(m, pa)
+    if content == NULL:
+        status[0] = PM_OUTSIDE
+        return NULL
+    slot = directory_slot(m, pa)
+    if slot != NULL:
+        frame = new_frame(m)
+    if frame == NULL:
+        status[0] = PM_NO_MEMORY
+        return NULL
+    memcpy(frame, content, PAGE_SIZE)
+    slot[0] = frame
+    return frame
+
+
+cdef pm_status pm_read(const physmem_t *m, hpa_t pa, uint64_t n, uint8_t *out) noexcept nogil:
+    """Copy n bytes out, across frames; nothing is copied unless all are in RAM."""
+    cdef uint64_t part
+    if not pm_in_ram(m, pa, n):
+        return PM_OUTSIDE
+    while n:
+        part = min(n, PAGE_SIZE - (pa & PAGE_OFFSET))
+        memcpy(out, pm_frame(m, pa) + (pa & PAGE_OFFSET), part)
+        out += part
+        pa += part
+        n -= part
+    return PM_OK
+
+
+cdef pm_status pm_write(physmem_t *m, hpa_t pa, uint64_t n, const uint8_t *data) noexcept nogil:
+    """Copy n bytes in, across frames; nothing is changed unless all are in RAM. Lock held."""
+    cdef uint64_t part
+    cdef uint8_t *frame
+    cdef pm_status status
+    if not pm_in_ram(m, pa, n):
+        return PM_OUTSIDE
+    m.version += 1
+    while n:
+        part = min(n, PAGE_SIZE - (pa & PAGE_OFFSET))
+        frame = pm_writable(m, pa, &status)
+        if frame == NULL:
+            return status
+        memcpy(frame + (pa & PAGE_OFFSET), data, part)
+        data += part
+        pa += part
+        n -= part
+    return PM_OK
+
+
+cdef pm_status load_sparse(physmem_t *m, hpa_t pa, uint64_t n, const uint8_t *data) noexcept nogil:
+    """As pm_write, but zeros that fall on an untouched frame leave it untouched. Lock held."""
+    cdef uint64_t part
+    cdef pm_status status
+    if not pm_in_ram(m, pa, n):
+        return PM_OUTSIDE
+    m.version += 1
+    while n:
+        part = min(n, PAGE_SIZE - (pa & PAGE_OFFSET))
+        if memcmp(data, ZERO_FRAME, part) != 0 or pm_frame(m, pa) != <const uint8_t *>ZERO_FRAME:
+            status = pm_write(m, pa, part, data)
+            if status != PM_OK:
+                return status
+        data += part
+        pa += part
+        n -= part
+    return PM_OK
+
+
+cdef void pm_lock(physmem_t *m) noexcept nogil:
+    PyThread_acquire_lock(m.lock, WAIT_LOCK)
+
+
+cdef void pm_unlock(physmem_t *m) noexcept nogil:
+    PyThread_release_lock(m.lock)
+
+
+# --- borders ----------------------------------------------------------------------------------
+
+@cython.final
+cdef class BufferView:
+    """The bytes of a buffer, held for as long as this object lives."""
+
+    cdef Py_buffer buffer
+    cdef bint held
+    cdef const uint8_t *data
+    cdef uint64_t length
+
+    def __cinit__(self, source):
+        self.held = False
+        if isinstance(source, BufferView):
+            source = (<BufferView>source).buffer.obj if (<BufferView>source).held else None
+        try:
+            PyObject_GetBuffer(source, &self.buffer, PyBUF_SIMPLE)
+        except (TypeError, BufferError, ValueError) as error:
+            raise InvalidTypeError(
+                f"a C-contiguous buffer is needed, not {type(source).__name__}: {error}"
+            ) from error
+        self.held = True
+        self.data = <const uint8_t *>self.buffer.buf
+        self.length = self.buffer.len
+
+    def __dealloc__(self):
+        if self.held:
+            PyBuffer_Release(&self.buffer)
+
+
+cdef object raise_status(pm_status status, object pa, object n):
+    if status == PM_NO_MEMORY:
+        raise MemoryError("the host has no memory left for another frame")
+    raise OutsideMemoryError(f"physical address {pa:#x} (+{n:#x} bytes) is outside RAM")
+
+
+cdef object read_scalar(PhysMem memory, object pa, uint64_t n):
+    cdef uint64_t value = 0
+    cdef hpa_t start = as_int(pa, "pa", 0, 0xFFFFFFFFFFFFFFFF)
+    if pm_read(&memory.m, start, n, <uint8_t *>&value) != PM_OK:
+        raise_status(PM_OUTSIDE, start, n)
+    return value
+
+
+cdef object write_scalar(PhysMem memory, object pa, object value, uint64_t n):
+    cdef hpa_t start = as_int(pa, "pa", 0, 0xFFFFFFFFFFFFFFFF)
+    cdef uint64_t word = as_int(value, "value", 0, <uint64_t>0xFFFFFFFFFFFFFFFF >> (64 - 8 * n))
+    cdef pm_status status
+    with nogil:
+        pm_lock(&memory.m)
+        status = pm_write(&memory.m, start, n, <uint8_t *>&word)
+        pm_unlock(&memory.m)
+    if status != PM_OK:
+        raise_status(status, start, n)
+
+
+cdef object gather(PhysMem memory, const uint64_t[::1] pas, uint64_t n, uint8_t[::1] out, object ok):
+    cdef uint64_t i, count = pas.shape[0], bad = count
+    cdef uint8_t[::1] good
+    cdef bint mark = ok is not None
+    if mark:
+        good = as_output(ok, np.dtype(bool), (count,), "ok").view(np.uint8)
+    with nogil:
+        for i in range(count):
+            if pm_read(&memory.m, pas[i], n, &out[i * n]) == PM_OK:
+                if mark:
+                    good[i] = 1
+            elif mark:
+                good[i] = 0
+                memset(&out[i * n], 0, n)
+            else:
+                bad = i
+                break
+    if bad < count:
+        raise_status(PM_OUTSIDE, pas[bad], n)
+
+
+cdef object scatter(PhysMem memory, const uint64_t[::1] pas, uint64_t n, const uint8_t[::1] data):
+    cdef uint64_t i, count = pas.shape[0], bad = count
+    cdef pm_status status = PM_OK
+    if n == 0:
+        return
+    with nogil:
+        for i in range(count):
+            if not pm_in_ram(&memory.m, pas[i], n):
+                status = PM_OUTSIDE
+                bad = i
+                break
+        if status == PM_OK:
+            pm_lock(&memory.m)
+            for i in range(count):
+                status = pm_write(&memory.m, pas[i], n, &data[i * n])
+                if status != PM_OK:
+                    bad = i
+                    break
+            pm_unlock(&memory.m)
+    if bad < count:
+        raise_status(status, pas[bad], n)
+
+# --- the object -------------------------------------------------------------------------------
+
+cdef list checked_regions(object size, object regions):
+    """Sorted, merged, page-rounded (start, end) pairs of RAM from the constructor's arguments."""
+    cdef object limit = ADDRESS_LIMIT, start, length
+    cdef list pairs = [], merged = [], last = None
+    if (size is None) == (regions is None):
+        raise InvalidTypeError("give either size or regions")
+    if regions is None:
+        regions = [(0, size)]
+    for region in regions:
+        try:
+            start, length = region
+        except (TypeError, ValueError) as error:
+            raise InvalidTypeError(f"a region is a (start, size) pair, not {region!r:.80}") from error
+        start = as_int(start, "region start", 0, limit - 1)
+        length = as_int(length, "region size", 1, limit - start)
+        pairs.append((start, start + length))
+    pairs.sort()
+    for (_, end), (start, _) in zip(pairs, pairs[1:], strict=False):
+        if start < end:
+            raise InvalidValueError(f"RAM regions overlap at {start:#x}")
+    for start, end in pairs:
+        start &= ~PAGE_OFFSET
+        end = (end + PAGE_OFFSET) & ~PAGE_OFFSET
+        if last is not None and start <= last[1]:
+            last[1] = max(end, last[1])
+        else:
+            last = [start, end]
+            merged.append(last)
+    if not merged:
+        raise InvalidValueError("a memory needs at least one RAM region")
+    return merged
+
+
+cdef class PhysMem:
+    """Sparse physical memory.
+
+    Parameters
+    ----------
+    size : int, optional
+        Bytes of RAM from address 0, rounded up to whole 4 KiB frames.
+    regions : sequence of (int, int), optional
+        Instead of `size`: (start, size) in bytes of each stretch of RAM, disjoint, within
+        52-bit addresses, widened to whole frames.
+    huge_pages : bool, default True
+        Ask the system for huge pages for the frame pool, once it is large enough that the
+        unused part of the last one is under a tenth of what is held.
+
+    Raises
+    ------
+    InvalidValueError, InvalidTypeError
+        For regions that overlap, are empty, or leave the 52-bit address space.
+
+    Notes
+    -----
+    Reads may run in any number of threads. Writes take a lock for the whole call, and a reader
+    that runs at the same time may see part of them.
+    """
+
+    def __cinit__(self, *args, **kwargs):
+        memset(&self.m, 0, sizeof(physmem_t))
+        self.buffers = []
+        self.m.lock = PyThread_allocate_lock()
+        if self.m.lock == NULL:
+            raise MemoryError
+
+    def __init__(self, size=None, *, regions=None, huge_pages=True):
+        cdef uint64_t i
+        if self.m.region_count:
+            raise InvalidTypeError("this memory is initialised already")
+        cdef list merged = checked_regions(size, regions)
+        cdef uint64_t root_length = (max(end for _, end in merged) + (1 << 30) - 1) >> 30
+        self.m.regions = <region_t *>calloc(len(merged), sizeof(region_t))
+        self.m.root = <middle_t *>calloc(root_length, sizeof(middle_t))
+        if self.m.regions == NULL or self.m.root == NULL:
+            raise MemoryError
+        self.m.root_length = root_length
+        self.m.huge_pages = bool(huge_pages)
+        for i in range(<uint64_t>len(merged)):
+            self.m.regions[i].start, self.m.regions[i].end = merged[i]
+        self.m.region_count = len(merged)
+
+    def __dealloc__(self):
+        cdef uint64_t i, j
+        for i in range(self.m.root_length):
+            if self.m.root[i] != NULL:
+                for j in range(512):
+                    free(self.m.root[i][j])
+                free(self.m.root[i])
+        free(self.m.root)
+        for i in range(self.m.chunk_count):
+            pv_chunk_free(self.m.chunks[i])
+        free(self.m.chunks)
+        free(self.m.regions)
+        free(self.m.segments)
+        if self.m.lock != NULL:
+            PyThread_free_lock(self.m.lock)
+
+    cdef physmem_t *pointer(self) noexcept nogil:
+        return &self.m
+
+    def __repr__(self):
+        return (f"<{type(self).__name__} {self.size >> 10} KiB RAM, "
+                f"{self.m.frames} frames held, {self.mapped_bytes >> 10} KiB mapped>")
+
+    # --- what there is ---
+
+    @property
+    def regions(self):
+        """RAM as a list of (start, size) in bytes, sorted, adjacent ones merged."""
+        return [(self.m.regions[i].start, self.m.regions[i].end - self.m.regions[i].start)
+                for i in range(self.m.region_count)]
+
+    @property
+    def size(self):
+        """Bytes of RAM."""
+        return sum(size for _, size in self.regions)
+
+    @property
+    def end(self):
+        """One past the highest RAM address."""
+        if self.m.region_count == 0:
+            return 0
+        return self.m.regions[self.m.region_count - 1].end
+
+    @property
+    def version(self):
+        """A number that grows with every write: equal versions, equal content."""
+        return self.m.version
+
+    @property
+    def frames_held(self):
+        """Frames that this object owns a copy of."""
+        return self.m.frames
+
+    @property
+    def mapped_bytes(self):
+        """Bytes of RAM whose first content is an attached buffer (not held by this object)."""
+        cdef uint64_t total = 0, i
+        for i in range(self.m.segment_count):
+            total += self.m.segments[i].end - self.m.segments[i].start
+        return total
+
+    @property
+    def nbytes(self):
+        """Bytes held: frames, pool chunks on huge pages whole, directory and tables."""
+        cdef uint64_t frames = self.m.frames
+        if self.m.huge_chunks:
+            frames += CHUNK_FRAMES - self.m.chunk_used
+        return (frames * PAGE_SIZE + self.m.nodes * PAGE_SIZE
+                + self.m.root_length * sizeof(middle_t)
+                + self.m.chunk_count * sizeof(uint8_t *)
+                + self.m.region_count * sizeof(region_t)
+                + self.m.segment_count * sizeof(segment_t))
+
+    def is_ram(self, pa):
+        """Whether RAM contains the physical address `pa` (any integer)."""
+        pa = as_int(pa, "pa", 0, 0xFFFFFFFFFFFFFFFF)
+        return bool(pm_in_ram(&self.m, pa, 1))
+
+    # --- filling ---
+
+    def attach(self, pa, buffer, offset=0, size=None):
+        """Back RAM by a read-only buffer, which is not copied and stays as it is.
+
+        Parameters
+        ----------
+        pa : int
+            First physical address, a multiple of 4096.
+        buffer : buffer
+            C-contiguous bytes, such as an `mmap.mmap`; kept alive. The first write to a frame
+            copies it.
+        offset : int, default 0
+            Byte of the buffer that becomes the byte at `pa`; any alignment.
+        size : int, optional
+            Bytes, a multiple of 4096; the rest of the buffer by default.
+
+        Raises
+        ------
+        InvalidValueError
+            If the range is not whole frames, leaves the buffer, or meets another attached one.
+        OutsideMemoryError
+            If RAM does not contain the range.
+        """
+        cdef segment_t *segments
+        cdef hpa_t start
+        cdef uint64_t length, first, i
+        cdef BufferView view = BufferView(buffer)
+        offset = as_int(offset, "offset", 0, view.length)
+        start = as_int(pa, "pa", 0, ADDRESS_LIMIT - 1)
+        length = as_int(view.length - offset if size is None else size, "size", 0,
+                        view.length - offset)
+        if start & PAGE_OFFSET or length & PAGE_OFFSET:
+            raise InvalidValueError(
+                f"an attached range must be whole frames, got {start:#x} (+{length:#x} bytes)")
+        if length == 0:
+            return
+        if not pm_in_ram(&self.m, start, length):
+            raise_status(PM_OUTSIDE, start, length)
+        first = 0
+        while first < self.m.segment_count and self.m.segments[first].end <= start:
+            first += 1
+        if first < self.m.segment_count and self.m.segments[first].start < start + length:
+            raise InvalidValueError(f"an attached buffer covers part of {start:#x} already")
+        segments = <segment_t *>realloc(
+            self.m.segments, (self.m.segment_count + 1) * sizeof(segment_t))
+        if segments == NULL:
+            raise MemoryError
+        self.m.segments = segments
+        for i in range(self.m.segment_count, first, -1):
+            segments[i] = segments[i - 1]
+        segments[first].start = start
+        segments[first].end = start + length
+        segments[first].data = view.data + <uint64_t>offset
+        self.m.segment_count += 1
+        self.m.version += 1
+        self.buffers.append((start, view))
+
+    def load(self, pa, data):
+        """Copy bytes in; all-zero parts of untouched frames stay untouched.
+
+        Parameters
+        ----------
+        pa : int
+            Physical address of the first byte; any alignment.
+        data : buffer
+            C-contiguous bytes.
+
+        Returns
+        -------
+        int
+            Frames that are held now and were not before.
+
+        Raises
+        ------
+        OutsideMemoryError
+            If RAM does not contain all of the range; nothing is changed then.
+        """
+        cdef BufferView view = BufferView(data)
+        cdef hpa_t start = as_int(pa, "pa", 0, 0xFFFFFFFFFFFFFFFF)
+        cdef uint64_t before = self.m.frames
+        cdef pm_status status
+        with nogil:
+            pm_lock(&self.m)
+            status = load_sparse(&self.m, start, view.length, view.data)
+            pm_unlock(&self.m)
+        if status != PM_OK:
+            raise_status(status, start, view.length)
+        return self.m.frames - before
+
+    # --- finding ---
+
+    def frames(self):
+        """Sorted base addresses of the frames that are owned or attached, uint64."""
+        return self._matching(0, 0, 0)
+
+    def match_u64(self, offset, mask, value):
+        """Frames with a given pattern in one 64-bit word.
+
+        Parameters
+        ----------
+        offset : int
+            Byte offset of the word in the frame, a multiple of 8 below 4096.
+        mask, value : int
+            A frame matches if ``word & mask == value``.
+
+        Returns
+        -------
+        ndarray of uint64
+            Sorted base addresses, of frames that are owned or attached.
+        """
+        offset = as_int(offset, "offset", 0, PAGE_SIZE - 8)
+        if offset & 7:
+            raise InvalidValueError(f"offset must be a multiple of 8, got {offset:#x}")
+        return self._matching(offset, as_int(mask, "mask", 0, 0xFFFFFFFFFFFFFFFF),
+                              as_int(value, "value", 0, 0xFFFFFFFFFFFFFFFF))
+
+    def _matching(self, uint64_t offset, uint64_t mask, uint64_t value):
+        cdef uint64_t capacity = self.m.frames + self.mapped_bytes // PAGE_SIZE
+        cdef object found = np.empty(capacity, dtype=np.uint64)
+        cdef uint64_t[::1] bases = found
+        cdef uint64_t count = 0
+        with nogil:
+            count = match_frames(&self.m, offset, mask, value, &bases[0] if capacity else NULL)
+        # owned and attached frames come in two sorted runs, without a frame in both
+        found = found[:count]
+        found.sort()
+        return found.copy()
+
+    # --- scalars and blocks ---
+
+    def read_u8(self, pa):
+        """The byte at `pa`."""
+        return read_scalar(self, pa, 1)
+
+    def read_u16(self, pa):
+        """The little-endian 16-bit word at `pa`, of any alignment."""
+        return read_scalar(self, pa, 2)
+
+    def read_u32(self, pa):
+        """The little-endian 32-bit word at `pa`, of any alignment."""
+        return read_scalar(self, pa, 4)
+
+    def read_u64(self, pa):
+        """The little-endian 64-bit word at `pa`, of any alignment."""
+        return read_scalar(self, pa, 8)
+
+    def write_u8(self, pa, value):
+        """Store one byte at `pa`."""
+        write_scalar(self, pa, value, 1)
+
+    def write_u16(self, pa, value):
+        """Store a little-endian 16-bit word at `pa`, of any alignment."""
+        write_scalar(self, pa, value, 2)
+
+    def write_u32(self, pa, value):
+        """Store a little-endian 32-bit word at `pa`, of any alignment."""
+        write_scalar(self, pa, value, 4)
+
+    def write_u64(self, pa, value):
+        """Store a little-endian 64-bit word at `pa`, of any alignment."""
+        write_scalar(self, pa, value, 8)
+
+    def read(self, pa, n):
+        """`n` bytes from `pa` on, across frames.
+
+        Raises
+        ------
+        OutsideMemoryError
+            If RAM does not contain them all.
+        """
+        cdef hpa_t start = as_int(pa, "pa", 0, 0xFFFFFFFFFFFFFFFF)
+        cdef uint64_t length = as_int(n, "n", 0, (1 << 63) - 1)
+        if not pm_in_ram(&self.m, start, length):
+            raise_status(PM_OUTSIDE, start, length)
+        cdef bytes result = PyBytes_FromStringAndSize(NULL, length)
+        cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(result)
+        with nogil:
+            pm_read(&self.m, start, length, out)
+        return result
+
+    def write(self, pa, data):
+        """Store bytes from `pa` on, across frames.
+
+        Raises
+        ------
+        OutsideMemoryError
+            If RAM does not contain them all; nothing is changed then.
+        """
+        cdef BufferView view = BufferView(data)
+        cdef hpa_t start = as_int(pa, "pa", 0, 0xFFFFFFFFFFFFFFFF)
+        cdef pm_status status
+        with nogil:
+            pm_lock(&self.m)
+            status = pm_write(&self.m, start, view.length, view.data)
+            pm_unlock(&self.m)
+        if status != PM_OK:
+            raise_status(status, start, view.length)
+
+    # --- batches ---
+
+    def read_batch(self, pas, dtype=np.uint64, *, out=None, ok=None):
+        """One integer from each of many addresses.
+
+        Parameters
+        ----------
+        pas : array of int, shape (n,)
+            Physical addresses, of any alignment.
+        dtype : {uint8, uint16, uint32, uint64}
+            What is read, little-endian.
+        out : ndarray, optional
+            Receives the values; shape (n,), of `dtype`.
+        ok : ndarray of bool, optional
+            Receives whether RAM contains each; values outside are then 0. Without it, an
+            address outside RAM raises.
+
+        Returns
+        -------
+        ndarray
+            `out`, or a new array.
+
+        Raises
+        ------
+        OutsideMemoryError
+            Naming the first address outside RAM, if `ok` is not given.
+        """
+        dtype = np.dtype(dtype)
+        if dtype != _SCALARS.get(dtype.itemsize):
+            raise InvalidTypeError(f"dtype must be uint8, uint16, uint32 or uint64, got {dtype}")
+        pas = as_u64(pas, "pas")
+        out = as_output(out, dtype, (len(pas),), "out")
+        gather(self, pas, dtype.itemsize, out.view(np.uint8), ok)
+        return out
+
+    def read_blocks(self, pas, n, *, out=None, ok=None):
+        """`n` bytes from each of many addresses, as the rows of a (len(pas), n) uint8 array.
+
+        `out` and `ok` are as in `read_batch`.
+        """
+        pas = as_u64(pas, "pas")
+        n = as_int(n, "n", 1, 1 << 48)
+        out = as_output(out, np.uint8, (len(pas), n), "out")
+        gather(self, pas, n, out.reshape(-1), ok)
+        return out
+
+    def write_batch(self, pas, values):
+        """Store one integer at each of many addresses, in order (the last of equals wins).
+
+        Parameters
+        ----------
+        pas : array of int, shape (n,)
+            Physical addresses, of any alignment.
+        values : ndarray of uint8, uint16, uint32 or uint64, shape (n,)
+            What is stored, little-endian; the dtype is the width.
+
+        Raises
+        ------
+        OutsideMemoryError
+            Naming the first address outside RAM; nothing is changed then.
+        """
+        pas = as_u64(pas, "pas")
+        if not isinstance(values, np.ndarray) or values.dtype != _SCALARS.get(values.itemsize):
+            raise InvalidTypeError("values must be an ndarray of uint8, uint16, uint32 or uint64, "
+                                   f"got {getattr(values, 'dtype', type(values).__name__)}")
+        if values.shape != pas.shape:
+            raise InvalidTypeError(f"values must have shape {pas.shape}, got {values.shape}")
+        scatter(self, pas, values.itemsize, np.ascontiguousarray(values).view(np.uint8))
+
+    def write_blocks(self, pas, data):
+        """Store row i of a (len(pas), n) uint8 array at address i; errors as `write_batch`."""
+        pas = as_u64(pas, "pas")
+        if (not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2
+                or len(data) != len(pas)):
+            raise InvalidTypeError(f"data must be a uint8 ndarray of shape ({len(pas)}, n)")
+        scatter(self, pas, data.shape[1], np.ascontiguousarray(data).reshape(-1))
+
+    # --- state as a value ---
+
+    def copy(self):
+        """An independent memory with the same content; attached buffers are shared."""
+        cdef PhysMem other = type(self).__new__(type(self))
+        PhysMem.__init__(other, regions=self.regions, huge_pages=self.m.huge_pages)
+        if hasattr(self, "__dict__"):       # a subclass
+            other.__dict__.update(self.__dict__)
+        cdef uint64_t i
+        cdef segment_t segment
+        for start, view in self.buffers:
+            i = 0
+            while self.m.segments[i].start != start:
+                i += 1
+            segment = self.m.segments[i]
+            PhysMem.attach(other, start, view, segment.data - (<BufferView>view).data,
+                           segment.end - segment.start)
+        other._set_owned(*self._get_owned())
+        other.m.version = self.m.version
+        return other
+
+    def __copy__(self):
+        return self.copy()
+
+    def __deepcopy__(self, memo):
+        return self.copy()
+
+    def _get_owned(self):
+        """Addresses and content of the owned frames: (uint64 (n,), uint8 (n, 4096))."""
+        cdef uint64_t count = self.m.frames, i, used = 0
+        addresses = np.empty(count, dtype=np.uint64)
+        cdef uint64_t[::1] bases = addresses
+        with nogil:
+            if count:
+                used = owned_frames(&self.m, &bases[0])
+        addresses = addresses[:used]
+        return addresses, self.read_blocks(addresses, PAGE_SIZE)
+
+    def _set_owned(self, addresses, content):
+        self.write_blocks(addresses, content)
+
+    def __getstate__(self):
+        if self.m.segment_count:
+            raise InvalidTypeError("a memory with attached buffers cannot be pickled")
+        return {"owned": self._get_owned(), "version": self.version,
+                "attributes": getattr(self, "__dict__", {})}
+
+    def __setstate__(self, state):
+        self._set_owned(*state["owned"])
+        self.m.version = state["version"]
+        if state["attributes"]:
+            self.__dict__.update(state["attributes"])
+
+    def __reduce__(self):
+        return _rebuild, (type(self), self.regions, bool(self.m.huge_pages)), self.__getstate__()
+
+
+def _rebuild(kind, regions, huge_pages):
+    """An empty memory of class `kind`, for unpickling."""
+    memory = kind.__new__(kind)
+    PhysMem.__init__(memory, regions=regions, huge_pages=huge_pages)
+    return memory
+
+
+cdef uint64_t owned_frames(const physmem_t *m, uint64_t *bases) noexcept nogil:
+    """Base addresses of the owned frames, ascending; returns their number."""
+    cdef uint64_t i, j, k, count = 0
+    for i in range(m.root_length):
+        if m.root[i] == NULL:
+            continue
+        for j in range(512):
+            if m.root[i][j] == NULL:
+                continue
+            for k in range(512):
+                if m.root[i][j][k] != NULL:
+                    bases[count] = i << 30 | j << 21 | k << 12
+                    count += 1
+    return count
+
+
+cdef uint64_t match_frames(
+    const physmem_t *m, uint64_t offset, uint64_t mask, uint64_t value, uint64_t *bases
+) noexcept nogil:
+    """Bases of owned and attached frames with (word at offset & mask) == value."""
+    cdef uint64_t count = 0, total, i
+    cdef hpa_t pa
+    total = owned_frames(m, bases)
+    for i in range(total):
+        if load_u64(pm_owned(m, bases[i]) + offset) & mask == value:
+            bases[count] = bases[i]
+            count += 1
+    for i in range(m.segment_count):
+        pa = m.segments[i].start
+        while pa < m.segments[i].end:
+            if (pm_owned(m, pa) == NULL
+                    and load_u64(m.segments[i].data + (pa - m.segments[i].start) + offset)
+                    & mask == value):
+                bases[count] = pa
+                count += 1
+            pa += PAGE_SIZE
+    return count

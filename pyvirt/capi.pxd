@@ -1,0 +1,48 @@
+# The public cimport door: what other Cython modules may rely on. Everything else in pyvirt._core
+# may change between versions.
+#
+#     from pyvirt.capi cimport PhysMem, Walker, walk_t, ACCESS_READ
+#
+#     cdef uint64_t where(Walker walker, uint64_t va) noexcept nogil:
+#         cdef walk_t found
+#         return found.pa if walker.translate_one_c(va, ACCESS_READ, &found) == 0 else 0
+
+from pyvirt._core.paging cimport (
+    ACCESS_ANY,
+    ACCESS_EXEC,
+    ACCESS_READ,
+    ACCESS_USER,
+    ACCESS_WRITE,
+    FAULT_MISCONFIGURED,
+    FAULT_NO_EXEC,
+    FAULT_NO_READ,
+    FAULT_NO_WRITE,
+    FAULT_NON_CANONICAL,
+    FAULT_NONE,
+    FAULT_NOT_PRESENT,
+    FAULT_NOT_USER,
+    FAULT_OUTSIDE_DATA,
+    FAULT_OUTSIDE_TABLE,
+    FAULT_PROTECTION_KEY,
+    FAULT_RESERVED,
+    FAULT_SKIPPED,
+    FAULT_SMAP,
+    FAULT_SMEP,
+    walk_t,
+)
+from pyvirt._core.physmem cimport (
+    PM_NO_MEMORY,
+    PM_OK,
+    PM_OUTSIDE,
+    PhysMem,
+    physmem_t,
+    pm_frame,
+    pm_in_ram,
+    pm_lock,
+    pm_read,
+    pm_status,
+    pm_unlock,
+    pm_write,
+)
+from pyvirt._core.types cimport PAGE_OFFSET, PAGE_SHIFT, PAGE_SIZE, gpa_t, gva_t, hpa_t, ns_t, vpn_t
+from pyvirt._core.walker cimport Translation, Walker, batch_t, detail_t

@@ -1,0 +1,175 @@
+"""The exceptions of pyvirt and the fault codes that translations return.
+
+Every exception derives from `PyvirtError` and from the built-in exception that a
+caller would expect, so ``except ValueError`` keeps working.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = [
+    "Fault",
+    "FrameExhaustedError",
+    "ImageFormatError",
+    "InvalidTypeError",
+    "InvalidValueError",
+    "LimitError",
+    "MappingError",
+    "MissingDependencyError",
+    "OutsideMemoryError",
+    "PageFaultError",
+    "PyvirtError",
+    "describe_fault",
+]
+
+
+class PyvirtError(Exception):
+    """Base of every exception that pyvirt raises on purpose."""
+
+
+class InvalidValueError(PyvirtError, ValueError):
+    """An argument has the right type and a value that is not accepted."""
+
+
+class InvalidTypeError(PyvirtError, TypeError):
+    """An argument has the wrong type, dtype, shape or memory layout."""
+
+
+class ImageFormatError(PyvirtError, ValueError):
+    """A file is not what its header says, or is truncated, or lies about sizes."""
+
+
+class OutsideMemoryError(PyvirtError, IndexError):
+    """A physical address that no RAM region of the memory contains."""
+
+
+class MappingError(PyvirtError, ValueError):
+    """A table builder was asked for something that the present tables contradict."""
+
+
+class FrameExhaustedError(PyvirtError, MemoryError):
+    """The frame range given to a table builder has no free frame left."""
+
+
+class LimitError(PyvirtError, RuntimeError):
+    """An enumeration met more tables or leaves than its limit allows."""
+
+
+class MissingDependencyError(PyvirtError, ImportError):
+    """An optional library is needed; the message names the extra to install."""
+
+
+class Fault(IntEnum):
+    """What stopped a translation: bits 3:0 of a result code (0 means success)."""
+
+    NONE = 0
+    NOT_PRESENT = 1
+    """An entry on the way is not present."""
+    RESERVED = 2
+    """A present entry has a reserved bit set."""
+    MISCONFIGURED = 3
+    """An EPT entry with a combination of bits that EPT forbids (SDM vol. 3, 30.3.3.1)."""
+    NO_READ = 4
+    """An EPT entry on the way forbids reading."""
+    NO_WRITE = 5
+    """An entry on the way forbids writing."""
+    NO_EXEC = 6
+    """An entry on the way forbids fetching."""
+    NOT_USER = 7
+    """A user access to a supervisor page."""
+    SMEP = 8
+    """A supervisor fetch from a user page under CR4.SMEP."""
+    SMAP = 9
+    """A supervisor data access to a user page under CR4.SMAP with EFLAGS.AC clear."""
+    PROTECTION_KEY = 10
+    """PKRU or IA32_PKRS denies the access."""
+    NON_CANONICAL = 11
+    """The address is wider than the tables can map, or not canonical."""
+    OUTSIDE_TABLE = 12
+    """A table lies outside RAM."""
+    OUTSIDE_DATA = 13
+    """The final address lies outside RAM (reported only with ``require_ram``)."""
+    NO_MEMORY = 14
+    """The host could not hold one more frame for an A or D update."""
+    SKIPPED = 15
+    """The batch stopped at an earlier fault (``on_fault="stop"``)."""
+
+
+_DIMENSION = ("", "nested ", "second nested ", "third nested ")
+_TEXT = {
+    Fault.NOT_PRESENT: "not present",
+    Fault.RESERVED: "reserved bit set",
+    Fault.MISCONFIGURED: "misconfigured entry",
+    Fault.NO_READ: "read denied",
+    Fault.NO_WRITE: "write denied",
+    Fault.NO_EXEC: "fetch denied",
+    Fault.NOT_USER: "user access to a supervisor page",
+    Fault.SMEP: "supervisor fetch from a user page (SMEP)",
+    Fault.SMAP: "supervisor access to a user page (SMAP)",
+    Fault.PROTECTION_KEY: "denied by a protection key",
+    Fault.NON_CANONICAL: "non-canonical address",
+    Fault.OUTSIDE_TABLE: "table outside memory",
+    Fault.OUTSIDE_DATA: "final address outside memory",
+    Fault.NO_MEMORY: "no host memory for an A or D update",
+    Fault.SKIPPED: "not translated: the batch stopped before",
+}
+
+
+def describe_fault(code: int) -> str:
+    """Say in words what a 16-bit result code means.
+
+    Parameters
+    ----------
+    code : int
+        Bits 3:0 `Fault`; 6:4 the level of the entry that failed (1 = 4 KiB tables; 0 where
+        no level applies); 8:7 the dimension (0 = the address space's own tables,
+        1 = the nested tables, 2 = the tables that those run on); 12:10 the level of the
+        table of dimension 0 that was being read when an outer dimension failed (0 = the
+        final address); 15:13 likewise for dimension 1.
+
+    Returns
+    -------
+    str
+        For example ``"nested: not present at level 2, for the guest's level-1 table"``.
+    """
+    code = int(code)
+    fault = Fault(code & 15)
+    if fault is Fault.NONE:
+        return "ok"
+    level, dimension = code >> 4 & 7, code >> 7 & 3
+    text = _TEXT[fault]
+    if level:
+        text += f" at level {level}"
+    if dimension:
+        text = f"{_DIMENSION[dimension].strip()}: {text}"
+        inner, middle = code >> 10 & 7, code >> 13 & 7
+        if dimension > 1:
+            text += f", for the nested level-{middle} table" if middle else ", for a nested final address"
+        text += f", for the guest's level-{inner} table" if inner else ", for the final address"
+    return text
+
+
+class PageFaultError(PyvirtError, LookupError):
+    """A translation failed where the caller asked for an exception.
+
+    Attributes
+    ----------
+    va : int
+        The address that could not be translated.
+    code : int
+        Its result code, see `describe_fault`.
+    """
+
+    def __init__(self, va: int, code: int) -> None:
+        super().__init__(va, code)
+        self.va = va
+        self.code = code
+
+    @property
+    def fault(self) -> Fault:
+        """What went wrong, without level and dimension."""
+        return Fault(self.code & 15)
+
+    def __str__(self) -> str:
+        return f"address {self.va:#x}: {describe_fault(self.code)}"
