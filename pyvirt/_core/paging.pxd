@@ -60,7 +60,8 @@ cdef struct memo_entry_t:           # a 2 MiB region whose tables were walked
     uint64_t tag                    # address >> 21 | epoch << 43
     const uint8_t *table            # the table of 4 KiB leaves, or the one large leaf
     uint64_t rights_and             # rights so far: and-ed into the leaf entry ...
-    uint64_t rights_or              # ... then or-ed (NX); low 2 bits: 0 4K, 1 2M, 2 1G leaf
+    uint64_t rights_or              # ... then or-ed (NX)
+    uint64_t kind                   # of the leaf: 0 4 KiB, 1 2 MiB, 2 1 GiB
 
 cdef struct memo_t:
     uint64_t version                # of the memory, when the entries were made
@@ -140,13 +141,23 @@ cdef inline bint in_range(const dimension_t *d, uint64_t address) noexcept nogil
     return address << unused >> unused == address
 
 
-cdef inline uint16_t flags_of(const dimension_t *d, uint64_t rights) noexcept nogil:
+cdef inline uint16_t flags_x86(uint64_t rights) noexcept nogil:
     """R, W, X, U, A, D, G in bits 0 to 6; no branch on the entry, which no one can predict."""
-    if d.is_ept:
-        return <uint16_t>((rights & 7) | (rights >> 7 & 8 if d.mbec else 0) | (rights >> 4 & 0x30))
     # where NX is not in force it is reserved, so a set bit 63 always forbids fetching
     return <uint16_t>(1 | (rights & 2) | (4 ^ (rights >> 61 & 4)) | (rights & 4) << 1
                       | (rights >> 1 & 0x30) | (rights >> 2 & 0x40))
+
+
+cdef inline uint16_t flags_of(const dimension_t *d, uint64_t rights) noexcept nogil:
+    """`flags_x86`, or the same bits of an EPT entry."""
+    if d.is_ept:
+        return <uint16_t>((rights & 7) | (rights >> 7 & 8 if d.mbec else 0) | (rights >> 4 & 0x30))
+    return flags_x86(rights)
+
+
+cdef inline bint bad_memory_type(uint64_t entry) noexcept nogil:
+    """Whether an EPT leaf has memory type 2, 3 or 7, which do not exist (SDM 30.3.3.1)."""
+    return (0x8C >> (entry >> 3 & 7)) & 1
 
 
 cdef uint16_t walk(dimension_t *d, uint64_t address, uint32_t access, walk_t *w,

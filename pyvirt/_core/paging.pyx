@@ -201,8 +201,7 @@ cdef bint ept_malformed(const dimension_t *d, uint64_t entry, bint leaf) noexcep
             return True
         if entry & executable and not d.exec_only:
             return True
-    # memory types 2, 3 and 7 do not exist
-    return leaf and (0x8C >> (entry >> 3 & 7)) & 1
+    return leaf and bad_memory_type(entry)
 
 
 cdef bint key_denies(const dimension_t *d, uint64_t rights, uint32_t access) noexcept nogil:
@@ -326,7 +325,8 @@ cdef void memo_store(
     if level == 1:
         slot.table -= (address >> 12 & 511) << 3
     slot.rights_and = rights_and
-    slot.rights_or = rights_or & NX | <uint64_t>(level - 1)
+    slot.rights_or = rights_or
+    slot.kind = level - 1
 
 
 cdef uint16_t locate(

@@ -14,8 +14,7 @@ cdef enum pm_status:
     PM_OUTSIDE = 1              # not in RAM
     PM_NO_MEMORY = 2            # the host has no memory for another frame
 
-ctypedef uint8_t **leaf_t           # 512 pointers to frames: 2 MiB of addresses
-ctypedef leaf_t *middle_t           # 512 pointers to leaves: 1 GiB
+ctypedef uint8_t **node_t           # of the directory: pointers to owned frames, or NULL
 
 cdef struct region_t:           # one stretch of RAM, whole frames
     hpa_t start
@@ -27,9 +26,11 @@ cdef struct segment_t:          # a part of RAM whose first content is a read-on
     const uint8_t *data
 
 cdef struct physmem_t:
-    middle_t *root              # [pa >> 30] -> [pa >> 21 & 511] -> [pa >> 12 & 511] -> owned frame
-    uint64_t root_length        # GiB up to the end of RAM
-    uint64_t nodes              # 4 KiB directory nodes below the root
+    node_t *root                # [pa >> node_shift] -> [pa >> 12 & node_mask] -> owned frame
+    uint64_t root_length        # nodes up to the end of RAM
+    uint64_t node_mask          # frames a node covers, less one
+    uint64_t nodes              # present
+    uint8_t node_shift          # 21 (a node is 4 KiB) unless the root would be too long
     region_t *regions           # sorted, disjoint
     uint64_t region_count
     segment_t *segments         # sorted, disjoint, each within one region
@@ -46,17 +47,13 @@ cdef struct physmem_t:
 
 cdef inline uint8_t *pm_owned(const physmem_t *m, hpa_t pa) noexcept nogil:
     """The owned frame that holds `pa`, or NULL."""
-    cdef middle_t middle
-    cdef leaf_t leaf
-    if pa >> 30 >= m.root_length:
+    cdef node_t node
+    if pa >> m.node_shift >= m.root_length:
         return NULL
-    middle = m.root[pa >> 30]
-    if middle == NULL:
+    node = m.root[pa >> m.node_shift]
+    if node == NULL:
         return NULL
-    leaf = middle[pa >> 21 & 511]
-    if leaf == NULL:
-        return NULL
-    return leaf[pa >> 12 & 511]
+    return node[pa >> 12 & m.node_mask]
 
 
 cdef const uint8_t *pm_unowned(const physmem_t *m, hpa_t pa) noexcept nogil

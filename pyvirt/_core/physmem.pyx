@@ -1,7 +1,7 @@
 """Simulated physical memory: 4 KiB frames of up to 52-bit addresses, held only where written.
 
 RAM is a list of regions. A frame of RAM is one of three things: *owned* (written once, held in a
-pool and found through a three-level directory), *attached* (still the content of a read-only
+pool and found through a two-level directory), *attached* (still the content of a read-only
 buffer, such as a mapped image file), or untouched (reads as zeros and costs nothing).
 """
 
@@ -35,6 +35,8 @@ cdef enum:
     # A chunk on huge pages is held whole once touched. From this many frames on, a whole unused
     # chunk is less than a tenth of what is held.
     HUGE_FROM_FRAMES = 10 * CHUNK_FRAMES
+    NODE_SHIFT = 21             # a directory node of one frame covers 2 MiB
+    MAX_ROOT_LENGTH = 1 << 22   # 32 MiB of root: enough for 8 TiB; beyond, nodes cover more
 
 cdef uint8_t[4096] ZERO_FRAME
 memset(ZERO_FRAME, 0, PAGE_SIZE)
@@ -101,24 +103,16 @@ cdef uint8_t *new_frame(physmem_t *m) noexcept nogil:
     return chunk
 
 
-cdef uint8_t **directory_slot(physmem_t *m, hpa_t pa) noexcept nogil:
+cdef node_t directory_slot(physmem_t *m, hpa_t pa) noexcept nogil:
     """Where the directory keeps the pointer to the frame of `pa`, nodes made as needed."""
-    cdef middle_t middle = m.root[pa >> 30]
-    cdef leaf_t leaf
-    if middle == NULL:
-        middle = <middle_t>calloc(512, sizeof(leaf_t))
-        if middle == NULL:
+    cdef node_t node = m.root[pa >> m.node_shift]
+    if node == NULL:
+        node = <node_t>calloc(m.node_mask + 1, sizeof(uint8_t *))
+        if node == NULL:
             return NULL
-        m.root[pa >> 30] = middle
+        m.root[pa >> m.node_shift] = node
         m.nodes += 1
-    leaf = middle[pa >> 21 & 511]
-    if leaf == NULL:
-        leaf = <leaf_t>calloc(512, sizeof(uint8_t *))
-        if leaf == NULL:
-            return NULL
-        middle[pa >> 21 & 511] = leaf
-        m.nodes += 1
-    return &leaf[pa >> 12 & 511]
+    return &node[pa >> 12 & m.node_mask]
 
 
 cdef uint8_t *pm_writable(physmem_t *m, hpa_t pa, pm_status *status) noexcept nogil:
@@ -376,9 +370,14 @@ cdef class PhysMem:
         if self.m.region_count:
             raise InvalidTypeError("this memory is initialised already")
         cdef list merged = checked_regions(size, regions)
-        cdef uint64_t root_length = (max(end for _, end in merged) + (1 << 30) - 1) >> 30
+        cdef uint64_t last = max(end for _, end in merged) - 1
+        self.m.node_shift = NODE_SHIFT
+        while last >> self.m.node_shift >= MAX_ROOT_LENGTH:
+            self.m.node_shift += 1
+        self.m.node_mask = (<uint64_t>1 << (self.m.node_shift - 12)) - 1
+        cdef uint64_t root_length = (last >> self.m.node_shift) + 1
         self.m.regions = <region_t *>calloc(len(merged), sizeof(region_t))
-        self.m.root = <middle_t *>calloc(root_length, sizeof(middle_t))
+        self.m.root = <node_t *>calloc(root_length, sizeof(node_t))
         if self.m.regions == NULL or self.m.root == NULL:
             raise MemoryError
         self.m.root_length = root_length
@@ -388,12 +387,9 @@ cdef class PhysMem:
         self.m.region_count = len(merged)
 
     def __dealloc__(self):
-        cdef uint64_t i, j
+        cdef uint64_t i
         for i in range(self.m.root_length):
-            if self.m.root[i] != NULL:
-                for j in range(512):
-                    free(self.m.root[i][j])
-                free(self.m.root[i])
+            free(self.m.root[i])
         free(self.m.root)
         for i in range(self.m.chunk_count):
             pv_chunk_free(self.m.chunks[i])
@@ -454,8 +450,9 @@ cdef class PhysMem:
         cdef uint64_t frames = self.m.frames
         if self.m.huge_chunks:
             frames += CHUNK_FRAMES - self.m.chunk_used
-        return (frames * PAGE_SIZE + self.m.nodes * PAGE_SIZE
-                + self.m.root_length * sizeof(middle_t)
+        return (frames * PAGE_SIZE
+                + self.m.nodes * (self.m.node_mask + 1) * sizeof(uint8_t *)
+                + self.m.root_length * sizeof(node_t)
                 + self.m.chunk_count * sizeof(uint8_t *)
                 + self.m.region_count * sizeof(region_t)
                 + self.m.segment_count * sizeof(segment_t))
@@ -554,6 +551,37 @@ cdef class PhysMem:
         if status != PM_OK:
             raise_status(status, start, view.length)
         return self.m.frames - before
+
+    def _narrow(self, regions):
+        """Give up the RAM outside `regions`, which must contain every frame that is held.
+
+        For a reader that learns only at the end of a stream what RAM there was; to be called
+        before another thread knows the memory.
+        """
+        cdef list merged = checked_regions(None, regions)
+        cdef uint64_t last = max(end for _, end in merged) - 1, i
+        cdef uint64_t root_length = (last >> self.m.node_shift) + 1
+        cdef region_t *narrowed
+        cdef node_t *root
+        bounds = np.array(merged, dtype=np.uint64)
+        held = self.frames()
+        index = np.searchsorted(bounds[:, 1], held, side="right")
+        if root_length > self.m.root_length or len(held) and (
+                index[-1] == len(bounds) or np.any(held < bounds[index, 0])):
+            raise InvalidValueError("RAM cannot be narrowed to less than the frames that are held")
+        narrowed = <region_t *>calloc(len(merged), sizeof(region_t))
+        if narrowed == NULL:
+            raise MemoryError
+        for i in range(<uint64_t>len(merged)):
+            narrowed[i].start, narrowed[i].end = merged[i]
+        free(self.m.regions)
+        self.m.regions = narrowed
+        self.m.region_count = len(merged)
+        root = <node_t *>realloc(self.m.root, root_length * sizeof(node_t))
+        if root != NULL:
+            self.m.root = root
+        self.m.root_length = root_length
+        self.m.version += 1
 
     # --- finding ---
 
@@ -807,17 +835,14 @@ def _rebuild(kind, regions, huge_pages):
 
 cdef uint64_t owned_frames(const physmem_t *m, uint64_t *bases) noexcept nogil:
     """Base addresses of the owned frames, ascending; returns their number."""
-    cdef uint64_t i, j, k, count = 0
+    cdef uint64_t i, j, count = 0
     for i in range(m.root_length):
         if m.root[i] == NULL:
             continue
-        for j in range(512):
-            if m.root[i][j] == NULL:
-                continue
-            for k in range(512):
-                if m.root[i][j][k] != NULL:
-                    bases[count] = i << 30 | j << 21 | k << 12
-                    count += 1
+        for j in range(m.node_mask + 1):
+            if m.root[i][j] != NULL:
+                bases[count] = i << m.node_shift | j << 12
+                count += 1
     return count
 
 

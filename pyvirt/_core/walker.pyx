@@ -30,9 +30,11 @@ from pyvirt._core.paging cimport (
     FAULT_SKIPPED,
     FORMAT_X86_32,
     MAX_DIMENSIONS,
+    bad_memory_type,
     configure,
     dimension_t,
     flags_of,
+    flags_x86,
     in_range,
     level_t,
     memo_check,
@@ -276,7 +278,7 @@ cdef inline bint accept(
     f.rights = f.leaf & rights_and | rights_or
     if f.rights & r.mask[f.kind] != r.wanted:
         return False
-    if d.is_ept and (0x8C >> (f.leaf >> 3 & 7)) & 1:        # no such memory type
+    if d.is_ept and bad_memory_type(f.leaf):
         return False
     f.physical = (f.leaf & r.address_mask[f.kind]) | (address & r.offset_mask[f.kind])
     return True
@@ -289,9 +291,9 @@ cdef inline bint recall(
     cdef const memo_entry_t *m = &d.memo.entries[memo_index(address)]
     if m.tag != (address >> 21 | d.memo.epoch):
         return False
-    f.kind = m.rights_or & 3
+    f.kind = m.kind
     f.leaf = load_u64(m.table + (address >> 9 & r.index_mask[f.kind]))
-    return accept(d, r, address, m.rights_and, m.rights_or & ~<uint64_t>3, f)
+    return accept(d, r, address, m.rights_and, m.rights_or, f)
 
 
 cdef bint climb(
@@ -347,8 +349,138 @@ cdef inline bint resolve(
     return climb(d, r, tables, address, f)
 
 
-cdef void store_walk(const batch_t *out, uint64_t i, const walk_t *w) noexcept nogil:
-    """Results of a full walk as element i of a batch."""
+cdef uint64_t recall_run(
+    const dimension_t *d, const request_t *r, const uint64_t *vas, uint64_t i, uint64_t n,
+    const batch_t *out
+) noexcept nogil:
+    """Elements from i on, as long as the memo of the only dimension settles them.
+
+    The hot loop: what `recall` does, with everything that a store could alias held in locals.
+    """
+    cdef const memo_entry_t *entries = d.memo.entries
+    cdef const memo_entry_t *m
+    cdef request_t q = r[0]
+    cdef uint64_t epoch = d.memo.epoch, va, leaf, rights, kind
+    cdef uint64_t *pa = out.pa
+    cdef uint16_t *code = out.code
+    cdef uint8_t *shift = out.shift
+    cdef uint16_t *flags = out.flags
+    while i < n:
+        va = vas[i]
+        m = &entries[memo_index(va)]
+        kind = m.kind
+        if m.tag != (va >> 21 | epoch):
+            break
+        leaf = load_u64(m.table + (va >> 9 & q.index_mask[kind]))
+        rights = leaf & m.rights_and | m.rights_or
+        if rights & q.mask[kind] != q.wanted:
+            break
+        pa[i] = (leaf & q.address_mask[kind]) | (va & q.offset_mask[kind])
+        code[i] = 0
+        shift[i] = q.shift[kind]
+        flags[i] = flags_x86(rights)
+        i += 1
+    return i
+
+
+cdef uint64_t recall_run_nested(
+    const dimension_t *d, const request_t *r, const uint64_t *vas, uint64_t i, uint64_t n,
+    const batch_t *out
+) noexcept nogil:
+    """`recall_run` for x86-64 tables in one nested dimension; r is one request for each."""
+    cdef const dimension_t *o = d.outer
+    cdef const memo_entry_t *entries = d.memo.entries
+    cdef const memo_entry_t *nested_entries = o.memo.entries
+    cdef const memo_entry_t *m
+    cdef request_t q = r[0], p = r[1]
+    cdef uint64_t epoch = d.memo.epoch, nested_epoch = o.memo.epoch
+    cdef uint64_t va, gpa, leaf, rights, kind, nested_leaf, nested_rights
+    cdef uint64_t *pa = out.pa
+    cdef uint16_t *code = out.code
+    cdef uint8_t *shift = out.shift
+    cdef uint16_t *flags = out.flags
+    cdef bint is_ept = o.is_ept
+    while i < n:
+        va = vas[i]
+        m = &entries[memo_index(va)]
+        kind = m.kind
+        if m.tag != (va >> 21 | epoch):
+            break
+        leaf = load_u64(m.table + (va >> 9 & q.index_mask[kind]))
+        rights = leaf & m.rights_and | m.rights_or
+        if rights & q.mask[kind] != q.wanted:
+            break
+        gpa = (leaf & q.address_mask[kind]) | (va & q.offset_mask[kind])
+        shift[i] = q.shift[kind]
+        m = &nested_entries[memo_index(gpa)]
+        kind = m.kind
+        if m.tag != (gpa >> 21 | nested_epoch):
+            break
+        nested_leaf = load_u64(m.table + (gpa >> 9 & p.index_mask[kind]))
+        nested_rights = nested_leaf & m.rights_and | m.rights_or
+        if nested_rights & p.mask[kind] != p.wanted:
+            break
+        if is_ept:
+            if bad_memory_type(nested_leaf):
+                break
+            flags[i] = flags_x86(rights) | <uint16_t>((nested_rights & 7) << 8)
+        else:
+            flags[i] = flags_x86(rights) | <uint16_t>((flags_x86(nested_rights) & 15) << 8)
+        pa[i] = (nested_leaf & p.address_mask[kind]) | (gpa & p.offset_mask[kind])
+        code[i] = 0
+        i += 1
+    return i
+
+
+cdef bint climb_one(
+    dimension_t *d, const request_t *finals, const request_t *tables, uint64_t va,
+    const batch_t *out, uint64_t i, bint require_ram
+) noexcept nogil:
+    """Element i by the short forms, any number of dimensions; false if they do not settle it."""
+    cdef found_t own, nested, further
+    cdef dimension_t *o = d.outer
+    cdef uint64_t physical
+    cdef uint16_t flags
+    cdef int depth = 2
+    if not resolve(d, &finals[0], &tables[1], va, &own):
+        return False
+    physical = own.physical
+    flags = flags_of(d, own.rights)
+    if o != NULL:
+        if not resolve(o, &finals[1], &tables[2], physical, &nested):
+            return False
+        physical = nested.physical
+        flags |= (flags_of(o, nested.rights) & 15) << 8
+        o = o.outer
+        while o != NULL:
+            if not resolve(o, &finals[depth], &tables[depth + 1], physical, &further):
+                return False
+            physical = further.physical
+            depth += 1
+            o = o.outer
+    if require_ram and pm_frame(d.mem, physical) == NULL:
+        return False
+    out.pa[i] = physical
+    out.code[i] = 0
+    out.shift[i] = finals[0].shift[own.kind]
+    out.flags[i] = flags
+    if out.detail != NULL:
+        out.detail[i].entry = own.leaf
+        out.detail[i].gpa = own.physical
+        out.detail[i].nested_entry = nested.leaf if d.outer != NULL else 0
+        out.detail[i].nested_shift = finals[1].shift[nested.kind] if d.outer != NULL else 0
+        out.detail[i].error = 0
+    return True
+
+
+cdef void walk_one(
+    dimension_t *d, uint32_t access, uint64_t va, const batch_t *out, uint64_t i, bint require_ram
+) noexcept nogil:
+    """Element i by the full walk, which alone knows faults and A and D."""
+    cdef dimension_t *o = d
+    cdef walk_t w
+    walk(d, va, access, &w, NULL)
+    settle(d, &w, require_ram)
     out.pa[i] = w.pa
     out.code[i] = w.code
     out.shift[i] = w.shift
@@ -359,17 +491,9 @@ cdef void store_walk(const batch_t *out, uint64_t i, const walk_t *w) noexcept n
         out.detail[i].nested_entry = w.nested_entry
         out.detail[i].nested_shift = w.nested_shift
         out.detail[i].error = w.error
-
-
-cdef void store_detail(
-    detail_t *detail, const found_t *own, const found_t *nested, uint8_t nested_shift
-) noexcept nogil:
-    """Details of a success; nested is NULL without nesting."""
-    detail.entry = own.leaf
-    detail.gpa = own.physical
-    detail.nested_entry = nested.leaf if nested != NULL else 0
-    detail.nested_shift = nested_shift
-    detail.error = 0
+    while o != NULL:
+        memo_check(o)               # A or D may have been set
+        o = o.outer
 
 
 cdef uint64_t run(
@@ -378,60 +502,37 @@ cdef uint64_t run(
 ) noexcept nogil:
     """Translate n addresses; with `stop`, up to and including the first fault. Returns how many.
 
-    What the short forms do not settle goes through `walk`, which alone knows faults.
+    Each element goes through the cheapest of three ways that settles it: memo, tables, walk.
     """
     cdef request_t finals[MAX_DIMENSIONS]       # the access itself, by dimension
     cdef request_t tables[MAX_DIMENSIONS + 1]   # reads of the tables of the dimension before
     cdef dimension_t *o = d
-    cdef found_t own, nested, further
-    cdef uint64_t i, physical
-    cdef uint16_t flags
+    cdef uint64_t i = 0
     cdef int depth = 0
-    cdef bint usable = True, settled
-    cdef walk_t w
+    cdef bint short_form = True, remembered
     while o != NULL:
         memo_check(o)
-        usable = prepare(o, access, &finals[depth]) and usable
-        usable = prepare(o, o.table_access, &tables[depth]) and usable
+        short_form = prepare(o, access, &finals[depth]) and short_form
+        short_form = prepare(o, o.table_access, &tables[depth]) and short_form
         depth += 1
         o = o.outer
-    for i in range(n):
-        if usable and resolve(d, &finals[0], &tables[1], vas[i], &own):
-            physical = own.physical
-            flags = flags_of(d, own.rights)
-            settled = True
-            o = d.outer
-            if o != NULL:
-                settled = resolve(o, &finals[1], &tables[2], physical, &nested)
-                physical = nested.physical
-                flags |= (flags_of(o, nested.rights) & 15) << 8
-                depth = 2
-                o = o.outer
-                while o != NULL and settled:
-                    settled = resolve(o, &finals[depth], &tables[depth + 1], physical, &further)
-                    physical = further.physical
-                    depth += 1
-                    o = o.outer
-            if settled and not (require_ram and pm_frame(d.mem, physical) == NULL):
-                out.pa[i] = physical
-                out.code[i] = 0
-                out.shift[i] = finals[0].shift[own.kind]
-                out.flags[i] = flags
-                if out.detail != NULL:
-                    if d.outer == NULL:
-                        store_detail(&out.detail[i], &own, NULL, 0)
-                    else:
-                        store_detail(&out.detail[i], &own, &nested, finals[1].shift[nested.kind])
-                continue
-        walk(d, vas[i], access, &w, NULL)
-        settle(d, &w, require_ram)
-        o = d
-        while o != NULL:
-            memo_check(o)           # A or D may have been set
-            o = o.outer
-        store_walk(out, i, &w)
-        if stop and w.code:
-            return i + 1
+    remembered = (short_form and d.memo != NULL and not d.is_ept and out.detail == NULL
+                  and not require_ram and depth <= 2)
+    if d.outer != NULL:
+        remembered = remembered and d.outer.memo != NULL and not d.outer.mbec
+    while i < n:
+        if remembered:
+            if d.outer == NULL:
+                i = recall_run(d, finals, vas, i, n, out)
+            else:
+                i = recall_run_nested(d, finals, vas, i, n, out)
+            if i == n:
+                break
+        if not (short_form and climb_one(d, finals, tables, vas[i], out, i, require_ram)):
+            walk_one(d, access, vas[i], out, i, require_ram)
+            if stop and out.code[i]:
+                return i + 1
+        i += 1
     return n
 
 

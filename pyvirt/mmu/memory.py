@@ -210,7 +210,7 @@ class PhysicalMemory(PhysMem):
             memory._compare(source, record)
         source.finish()
         if ram is None and source.mapping is None:
-            memory._narrow(extents.ram())
+            memory = memory._narrowed(extents.ram())
         else:
             extents.check()
         memory.image = ImageInfo(
@@ -264,6 +264,15 @@ class PhysicalMemory(PhysMem):
                     f"{record.start:#x} to {record.end - 1:#x}"
                 )
             start += len(chunk)
+
+    def _narrowed(self, ram: _Ranges) -> Self:
+        if hasattr(self, "_narrow"):
+            self._narrow(ram)
+            return self
+        memory = type(self)(regions=ram)
+        for start in self.frames():
+            memory.load(start, self.read(start, PAGE))
+        return memory
 
     def find_vmcbs(self) -> npt.NDArray[np.void]:
         """Find the virtual machine control blocks of AMD-V: the roots of nested guests.

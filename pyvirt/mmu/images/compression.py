@@ -1,0 +1,284 @@
+"""Streaming decompression of .xz, .gz and .zst: bounded memory, and every kind of damage named."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator, Iterator
+from io import BufferedReader
+from itertools import cycle
+from queue import SimpleQueue
+from threading import Semaphore, Thread
+from typing import Protocol
+
+from pyvirt.errors import ImageFormatError, MissingDependencyError
+
+__all__ = ["SUFFIXES", "detect_compression", "expand"]
+
+SUFFIXES = {".xz": "xz", ".gz": "gz", ".zst": "zst"}
+"""Compression by the ending of a file name; its magic bytes decide."""
+
+_Piece = bytes | memoryview
+_INPUT = 1 << 18  # bytes read at a time
+_AHEAD = 3  # pieces that wait to be asked for
+_WINDOW = 1 << 29  # what a stream may make its decoder remember; `xz -9` needs 64 MiB
+_ZST_MAGIC = 0xFD2FB528
+_ZST_SKIPPABLE = 0x184D2A50  # low four bits are free (RFC 8878, 3.1.2)
+
+
+class _Decompressor(Protocol):
+    """The interface of `lzma.LZMADecompressor`, which other libraries share."""
+
+    eof: bool
+    needs_input: bool
+    unused_data: bytes
+
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+def detect_compression(head: bytes) -> str | None:
+    """Name the compression that the first bytes of a file announce.
+
+    Parameters
+    ----------
+    head : bytes
+        At least the first six bytes, if the file has them.
+
+    Returns
+    -------
+    str or None
+        ``"xz"``, ``"gz"``, ``"zst"``, or None.
+    """
+    if head.startswith(b"\xfd7zXZ\0"):
+        return "xz"
+    if head.startswith(b"\x1f\x8b\x08"):
+        return "gz"
+    word = int.from_bytes(head[:4], "little")
+    if len(head) >= 4 and (word == _ZST_MAGIC or word & ~15 == _ZST_SKIPPABLE):
+        return "zst"
+    return None
+
+
+def expand(
+    file: BufferedReader, compression: str | None, name: str, size: int
+) -> Generator[tuple[_Piece, int], None, None]:
+    """Yield the expanded content of a file, once, in order.
+
+    The decompressor works in a thread of its own, one step ahead of the caller: both spend
+    their time outside the interpreter lock.
+
+    Parameters
+    ----------
+    file : binary file
+        Positioned at its beginning.
+    compression : {"xz", "gz", "zst", None}
+        None hands the bytes on as they are.
+    name : str
+        For messages.
+    size : int
+        The most bytes in one piece.
+
+    Yields
+    ------
+    piece : bytes or memoryview
+        Not empty; valid until the next one is asked for.
+    done : int
+        Bytes of the file read so far.
+
+    Raises
+    ------
+    ImageFormatError
+        If the stream is damaged, ends early, or is followed by something else.
+    MissingDependencyError
+        If no library for it is installed.
+    """
+    if compression is None:
+        done = 0
+        while piece := file.read1(size):
+            done += len(piece)
+            yield piece, done
+        return
+    pieces, errors = {"xz": _xz, "gz": _gz, "zst": _zst}[compression](file, size)
+    try:
+        yield from _ahead(pieces, file)
+    except (*errors, EOFError) as error:
+        raise ImageFormatError(f"{name}: damaged .{compression} stream: {error}") from error
+
+
+def _ahead(pieces: Iterator[_Piece], file: BufferedReader) -> Generator[tuple[_Piece, int], None, None]:
+    """Draw pieces in a thread, at most `_AHEAD` before they are asked for."""
+    ready: SimpleQueue[tuple[_Piece, int] | BaseException | None] = SimpleQueue()
+    room = Semaphore(_AHEAD)
+    stopped = False
+
+    def work() -> None:
+        try:
+            for piece in pieces:
+                room.acquire()
+                if stopped:
+                    return
+                ready.put((piece, file.tell()))
+            ready.put(None)
+        except BaseException as error:  # raised again by the caller
+            ready.put(error)
+
+    worker = Thread(target=work, name="pyvirt-expand", daemon=True)
+    worker.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+            room.release()
+    finally:
+        stopped = True
+        room.release()
+        worker.join()
+
+
+def _xz(file: BufferedReader, size: int) -> tuple[Iterator[_Piece], tuple[type[Exception], ...]]:
+    import lzma
+
+    def new() -> _Decompressor:
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_WINDOW)
+
+    return _concatenated(file, size, new), (lzma.LZMAError,)
+
+
+def _gz(file: BufferedReader, size: int) -> tuple[Iterator[_Piece], tuple[type[Exception], ...]]:
+    import zlib
+
+    class Member:
+        """A gzip member; zlib checks its CRC and length."""
+
+        def __init__(self) -> None:
+            self._inner = zlib.decompressobj(wbits=31)
+            self._full = False  # the last piece was as long as asked: more may be waiting
+
+        @property
+        def eof(self) -> bool:
+            return self._inner.eof
+
+        @property
+        def needs_input(self) -> bool:
+            return not (self._full or self._inner.unconsumed_tail)
+
+        @property
+        def unused_data(self) -> bytes:
+            return self._inner.unused_data
+
+        def decompress(self, data: bytes, max_length: int) -> bytes:
+            piece = self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+            self._full = len(piece) == max_length
+            return piece
+
+    return _concatenated(file, size, Member), (zlib.error,)
+
+
+def _zst(file: BufferedReader, size: int) -> tuple[Iterator[_Piece], tuple[type[Exception], ...]]:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+
+        options = {zstd.DecompressionParameter.window_log_max: _WINDOW.bit_length() - 1}
+
+        def new() -> _Decompressor:
+            return zstd.ZstdDecompressor(options=options)
+
+        return _concatenated(file, size, new), (zstd.ZstdError,)
+    try:
+        import zstandard
+    except ImportError as error:
+        raise MissingDependencyError(
+            "reading .zst needs Python 3.14 or the zstandard package: "
+            "pip install 'pyvirt[zstd]', or expand the file first"
+        ) from error
+    reader = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(
+        _ZstFrames(file), read_size=_INPUT, read_across_frames=True
+    )
+    return _refilled(reader.readinto, size), (zstandard.ZstdError,)
+
+
+def _concatenated(
+    file: BufferedReader, size: int, new: Callable[[], _Decompressor]
+) -> Iterator[bytes]:
+    """Expand streams that follow one another, as `cat a.xz b.xz` makes, and zero padding."""
+    stream = new()
+    data = b""
+    while True:
+        if stream.eof:
+            data = stream.unused_data.lstrip(b"\0")
+            while not data:
+                if not (data := file.read(_INPUT)):
+                    return
+                data = data.lstrip(b"\0")
+            stream = new()
+        elif stream.needs_input and not (data := file.read(_INPUT)):
+            raise EOFError("it ends early")
+        if piece := stream.decompress(data, size):
+            yield piece
+        data = b""
+
+
+def _refilled(fill: Callable[[bytearray], int], size: int) -> Iterator[memoryview]:
+    """Pieces in buffers that are used again: new memory would cost as much as zstd itself."""
+    # `_AHEAD` wait, one is with the caller, one is being filled
+    for buffer in cycle([bytearray(size) for _ in range(_AHEAD + 2)]):
+        if not (count := fill(buffer)):
+            return
+        yield memoryview(buffer)[:count]
+
+
+class _ZstFrames:
+    """A .zst file that notices when it ends within a frame, which the zstandard package does not.
+
+    It follows the headers of frames and blocks in what is read through it (RFC 8878, 3.1.1).
+    """
+
+    def __init__(self, file: BufferedReader) -> None:
+        self._file = file
+        self._headers = self._follow()
+        self._wanted = next(self._headers)  # bytes of the next header, which begins ...
+        self._ahead = 0  # ... this many bytes after what is known
+        self._known = b""
+        self._inside = False
+
+    def read(self, n: int) -> bytes:
+        data = self._file.read(n)
+        if not data and (self._inside or self._known or self._ahead):
+            raise EOFError("it ends early")
+        known = self._known + data
+        at = self._ahead
+        while at + self._wanted <= len(known):
+            header = known[at : at + self._wanted]
+            at += self._wanted
+            skip, self._wanted = self._headers.send(header), next(self._headers)
+            at += skip
+        self._ahead = max(0, at - len(known))
+        self._known = known[at:]
+        return data
+
+    def _follow(self) -> Generator[int, bytes, None]:
+        """Yield, in turn, the size of a header to be sent and the bytes to skip after it."""
+        while True:
+            magic = int.from_bytes((yield 4), "little")
+            self._inside = True
+            if magic & ~15 == _ZST_SKIPPABLE:
+                yield 0
+                yield int.from_bytes((yield 4), "little")
+            elif magic == _ZST_MAGIC:
+                yield 0
+                descriptor = (yield 1)[0]
+                single = descriptor >> 5 & 1
+                window = 1 - single
+                dictionary = (0, 1, 2, 4)[descriptor & 3]
+                content = (single, 2, 4, 8)[descriptor >> 6]
+                yield window + dictionary + content
+                last = 0
+                while not last:
+                    block = int.from_bytes((yield 3), "little")
+                    last = block & 1
+                    checksum = 4 if last and descriptor & 4 else 0
+                    # a run-length block is one byte, whatever its size
+                    yield (1 if block >> 1 & 3 == 1 else block >> 3) + checksum
+            else:
+                raise EOFError(f"no frame begins with {magic:#010x}")
+            self._inside = False

@@ -1,0 +1,107 @@
+"""Sizes as people write them: ``"4GiB"``, ``"256 MiB"``, ``"0x1000"``, or plain bytes."""
+
+from __future__ import annotations
+
+import operator
+import re
+from fractions import Fraction
+from typing import SupportsIndex
+
+from pyvirt.errors import InvalidTypeError, InvalidValueError
+
+__all__ = ["format_size", "parse_size"]
+
+_PREFIXES = "KMGTPE"
+# The binary units, and the single letters that QEMU, dd and VMware's tools use for them.
+_UNITS = {"": 1, "b": 1}
+_UNITS |= {p.lower() + "ib": 1024**i for i, p in enumerate(_PREFIXES, 1)}
+_UNITS |= {p.lower(): 1024**i for i, p in enumerate(_PREFIXES, 1)}
+_DECIMAL = {p.lower() + "b": p for p in _PREFIXES}
+_NUMBER = re.compile(r"\s*(0[xX][0-9a-fA-F]+|[0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", re.ASCII)
+_ACCEPTED = 'bytes as an integer, or text such as "4GiB", "1.5 GiB", "256M" or "0x1000"'
+
+
+def parse_size(value: str | SupportsIndex, name: str = "size") -> int:
+    """Turn a size into a number of bytes.
+
+    Parameters
+    ----------
+    value : int or str
+        Bytes, or text: a decimal number (a fraction is fine where it comes to whole bytes) with
+        a binary unit, B, KiB, MiB, GiB, TiB, PiB or EiB, of which the first letter is enough
+        and whose case does not matter; or a hexadecimal number of bytes.
+    name : str, default "size"
+        The argument that messages name.
+
+    Returns
+    -------
+    int
+        Bytes, not negative.
+
+    Raises
+    ------
+    InvalidValueError
+        For other text, a negative number, or a decimal unit such as "GB", which some tools take
+        for 10**9 and others for 2**30.
+    InvalidTypeError
+        For another type.
+
+    Examples
+    --------
+    >>> parse_size("256 MiB")
+    268435456
+    >>> parse_size("0x1000")
+    4096
+    """
+    if not isinstance(value, str):
+        return _whole(value, name)
+    match = _NUMBER.fullmatch(value)
+    if match is None:
+        raise InvalidValueError(f"{name} must be {_ACCEPTED}, got {value!r:.80}")
+    number, unit = match.group(1), match.group(2).lower()
+    if unit in _DECIMAL:
+        prefix = _DECIMAL[unit]
+        raise InvalidValueError(
+            f"{name}={value!r:.80} is ambiguous: write {prefix}iB for powers of 1024, "
+            "or the number of bytes"
+        )
+    if unit not in _UNITS:
+        raise InvalidValueError(f"{name} must be {_ACCEPTED}, got {value!r:.80}")
+    if number[:2].lower() == "0x":
+        return int(number, 16) * _UNITS[unit]
+    result = Fraction(number) * _UNITS[unit]
+    if result.denominator != 1:
+        raise InvalidValueError(f"{name}={value!r:.80} does not come to whole bytes")
+    return result.numerator
+
+
+def _whole(value: SupportsIndex, name: str) -> int:
+    if isinstance(value, bool):
+        raise InvalidTypeError(f"{name} must be {_ACCEPTED}, got {value!r}")
+    try:
+        result = operator.index(value)
+    except TypeError as error:
+        raise InvalidTypeError(f"{name} must be {_ACCEPTED}, got {value!r:.80}") from error
+    if result < 0:
+        raise InvalidValueError(f"{name} must not be negative, got {result}")
+    return result
+
+
+def format_size(n: int) -> str:
+    """Write bytes with the largest unit that leaves no more than two decimals.
+
+    Parameters
+    ----------
+    n : int
+        Bytes.
+
+    Returns
+    -------
+    str
+        For example ``"256 MiB"``, ``"1.5 GiB"`` or ``"4097 B"``; `parse_size` gives `n` back.
+    """
+    for power in range(len(_PREFIXES), 0, -1):
+        hundredths, rest = divmod(n * 100, 1024**power)
+        if n >= 1024**power and rest == 0:
+            return f"{hundredths / 100:.15g} {_PREFIXES[power - 1]}iB"
+    return f"{n} B"

@@ -1,0 +1,213 @@
+"""The table of experiments, and what running one needs and yields."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pyvirt.errors import InvalidValueError
+from pyvirt.mmu.memory import PhysicalMemory
+
+__all__ = ["Context", "Experiment", "Outcome", "experiment", "experiments", "run", "select"]
+
+Verdict = Literal["pass", "fail", "skip"]
+
+#: Images of one run that stay open for the next experiment, in bytes of frames held.
+CACHE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one experiment found.
+
+    Attributes
+    ----------
+    id : str
+        The experiment, for example ``"A1"``.
+    verdict : {"pass", "fail", "skip"}
+        A missing oracle is a skip, never a pass.
+    cases, failed : int
+        Comparisons made, and those that did not come out as the oracle says.
+    expected, measured : str
+        The same sentence with the oracle's figures and with ours.
+    reason : str
+        Why it was skipped, what failed first, or which part could not be run; else empty.
+    """
+
+    id: str
+    verdict: Verdict
+    cases: int
+    failed: int
+    expected: str
+    measured: str
+    reason: str
+
+    def as_dict(self) -> dict[str, str | int]:
+        """Give the keys of ``pyvirt validate --json``, in its order."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Context:
+    """What the experiments of one run share: the data folder and the open images.
+
+    Parameters
+    ----------
+    data : str or path-like, optional
+        Folder that holds ``guest-images`` and the other data sets. None: the experiments
+        with a file oracle are skipped.
+    progress : callable, optional
+        Called with one line of text when an experiment turns to another piece of work.
+    missing : str, optional
+        What to say about data that are not there.
+    """
+
+    def __init__(
+        self,
+        data: str | os.PathLike[str] | None = None,
+        *,
+        progress: Callable[[str], None] | None = None,
+        missing: str | None = None,
+    ) -> None:
+        self.data = None if data is None else Path(data)
+        self.missing = missing or "no data folder: PYVIRT_DATA is not set"
+        self._progress = progress
+        self._open: dict[tuple[Path, int], PhysicalMemory] = {}
+
+    @classmethod
+    def from_environment(cls, progress: Callable[[str], None] | None = None) -> Context:
+        """Take the folder that the environment variable ``PYVIRT_DATA`` names."""
+        name = os.environ.get("PYVIRT_DATA", "")
+        if not name:
+            return cls(progress=progress)
+        if not Path(name).is_dir():
+            return cls(progress=progress, missing=f"PYVIRT_DATA={name} is not a folder")
+        return cls(name, progress=progress)
+
+    def report(self, text: str) -> None:
+        """Say what is being worked on."""
+        if self._progress is not None:
+            self._progress(text)
+
+    def memory(self, path: Path, size: int) -> PhysicalMemory:
+        """Open an image as flat RAM of `size` bytes, or give the one that is open already.
+
+        The experiments only read, so they can share it.
+        """
+        key = (path, size)
+        if key not in self._open:
+            self.report(f"reading {path.name}")
+            memory = PhysicalMemory.open(path, size=size)
+            while self._open and sum(m.nbytes for m in self._open.values()) > CACHE_BYTES:
+                del self._open[next(iter(self._open))]
+            self._open[key] = memory
+        return self._open[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One row of the validation plan.
+
+    Attributes
+    ----------
+    id : str
+        Its id in the plan.
+    title : str
+        What is compared, in a few words.
+    function : callable
+        Takes a `Context` and gives an `Outcome`.
+    """
+
+    id: str
+    title: str
+    function: Callable[[Context], Outcome]
+
+    def run(self, context: Context) -> Outcome:
+        """Run it; whatever goes wrong is a failed experiment, not an exception."""
+        try:
+            return self.function(context)
+        except Exception as error:
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            return Outcome(self.id, "fail", 1, 1, "the experiment runs", "it did not", text)
+
+
+_TABLE: dict[str, Experiment] = {}
+
+
+def experiment(
+    id: str, title: str
+) -> Callable[[Callable[[Context], Outcome]], Callable[[Context], Outcome]]:
+    """Enter a function into the table under an id."""
+
+    def enter(function: Callable[[Context], Outcome]) -> Callable[[Context], Outcome]:
+        _TABLE[id] = Experiment(id, title, function)
+        return function
+
+    return enter
+
+
+def experiments() -> dict[str, Experiment]:
+    """Give every experiment by id, in the order of the plan."""
+    from pyvirt.validation import native, nested, references  # noqa: F401  (each enters its own)
+
+    return dict(sorted(_TABLE.items(), key=lambda item: _order(item[0])))
+
+
+def _order(id: str) -> tuple[str, int, str]:
+    """Sort A9b between A9 and A10."""
+    digits = "".join(c for c in id[1:] if c.isdigit())
+    return id[:1], int(digits or 0), id
+
+
+def select(ids: Iterable[str] = ()) -> list[Experiment]:
+    """Give the experiments with these ids, each once; all of them for none.
+
+    Raises
+    ------
+    InvalidValueError
+        An id that no experiment has.
+    """
+    table = experiments()
+    names = {id.upper(): id for id in table}
+    chosen: dict[str, Experiment] = {}
+    for id in ids:
+        if id.upper() not in names:
+            raise InvalidValueError(
+                f"no experiment has the id {id!r}; there are {', '.join(table)}"
+            )
+        name = names[id.upper()]
+        chosen[name] = table[name]
+    return list((chosen or table).values())
+
+
+def run(
+    ids: Iterable[str] = (),
+    *,
+    data: str | os.PathLike[str] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Iterator[Outcome]:
+    """Run experiments one after the other.
+
+    Parameters
+    ----------
+    ids : iterable of str
+        Which ones; none: all.
+    data : str or path-like, optional
+        The data folder; None: the one that ``PYVIRT_DATA`` names.
+    progress : callable, optional
+        Called with a line of text now and then.
+
+    Yields
+    ------
+    Outcome
+        One for each id, as soon as it is there.
+    """
+    context = (
+        Context.from_environment(progress) if data is None else Context(data, progress=progress)
+    )
+    for chosen in select(ids):
+        if progress is not None:
+            progress(f"{chosen.id} {chosen.title}")
+        yield chosen.run(context)
