@@ -103,6 +103,27 @@ cdef uint8_t *new_frame(physmem_t *m) noexcept nogil:
     return chunk
 
 
+cdef bint make_root(physmem_t *m, hpa_t last) noexcept nogil:
+    """An empty directory for addresses up to `last`."""
+    m.node_shift = NODE_SHIFT
+    while last >> m.node_shift >= MAX_ROOT_LENGTH:
+        m.node_shift += 1
+    m.node_mask = (<uint64_t>1 << (m.node_shift - 12)) - 1
+    m.root_length = (last >> m.node_shift) + 1
+    m.nodes = 0
+    m.root = <node_t *>calloc(m.root_length, sizeof(node_t))
+    if m.root == NULL:
+        m.root_length = 0
+    return m.root != NULL
+
+
+cdef void free_root(node_t *root, uint64_t length) noexcept nogil:
+    cdef uint64_t i
+    for i in range(length):
+        free(root[i])
+    free(root)
+
+
 cdef node_t directory_slot(physmem_t *m, hpa_t pa) noexcept nogil:
     """Where the directory keeps the pointer to the frame of `pa`, nodes made as needed."""
     cdef node_t node = m.root[pa >> m.node_shift]
@@ -370,17 +391,9 @@ cdef class PhysMem:
         if self.m.region_count:
             raise InvalidTypeError("this memory is initialised already")
         cdef list merged = checked_regions(size, regions)
-        cdef uint64_t last = max(end for _, end in merged) - 1
-        self.m.node_shift = NODE_SHIFT
-        while last >> self.m.node_shift >= MAX_ROOT_LENGTH:
-            self.m.node_shift += 1
-        self.m.node_mask = (<uint64_t>1 << (self.m.node_shift - 12)) - 1
-        cdef uint64_t root_length = (last >> self.m.node_shift) + 1
         self.m.regions = <region_t *>calloc(len(merged), sizeof(region_t))
-        self.m.root = <node_t *>calloc(root_length, sizeof(node_t))
-        if self.m.regions == NULL or self.m.root == NULL:
+        if self.m.regions == NULL or not make_root(&self.m, max(end for _, end in merged) - 1):
             raise MemoryError
-        self.m.root_length = root_length
         self.m.huge_pages = bool(huge_pages)
         for i in range(<uint64_t>len(merged)):
             self.m.regions[i].start, self.m.regions[i].end = merged[i]
@@ -388,9 +401,7 @@ cdef class PhysMem:
 
     def __dealloc__(self):
         cdef uint64_t i
-        for i in range(self.m.root_length):
-            free(self.m.root[i])
-        free(self.m.root)
+        free_root(self.m.root, self.m.root_length)
         for i in range(self.m.chunk_count):
             pv_chunk_free(self.m.chunks[i])
         free(self.m.chunks)
@@ -559,28 +570,34 @@ cdef class PhysMem:
         before another thread knows the memory.
         """
         cdef list merged = checked_regions(None, regions)
-        cdef uint64_t last = max(end for _, end in merged) - 1, i
-        cdef uint64_t root_length = (last >> self.m.node_shift) + 1
-        cdef region_t *narrowed
-        cdef node_t *root
+        cdef uint64_t i
+        cdef physmem_t new = self.m
+        cdef uint64_t[::1] held
+        cdef node_t slot
+        frames = self.frames()
         bounds = np.array(merged, dtype=np.uint64)
-        held = self.frames()
-        index = np.searchsorted(bounds[:, 1], held, side="right")
-        if root_length > self.m.root_length or len(held) and (
-                index[-1] == len(bounds) or np.any(held < bounds[index, 0])):
+        index = np.searchsorted(bounds[:, 1], frames, side="right")
+        if np.any(index == len(bounds)) or np.any(frames < bounds[index, 0]):
             raise InvalidValueError("RAM cannot be narrowed to less than the frames that are held")
-        narrowed = <region_t *>calloc(len(merged), sizeof(region_t))
-        if narrowed == NULL:
+        new.regions = <region_t *>calloc(len(merged), sizeof(region_t))
+        if new.regions == NULL or not make_root(&new, max(end for _, end in merged) - 1):
+            free(new.regions)
             raise MemoryError
         for i in range(<uint64_t>len(merged)):
-            narrowed[i].start, narrowed[i].end = merged[i]
+            new.regions[i].start, new.regions[i].end = merged[i]
+        new.region_count = len(merged)
+        held = frames
+        for i in range(<uint64_t>held.shape[0]):
+            if pm_owned(&self.m, held[i]) != NULL:
+                slot = directory_slot(&new, held[i])
+                if slot == NULL:
+                    free_root(new.root, new.root_length)
+                    free(new.regions)
+                    raise MemoryError
+                slot[0] = pm_owned(&self.m, held[i])
+        free_root(self.m.root, self.m.root_length)
         free(self.m.regions)
-        self.m.regions = narrowed
-        self.m.region_count = len(merged)
-        root = <node_t *>realloc(self.m.root, root_length * sizeof(node_t))
-        if root != NULL:
-            self.m.root = root
-        self.m.root_length = root_length
+        self.m = new
         self.m.version += 1
 
     # --- finding ---
