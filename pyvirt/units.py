@@ -103,5 +103,7 @@ def format_size(n: int) -> str:
     for power in range(len(_PREFIXES), 0, -1):
         hundredths, rest = divmod(n * 100, 1024**power)
         if n >= 1024**power and rest == 0:
-            return f"{hundredths / 100:.15g} {_PREFIXES[power - 1]}iB"
+            whole, hundredths = divmod(hundredths, 100)
+            decimals = f".{hundredths:02}".rstrip(".0")
+            return f"{whole}{decimals} {_PREFIXES[power - 1]}iB"
     return f"{n} B"

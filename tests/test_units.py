@@ -59,7 +59,13 @@ def test_decimal_units_are_ambiguous():
 
 @pytest.mark.parametrize(
     ("n", "text"),
-    [(0, "0 B"), (4097, "4097 B"), (256 << 20, "256 MiB"), (3 << 29, "1.5 GiB"), (1 << 52, "4 PiB")],
+    [
+        (0, "0 B"),
+        (4097, "4097 B"),
+        (256 << 20, "256 MiB"),
+        (3 << 29, "1.5 GiB"),
+        (1 << 52, "4 PiB"),
+    ],
 )
 def test_format(n, text):
     assert format_size(n) == text

@@ -1,9 +1,9 @@
 /* The bound: x86-64 page walks as plainly as C allows, over RAM that is one flat array.
  *
- * What pyvirt must do and these loops leave out: canonical form, reserved bits, tables outside RAM
- * (one wrong entry crashes this program), sparse frames, access rights, restarts.  A faster way that
- * does the same work for each address (all tables read, nothing remembered from one address to the
- * next) would be a better bound: please send it.
+ * What pyvirt must do and these loops leave out: canonical form, reserved bits, tables outside
+ * RAM (one wrong entry crashes this program), sparse frames, access rights, restarts.  A faster way
+ * that does the same work for each address (all tables read, nothing remembered from one address
+ * to the next) would be a better bound: please send it.
  *
  * Each function translates n addresses.  walk4, walk5 and walk_nested write what
  * AddressSpace.translate writes: pa, code (0, or 1 | level << 4 for "not present at level"),
@@ -126,7 +126,7 @@ void pa_walk5(const uint8_t *ram, uint64_t root, const uint64_t *vas, size_t n, 
 
 /* Two dimensions, four levels each: every guest table and the final address go through the nested
  * tables, 24 reads in all.  A failure of the nested walk is coded as dimension 1 (bit 7) with the
- * level of the guest table that was wanted in bits 12:10; bits 8 to 11 of flags are the nested rights.
+ * level of the guest table that was wanted in bits 12:10; bits 11:8 of flags are nested rights.
  */
 void walk_nested(const uint8_t *ram, uint64_t guest_cr3, uint64_t nested_root,
                  const uint64_t *restrict vas, size_t n, uint64_t *restrict pa,
@@ -146,7 +146,8 @@ void walk_nested(const uint8_t *ram, uint64_t guest_cr3, uint64_t nested_root,
             entry = read_entry(ram, final_address(&host, entry & FRAME), va, level);
             all &= entry;
             any |= entry;
-            if (UNLIKELY((entry & (level == 2 || level == 3 ? PRESENT_LARGE : PRESENT)) != PRESENT)) {
+            const uint64_t stop = level == 2 || level == 3 ? PRESENT_LARGE : PRESENT;
+            if (UNLIKELY((entry & stop) != PRESENT)) {
                 if (entry & PRESENT)
                     break;
                 fault = 1 | level << 4;

@@ -37,7 +37,7 @@ class Import:
     def setup(self, what):
         import_seconds(WHAT[what])  # compile to bytecode, fill the file cache
 
-    @target("<", 1.3)
+    @target("<", {"import": 1.3})
     @unit("times import numpy")
     def track_import_over_numpy(self, what):
         return statistics.median(

@@ -7,7 +7,7 @@ from cpython.pythread cimport PyThread_type_lock
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
-from pyvirt._core.types cimport hpa_t
+from pyvirt._core.types cimport PAGE_SHIFT, hpa_t
 
 cdef enum pm_status:
     PM_OK = 0
@@ -15,6 +15,10 @@ cdef enum pm_status:
     PM_NO_MEMORY = 2            # the host has no memory for another frame
 
 ctypedef uint8_t **node_t           # of the directory: pointers to owned frames, or NULL
+
+cdef enum:
+    NODE_SHIFT = 32                 # a node covers 4 GiB ...
+    NODE_MASK = 0xFFFFF             # ... in 2**20 frames, or fewer where RAM ends before
 
 cdef struct region_t:           # one stretch of RAM, whole frames
     hpa_t start
@@ -26,11 +30,10 @@ cdef struct segment_t:          # a part of RAM whose first content is a read-on
     const uint8_t *data
 
 cdef struct physmem_t:
-    node_t *root                # [pa >> node_shift] -> [pa >> 12 & node_mask] -> owned frame
-    uint64_t root_length        # nodes up to the end of RAM
-    uint64_t node_mask          # frames a node covers, less one
-    uint64_t nodes              # present
-    uint8_t node_shift          # 21 (a node is 4 KiB) unless the root would be too long
+    node_t *root                # [pa >> 32] -> [pa >> 12 & 0xFFFFF] -> owned frame
+    uint64_t limit              # one past the highest RAM address
+    uint64_t root_length        # nodes up to there
+    uint64_t directory_pages    # 4 KiB pages of nodes with a frame: the system holds no others
     region_t *regions           # sorted, disjoint
     uint64_t region_count
     segment_t *segments         # sorted, disjoint, each within one region
@@ -48,12 +51,12 @@ cdef struct physmem_t:
 cdef inline uint8_t *pm_owned(const physmem_t *m, hpa_t pa) noexcept nogil:
     """The owned frame that holds `pa`, or NULL."""
     cdef node_t node
-    if pa >> m.node_shift >= m.root_length:
+    if pa >= m.limit:
         return NULL
-    node = m.root[pa >> m.node_shift]
+    node = m.root[pa >> NODE_SHIFT]
     if node == NULL:
         return NULL
-    return node[pa >> 12 & m.node_mask]
+    return node[pa >> PAGE_SHIFT & NODE_MASK]
 
 
 cdef const uint8_t *pm_unowned(const physmem_t *m, hpa_t pa) noexcept nogil

@@ -22,7 +22,7 @@ from libc.string cimport memcmp, memcpy, memset
 import numpy as np
 
 from pyvirt._core.arrays cimport as_int, as_output, as_u64
-from pyvirt._core.types cimport PAGE_OFFSET, PAGE_SIZE, hpa_t
+from pyvirt._core.types cimport PAGE_OFFSET, PAGE_SHIFT, PAGE_SIZE, hpa_t
 from pyvirt.errors import InvalidTypeError, InvalidValueError, OutsideMemoryError
 
 cdef extern from "chunk.h" nogil:
@@ -35,8 +35,6 @@ cdef enum:
     # A chunk on huge pages is held whole once touched. From this many frames on, a whole unused
     # chunk is less than a tenth of what is held.
     HUGE_FROM_FRAMES = 10 * CHUNK_FRAMES
-    NODE_SHIFT = 21             # a directory node of one frame covers 2 MiB
-    MAX_ROOT_LENGTH = 1 << 22   # 32 MiB of root: enough for 8 TiB; beyond, nodes cover more
 
 cdef uint8_t[4096] ZERO_FRAME
 memset(ZERO_FRAME, 0, PAGE_SIZE)
@@ -103,17 +101,14 @@ cdef uint8_t *new_frame(physmem_t *m) noexcept nogil:
     return chunk
 
 
-cdef bint make_root(physmem_t *m, hpa_t last) noexcept nogil:
-    """An empty directory for addresses up to `last`."""
-    m.node_shift = NODE_SHIFT
-    while last >> m.node_shift >= MAX_ROOT_LENGTH:
-        m.node_shift += 1
-    m.node_mask = (<uint64_t>1 << (m.node_shift - 12)) - 1
-    m.root_length = (last >> m.node_shift) + 1
-    m.nodes = 0
+cdef bint make_root(physmem_t *m, hpa_t limit) noexcept nogil:
+    """An empty directory for addresses below `limit`."""
+    m.limit = limit
+    m.root_length = ((limit - 1) >> NODE_SHIFT) + 1
+    m.directory_pages = 0
     m.root = <node_t *>calloc(m.root_length, sizeof(node_t))
     if m.root == NULL:
-        m.root_length = 0
+        m.root_length = m.limit = 0
     return m.root != NULL
 
 
@@ -125,15 +120,23 @@ cdef void free_root(node_t *root, uint64_t length) noexcept nogil:
 
 
 cdef node_t directory_slot(physmem_t *m, hpa_t pa) noexcept nogil:
-    """Where the directory keeps the pointer to the frame of `pa`, nodes made as needed."""
-    cdef node_t node = m.root[pa >> m.node_shift]
+    """Where the directory keeps the pointer to the frame of `pa`; its node made as needed.
+
+    A node is large and cleared by the system page by page when it is first touched, as large
+    calloc()s are, so that only the pages with an entry are held.
+    """
+    cdef uint64_t index = pa >> PAGE_SHIFT & NODE_MASK, frames
+    cdef node_t node = m.root[pa >> NODE_SHIFT]
     if node == NULL:
-        node = <node_t>calloc(m.node_mask + 1, sizeof(uint8_t *))
+        frames = min(<uint64_t>NODE_MASK + 1, (m.limit >> PAGE_SHIFT) - (pa >> PAGE_SHIFT) + index)
+        # whole pages, so that each can be looked at
+        node = <node_t>calloc((frames + 511) & ~<uint64_t>511, sizeof(uint8_t *))
         if node == NULL:
             return NULL
-        m.root[pa >> m.node_shift] = node
-        m.nodes += 1
-    return &node[pa >> 12 & m.node_mask]
+        m.root[pa >> NODE_SHIFT] = node
+    if memcmp(&node[index & ~<uint64_t>511], ZERO_FRAME, PAGE_SIZE) == 0:
+        m.directory_pages += 1
+    return &node[index]
 
 
 cdef uint8_t *pm_writable(physmem_t *m, hpa_t pa, pm_status *status) noexcept nogil:
@@ -392,7 +395,7 @@ cdef class PhysMem:
             raise InvalidTypeError("this memory is initialised already")
         cdef list merged = checked_regions(size, regions)
         self.m.regions = <region_t *>calloc(len(merged), sizeof(region_t))
-        if self.m.regions == NULL or not make_root(&self.m, max(end for _, end in merged) - 1):
+        if self.m.regions == NULL or not make_root(&self.m, max(end for _, end in merged)):
             raise MemoryError
         self.m.huge_pages = bool(huge_pages)
         for i in range(<uint64_t>len(merged)):
@@ -462,7 +465,7 @@ cdef class PhysMem:
         if self.m.huge_chunks:
             frames += CHUNK_FRAMES - self.m.chunk_used
         return (frames * PAGE_SIZE
-                + self.m.nodes * (self.m.node_mask + 1) * sizeof(uint8_t *)
+                + self.m.directory_pages * PAGE_SIZE
                 + self.m.root_length * sizeof(node_t)
                 + self.m.chunk_count * sizeof(uint8_t *)
                 + self.m.region_count * sizeof(region_t)
@@ -580,7 +583,7 @@ cdef class PhysMem:
         if np.any(index == len(bounds)) or np.any(frames < bounds[index, 0]):
             raise InvalidValueError("RAM cannot be narrowed to less than the frames that are held")
         new.regions = <region_t *>calloc(len(merged), sizeof(region_t))
-        if new.regions == NULL or not make_root(&new, max(end for _, end in merged) - 1):
+        if new.regions == NULL or not make_root(&new, max(end for _, end in merged)):
             free(new.regions)
             raise MemoryError
         for i in range(<uint64_t>len(merged)):
@@ -852,14 +855,17 @@ def _rebuild(kind, regions, huge_pages):
 
 cdef uint64_t owned_frames(const physmem_t *m, uint64_t *bases) noexcept nogil:
     """Base addresses of the owned frames, ascending; returns their number."""
-    cdef uint64_t i, j, count = 0
+    cdef uint64_t i, j, count = 0, frames = m.limit >> PAGE_SHIFT, last
     for i in range(m.root_length):
         if m.root[i] == NULL:
             continue
-        for j in range(m.node_mask + 1):
-            if m.root[i][j] != NULL:
-                bases[count] = i << m.node_shift | j << 12
+        j = i << (NODE_SHIFT - PAGE_SHIFT)
+        last = min(frames, j + NODE_MASK + 1)
+        while j < last and count < m.frames:
+            if m.root[i][j & NODE_MASK] != NULL:
+                bases[count] = j << PAGE_SHIFT
                 count += 1
+            j += 1
     return count
 
 

@@ -36,7 +36,6 @@ from pyvirt._core.paging cimport (
     flags_of,
     flags_x86,
     in_range,
-    level_t,
     memo_check,
     memo_entry_t,
     memo_index,
@@ -48,18 +47,15 @@ from pyvirt._core.paging cimport (
     walk_t,
 )
 from pyvirt._core.physmem cimport (
-    PM_NO_MEMORY,
-    PM_OK,
+    NODE_SHIFT,
     PhysMem,
+    physmem_t,
     load_u64,
     pm_frame,
-    pm_in_ram,
     pm_lock,
-    pm_read,
     pm_unlock,
-    pm_write,
 )
-from pyvirt._core.types cimport PAGE_OFFSET, PAGE_SIZE
+from pyvirt._core.types cimport PAGE_OFFSET, PAGE_SHIFT, PAGE_SIZE
 from pyvirt.errors import Fault, InvalidTypeError, InvalidValueError, PageFaultError, describe_fault
 
 #: Options of a `Walker` and their defaults: a 64-bit kernel with NX and write protection.
@@ -296,57 +292,140 @@ cdef inline bint recall(
     return accept(d, r, address, m.rights_and, m.rights_or, f)
 
 
+cdef struct frames_t:               # the directory of a memory below 4 GiB, at hand
+    uint8_t **node
+    uint64_t limit                  # 0 if there is no such node
+
+
+cdef frames_t frames_of(const physmem_t *m) noexcept nogil:
+    cdef frames_t frames
+    frames.node = m.root[0]
+    frames.limit = 0 if frames.node == NULL else min(m.limit, <uint64_t>1 << NODE_SHIFT)
+    return frames
+
+
+cdef struct ascent_t:               # how far a climb has come
+    uint64_t base                   # of the next table, in the own physical space
+    uint64_t entry                  # the last one read, and where it is
+    const uint8_t *place
+    uint64_t rights_and
+    uint64_t rights_or
+
+cdef enum step_t:
+    STEP_UNUSUAL = 0                # not for the short form
+    STEP_TABLE = 1
+    STEP_LEAF = 2
+
+
+cdef inline step_t step(
+    const dimension_t *d, const frames_t *frames, uint64_t address, int level, ascent_t *a
+) noexcept nogil:
+    """Read one entry; `level` is a constant where it is called, so that the rest folds."""
+    cdef uint64_t slot = a.base | (address >> (9 * level + 3) & 511) << 3
+    cdef const uint8_t *frame = NULL
+    if slot < frames.limit:
+        frame = frames.node[slot >> PAGE_SHIFT]
+    if frame == NULL:
+        frame = pm_frame(d.mem, slot)
+        if frame == NULL:
+            return STEP_UNUSUAL
+    a.place = frame + (slot & PAGE_OFFSET)
+    a.entry = load_u64(a.place)
+    if level == 1 or (level <= 3 and a.entry & 0x80 and d.level[level].may_map):
+        return STEP_LEAF
+    # bit 0 is P, or R of EPT: with it an upper EPT entry cannot be misconfigured
+    if a.entry & (d.level[level].table_reserved | 1 | d.accessed) != 1 | d.accessed:
+        return STEP_UNUSUAL
+    a.rights_and &= a.entry | ~d.rights_and
+    a.rights_or |= a.entry & d.rights_or
+    a.base = a.entry & d.table_address
+    return STEP_TABLE
+
+
+cdef inline int climb_levels(
+    const dimension_t *d, const frames_t *frames, uint64_t address, ascent_t *a
+) noexcept nogil:
+    """Climb tables that are in host-physical memory; the leaf's level, or 0 if unusual."""
+    cdef step_t taken
+    if d.levels == 5 and step(d, frames, address, 5, a) != STEP_TABLE:
+        return 0
+    if step(d, frames, address, 4, a) != STEP_TABLE:
+        return 0
+    taken = step(d, frames, address, 3, a)
+    if taken != STEP_TABLE:
+        return 3 if taken == STEP_LEAF else 0
+    taken = step(d, frames, address, 2, a)
+    if taken != STEP_TABLE:
+        return 2 if taken == STEP_LEAF else 0
+    return 1 if step(d, frames, address, 1, a) == STEP_LEAF else 0
+
+
+cdef inline int climb_levels_nested(
+    dimension_t *d, const frames_t *frames, const request_t *tables, uint64_t address,
+    ascent_t *a
+) noexcept nogil:
+    """`climb_levels` for tables that are in the physical space of a next dimension."""
+    cdef found_t table
+    cdef step_t taken
+    cdef uint64_t offset
+    cdef int level = d.levels
+    while True:
+        offset = (address >> (9 * level + 3) & 511) << 3
+        if not resolve(d.outer, frames, tables, tables + 1, a.base | offset, &table):
+            return 0
+        a.base = table.physical & ~<uint64_t>PAGE_OFFSET
+        if level == 5:
+            taken = step(d, frames, address, 5, a)
+        elif level == 4:
+            taken = step(d, frames, address, 4, a)
+        elif level == 3:
+            taken = step(d, frames, address, 3, a)
+        elif level == 2:
+            taken = step(d, frames, address, 2, a)
+        else:
+            taken = step(d, frames, address, 1, a)
+        if taken != STEP_TABLE:
+            return level if taken == STEP_LEAF else 0
+        level -= 1
+
+
 cdef bint climb(
-    dimension_t *d, const request_t *r, const request_t *tables, uint64_t address, found_t *f
+    dimension_t *d, const frames_t *frames, const request_t *r, const request_t *tables,
+    uint64_t address, found_t *f
 ) noexcept nogil:
     """One dimension by its tables: true if nothing on the way is out of the ordinary.
 
     A short form of `walk` for the common case. `tables` are the requests with which the next
     dimensions out serve the table reads of d.
     """
-    cdef uint64_t base = d.root, entry
-    cdef uint64_t rights_and = 0xFFFFFFFFFFFFFFFFULL, rights_or = 0
-    cdef const level_t *rules = &d.level[d.levels]
-    cdef const uint8_t *frame
-    cdef found_t table
-    cdef int level = d.levels
+    cdef ascent_t a
+    cdef int level
     if not in_range(d, address):
         return False
-    while True:
-        base |= (address >> rules.shift & 511) << 3
-        if d.outer != NULL:
-            if not resolve(d.outer, tables, tables + 1, base, &table):
-                return False
-            base = table.physical
-        frame = pm_frame(d.mem, base)
-        if frame == NULL:
-            return False
-        frame += base & PAGE_OFFSET
-        entry = load_u64(frame)
-        if level == 1 or (rules.may_map and entry & 0x80):
-            break
-        # bit 0 is P, or R of EPT: with it an upper EPT entry cannot be misconfigured
-        if entry & (rules.table_reserved | 1 | d.accessed) != 1 | d.accessed:
-            return False
-        rights_and &= entry | ~d.rights_and
-        rights_or |= entry & d.rights_or
-        base = entry & d.table_address
-        rules -= 1
-        level -= 1
+    a.base = d.root
+    a.rights_and = 0xFFFFFFFFFFFFFFFFULL
+    a.rights_or = 0
+    if d.outer == NULL:
+        level = climb_levels(d, frames, address, &a)
+    else:
+        level = climb_levels_nested(d, frames, tables, address, &a)
+    if level == 0:
+        return False
     if d.memo != NULL:
-        memo_store(d, address, frame, level, rights_and, rights_or)
+        memo_store(d, address, a.place, level, a.rights_and, a.rights_or)
     f.kind = level - 1
-    f.leaf = entry
-    return accept(d, r, address, rights_and, rights_or, f)
+    f.leaf = a.entry
+    return accept(d, r, address, a.rights_and, a.rights_or, f)
 
 
 cdef inline bint resolve(
-    dimension_t *d, const request_t *r, const request_t *tables, uint64_t address, found_t *f
+    dimension_t *d, const frames_t *frames, const request_t *r, const request_t *tables,
+    uint64_t address, found_t *f
 ) noexcept nogil:
     """One dimension, by memo or by its tables."""
     if d.memo != NULL and recall(d, r, address, f):
         return True
-    return climb(d, r, tables, address, f)
+    return climb(d, frames, r, tables, address, f)
 
 
 cdef uint64_t recall_run(
@@ -433,8 +512,8 @@ cdef uint64_t recall_run_nested(
 
 
 cdef bint climb_one(
-    dimension_t *d, const request_t *finals, const request_t *tables, uint64_t va,
-    const batch_t *out, uint64_t i, bint require_ram
+    dimension_t *d, const frames_t *frames, const request_t *finals, const request_t *tables,
+    uint64_t va, const batch_t *out, uint64_t i, bint require_ram
 ) noexcept nogil:
     """Element i by the short forms, any number of dimensions; false if they do not settle it."""
     cdef found_t own, nested, further
@@ -442,18 +521,18 @@ cdef bint climb_one(
     cdef uint64_t physical
     cdef uint16_t flags
     cdef int depth = 2
-    if not resolve(d, &finals[0], &tables[1], va, &own):
+    if not resolve(d, frames, &finals[0], &tables[1], va, &own):
         return False
     physical = own.physical
     flags = flags_of(d, own.rights)
     if o != NULL:
-        if not resolve(o, &finals[1], &tables[2], physical, &nested):
+        if not resolve(o, frames, &finals[1], &tables[2], physical, &nested):
             return False
         physical = nested.physical
         flags |= (flags_of(o, nested.rights) & 15) << 8
         o = o.outer
         while o != NULL:
-            if not resolve(o, &finals[depth], &tables[depth + 1], physical, &further):
+            if not resolve(o, frames, &finals[depth], &tables[depth + 1], physical, &further):
                 return False
             physical = further.physical
             depth += 1
@@ -510,6 +589,7 @@ cdef uint64_t run(
     cdef uint64_t i = 0
     cdef int depth = 0
     cdef bint short_form = True, remembered
+    cdef frames_t frames = frames_of(d.mem)
     while o != NULL:
         memo_check(o)
         short_form = prepare(o, access, &finals[depth]) and short_form
@@ -528,8 +608,9 @@ cdef uint64_t run(
                 i = recall_run_nested(d, finals, vas, i, n, out)
             if i == n:
                 break
-        if not (short_form and climb_one(d, finals, tables, vas[i], out, i, require_ram)):
+        if not (short_form and climb_one(d, &frames, finals, tables, vas[i], out, i, require_ram)):
             walk_one(d, access, vas[i], out, i, require_ram)
+            frames = frames_of(d.mem)   # an A or D update may have made the first frame
             if stop and out.code[i]:
                 return i + 1
         i += 1

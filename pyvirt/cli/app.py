@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import lzma
 import os
 import sys
@@ -11,7 +12,6 @@ from typing import Any, NoReturn
 
 import click
 
-from pyvirt import __version__
 from pyvirt.cli.image import image
 from pyvirt.cli.validate import validate
 from pyvirt.errors import PyvirtError
@@ -64,7 +64,12 @@ def _refuse(message: str) -> NoReturn:
 
 def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not context.resilient_parsing:
-        click.echo(f"pyvirt {__version__}")
+        # From the metadata: the command is to the right of pyvirt/__init__, which has it, too.
+        try:
+            version = importlib.metadata.version("pyvirt")
+        except importlib.metadata.PackageNotFoundError:
+            version = "(a checkout that is not installed)"
+        click.echo(f"pyvirt {version}")
         context.exit()
 
 

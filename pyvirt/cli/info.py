@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["describe", "print_description"]
 
 BLOCK = 1 << 20
+MOST_RANGES = 12  # of RAM that are shown to people; --json has them all
 
 
 def describe(source: Image, sha256: bool) -> dict[str, Any]:
@@ -80,12 +81,16 @@ def print_description(facts: dict[str, Any], as_json: bool) -> None:
     compression = facts["compression"]
     records = f"{facts['records']:,} records"
     click.echo(f"format        {facts['format']}, {compression or 'not'} compressed, {records}")
-    for i, region in enumerate(facts["ram"]):
+    for i, region in enumerate(facts["ram"][:MOST_RANGES]):
         start = int(region["start"], 16)
         click.echo(
             f"{'' if i else 'RAM':<14}{start:#x} to {start + region['size'] - 1:#x} "
             f"({format_size(region['size'])})"
         )
+    if len(facts["ram"]) > MOST_RANGES:
+        rest = facts["ram"][MOST_RANGES:]
+        size = format_size(sum(region["size"] for region in rest))
+        click.echo(f"{'':<14}and {len(rest)} more ranges ({size})")
     frames = facts["frames_with_data"]
     click.echo(f"with data     {frames:,} frames ({format_size(frames * 4096)})")
     click.echo(

@@ -161,7 +161,8 @@ def _consistent(vmcb: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
     kind, vector = event >> 8 & 7, event & 0xFF
     known_kind = (kind == 0) | (kind == 2) | (kind == 4)  # interrupt, NMI, software interrupt
     exception = (kind == 3) & (vector <= 31) & (vector != 2)
-    return good & ((event & _bits(31) == 0) | known_kind | exception)
+    good &= (event & _bits(31) == 0) | known_kind | exception
+    return good
 
 
 def _rooted(vmcb: npt.NDArray[np.void], in_ram: _RamLookup) -> npt.NDArray[np.bool_]:

@@ -8,7 +8,7 @@ from io import BufferedReader
 from itertools import cycle
 from queue import SimpleQueue
 from threading import Semaphore, Thread
-from typing import Protocol
+from typing import Any, Protocol
 
 from pyvirt.errors import ImageFormatError, MissingDependencyError
 
@@ -18,6 +18,7 @@ SUFFIXES = {".xz": "xz", ".gz": "gz", ".zst": "zst"}
 """Compression by the ending of a file name; its magic bytes decide."""
 
 _Piece = bytes | memoryview
+_Errors = tuple[type[Exception], ...]
 _INPUT = 1 << 18  # bytes read at a time
 _AHEAD = 3  # pieces that wait to be asked for
 _WINDOW = 1 << 29  # what a stream may make its decoder remember; `xz -9` needs 64 MiB
@@ -25,14 +26,32 @@ _ZST_MAGIC = 0xFD2FB528
 _ZST_SKIPPABLE = 0x184D2A50  # low four bits are free (RFC 8878, 3.1.2)
 
 
+class _Counted:
+    """A file, with the bytes read so far: pipes cannot tell."""
+
+    def __init__(self, file: BufferedReader) -> None:
+        self._file = file
+        self.done = 0
+
+    def read(self, n: int) -> bytes:
+        data = self._file.read(n)
+        self.done += len(data)
+        return data
+
+
 class _Decompressor(Protocol):
     """The interface of `lzma.LZMADecompressor`, which other libraries share."""
 
-    eof: bool
-    needs_input: bool
-    unused_data: bytes
+    @property
+    def eof(self) -> bool: ...
 
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
 def detect_compression(head: bytes) -> str | None:
@@ -97,14 +116,15 @@ def expand(
             done += len(piece)
             yield piece, done
         return
-    pieces, errors = {"xz": _xz, "gz": _gz, "zst": _zst}[compression](file, size)
+    counted = _Counted(file)
+    pieces, damage = {"xz": _xz, "gz": _gz, "zst": _zst}[compression](counted, size)
     try:
-        yield from _ahead(pieces, file)
-    except (*errors, EOFError) as error:
+        yield from _ahead(pieces, counted)
+    except damage as error:
         raise ImageFormatError(f"{name}: damaged .{compression} stream: {error}") from error
 
 
-def _ahead(pieces: Iterator[_Piece], file: BufferedReader) -> Generator[tuple[_Piece, int], None, None]:
+def _ahead(pieces: Iterator[_Piece], file: _Counted) -> Generator[tuple[_Piece, int], None, None]:
     """Draw pieces in a thread, at most `_AHEAD` before they are asked for."""
     ready: SimpleQueue[tuple[_Piece, int] | BaseException | None] = SimpleQueue()
     room = Semaphore(_AHEAD)
@@ -116,7 +136,7 @@ def _ahead(pieces: Iterator[_Piece], file: BufferedReader) -> Generator[tuple[_P
                 room.acquire()
                 if stopped:
                     return
-                ready.put((piece, file.tell()))
+                ready.put((piece, file.done))
             ready.put(None)
         except BaseException as error:  # raised again by the caller
             ready.put(error)
@@ -135,16 +155,16 @@ def _ahead(pieces: Iterator[_Piece], file: BufferedReader) -> Generator[tuple[_P
         worker.join()
 
 
-def _xz(file: BufferedReader, size: int) -> tuple[Iterator[_Piece], tuple[type[Exception], ...]]:
+def _xz(file: _Counted, size: int) -> tuple[Iterator[_Piece], _Errors]:
     import lzma
 
     def new() -> _Decompressor:
         return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_WINDOW)
 
-    return _concatenated(file, size, new), (lzma.LZMAError,)
+    return _concatenated(file, size, new), (lzma.LZMAError, EOFError)
 
 
-def _gz(file: BufferedReader, size: int) -> tuple[Iterator[_Piece], tuple[type[Exception], ...]]:
+def _gz(file: _Counted, size: int) -> tuple[Iterator[_Piece], _Errors]:
     import zlib
 
     class Member:
@@ -171,10 +191,10 @@ def _gz(file: BufferedReader, size: int) -> tuple[Iterator[_Piece], tuple[type[E
             self._full = len(piece) == max_length
             return piece
 
-    return _concatenated(file, size, Member), (zlib.error,)
+    return _concatenated(file, size, Member), (zlib.error, EOFError)
 
 
-def _zst(file: BufferedReader, size: int) -> tuple[Iterator[_Piece], tuple[type[Exception], ...]]:
+def _zst(file: _Counted, size: int) -> tuple[Iterator[_Piece], _Errors]:
     if sys.version_info >= (3, 14):
         from compression import zstd
 
@@ -183,7 +203,7 @@ def _zst(file: BufferedReader, size: int) -> tuple[Iterator[_Piece], tuple[type[
         def new() -> _Decompressor:
             return zstd.ZstdDecompressor(options=options)
 
-        return _concatenated(file, size, new), (zstd.ZstdError,)
+        return _concatenated(file, size, new), (zstd.ZstdError, EOFError)
     try:
         import zstandard
     except ImportError as error:
@@ -191,15 +211,14 @@ def _zst(file: BufferedReader, size: int) -> tuple[Iterator[_Piece], tuple[type[
             "reading .zst needs Python 3.14 or the zstandard package: "
             "pip install 'pyvirt[zstd]', or expand the file first"
         ) from error
+    source: Any = _ZstFrames(file)  # all that is asked of it is to read
     reader = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(
-        _ZstFrames(file), read_size=_INPUT, read_across_frames=True
+        source, read_size=_INPUT, read_across_frames=True
     )
-    return _refilled(reader.readinto, size), (zstandard.ZstdError,)
+    return _refilled(reader.readinto, size), (zstandard.ZstdError, EOFError)
 
 
-def _concatenated(
-    file: BufferedReader, size: int, new: Callable[[], _Decompressor]
-) -> Iterator[bytes]:
+def _concatenated(file: _Counted, size: int, new: Callable[[], _Decompressor]) -> Iterator[bytes]:
     """Expand streams that follow one another, as `cat a.xz b.xz` makes, and zero padding."""
     stream = new()
     data = b""
@@ -233,7 +252,7 @@ class _ZstFrames:
     It follows the headers of frames and blocks in what is read through it (RFC 8878, 3.1.1).
     """
 
-    def __init__(self, file: BufferedReader) -> None:
+    def __init__(self, file: _Counted) -> None:
         self._file = file
         self._headers = self._follow()
         self._wanted = next(self._headers)  # bytes of the next header, which begins ...

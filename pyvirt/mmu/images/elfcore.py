@@ -51,8 +51,12 @@ class _Class(NamedTuple):
 
 
 _CLASSES = {
-    1: _Class(struct.Struct("<HHIIIIIHHHHHH"), struct.Struct("<8I"), (0, 1, 3, 4, 5), 28, (1 << 32) - 1),
-    2: _Class(struct.Struct("<HHIQQQIHHHHHH"), struct.Struct("<II6Q"), (0, 2, 4, 5, 6), 44, (1 << 64) - 1),
+    1: _Class(
+        struct.Struct("<HHIIIIIHHHHHH"), struct.Struct("<8I"), (0, 1, 3, 4, 5), 28, (1 << 32) - 1
+    ),
+    2: _Class(
+        struct.Struct("<HHIQQQIHHHHHH"), struct.Struct("<II6Q"), (0, 2, 4, 5, 6), 44, (1 << 64) - 1
+    ),
 }
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from io import BufferedReader
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from pyvirt.errors import ImageFormatError
 from pyvirt.mmu.images.compression import detect_compression, expand
@@ -22,15 +23,15 @@ Progress = Callable[[int, int | None], object]
 """Called with the bytes of the file that are done, and its size where that is known."""
 
 
-class Source(Protocol):
+class Source(ABC):
     """What a format reader needs: bytes by their offset in the expanded image.
 
     Attributes
     ----------
     name : str
         The path, for messages.
-    compression : str or None
-        ``"xz"``, ``"gz"`` or ``"zst"``.
+    compression : {"xz", "gz", "zst", None}
+        How the file is compressed.
     size : int or None
         Bytes of the expanded image; None where only the end of the stream will tell.
     mapping : mmap or None
@@ -40,39 +41,30 @@ class Source(Protocol):
     """
 
     name: str
-    compression: str | None
-    size: int | None
-    mapping: mmap.mmap | None
+    compression: str | None = None
+    size: int | None = None
+    mapping: mmap.mmap | None = None
     status: os.stat_result
 
+    @abstractmethod
     def read_at(self, offset: int, n: int) -> bytes:
         """Up to `n` bytes; fewer only at the end of the image."""
 
+    @abstractmethod
     def ready(self, offset: int) -> int:
         """How many bytes are at hand from `offset` on; 0 only at the end of the image."""
 
+    @abstractmethod
     def chunks(self, offset: int, n: int) -> Iterator[bytes | memoryview]:
         """Exactly `n` bytes, in pieces; `ImageFormatError` if the image ends before."""
 
+    @abstractmethod
     def finish(self) -> None:
         """Read what is left, so that damage at the very end is found, too."""
 
+    @abstractmethod
     def close(self) -> None:
         """Close the file. A mapping stays for those that use it."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-
-class _Closing:
-    def close(self) -> None:
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
@@ -86,56 +78,62 @@ class _Closing:
         self.close()
 
 
-class MappedFile(_Closing):
+class MappedFile(Source):
     """An uncompressed regular file, mapped read-only.
 
     Its headers are read, not looked up in the mapping: a file that has shrunk then gives an
     error, where touching the mapping would end the process.
     """
 
-    compression = None
+    size: int
 
     def __init__(self, file: BufferedReader, name: str, progress: Progress | None) -> None:
         self.name = name
         self.status = os.fstat(file.fileno())
-        self.size = size = self.status.st_size
+        self.size = self.status.st_size
         self._file = file
         self._progress = progress
         try:
-            self.mapping = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+            self.mapping = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)
         except ValueError as error:
-            raise ImageFormatError(f"{name}: the file has shrunk below {size} bytes") from error
+            raise self._shrunk() from error
 
     def read_at(self, offset: int, n: int) -> bytes:
+        """Read from the file."""
         if offset >= self.size:
             return b""
         self._file.seek(offset)
         data = self._file.read(min(n, self.size - offset))
         if len(data) < min(n, self.size - offset):
-            raise ImageFormatError(f"{self.name}: the file has shrunk below {self.size} bytes")
+            raise self._shrunk()
         return data
 
     def ready(self, offset: int) -> int:
+        """Give what is left of the file."""
         return max(0, self.size - offset)
 
     def chunks(self, offset: int, n: int) -> Iterator[bytes]:
+        """Read from the file, piece by piece."""
         if offset + n > self.size:
             raise _truncated(self.name, self.size, offset + n)
         for start in range(offset, offset + n, CHUNK):
             yield self.read_at(start, min(CHUNK, offset + n - start))
 
     def finish(self) -> None:
+        """Report the whole file as done: nothing was to be read."""
         if self._progress is not None:
             self._progress(self.size, self.size)
 
     def close(self) -> None:
+        """Close the file; the mapping lives on."""
         self._file.close()
 
+    def _shrunk(self) -> ImageFormatError:
+        return ImageFormatError(f"{self.name}: the file has shrunk below {self.size} bytes")
 
-class Stream(_Closing):
+
+class Stream(Source):
     """A compressed file or a pipe: the image passes once, in chunks, and is never held whole."""
-
-    mapping = None
 
     def __init__(
         self,
@@ -146,7 +144,6 @@ class Stream(_Closing):
     ) -> None:
         self.name = name
         self.compression = compression
-        self.size: int | None = None
         self.status = os.fstat(file.fileno())
         self._file = file
         self._file_size = self.status.st_size if stat.S_ISREG(self.status.st_mode) else None
@@ -160,6 +157,7 @@ class Stream(_Closing):
         self._head = bytes(self._piece[:CHUNK])
 
     def read_at(self, offset: int, n: int) -> bytes:
+        """Copy from the beginning, or from where the stream is, or ahead of that."""
         if offset + n <= len(self._head):
             return self._head[offset : offset + n]
         parts = []
@@ -171,6 +169,7 @@ class Stream(_Closing):
         return b"".join(parts)
 
     def ready(self, offset: int) -> int:
+        """Go forward to `offset`, and tell what is left of the piece there."""
         if offset < self._start:
             raise ImageFormatError(
                 f"{self.name}: the image refers back from {self._start:#x} to {offset:#x}, which "
@@ -182,6 +181,7 @@ class Stream(_Closing):
         return self._start + len(self._piece) - offset
 
     def chunks(self, offset: int, n: int) -> Iterator[memoryview]:
+        """Hand on the pieces, which stay valid until the next one."""
         while n:
             count = min(n, self.ready(offset))
             if not count:
@@ -192,12 +192,14 @@ class Stream(_Closing):
             n -= count
 
     def finish(self) -> None:
+        """Expand the rest."""
         while self._advance():
             pass
         if self._progress is not None:
             self._progress(self._file_size or self._done, self._file_size or self._done)
 
     def close(self) -> None:
+        """Stop expanding and close the file."""
         self._pieces.close()
         self._file.close()
 
@@ -238,7 +240,7 @@ def open_source(path: str | os.PathLike[str], progress: Progress | None = None) 
         If it is empty or its compression is damaged.
     """
     name = os.fspath(path)
-    file = open(path, "rb")  # noqa: SIM115: the source closes it
+    file = open(path, "rb")  # noqa: SIM115 - the source closes it
     try:
         status = os.fstat(file.fileno())
         regular = stat.S_ISREG(status.st_mode)
