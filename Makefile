@@ -81,9 +81,9 @@ dev:
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint --no-pycodestyle pyvirt tests
+	$(BIN)/cython-lint --no-pycodestyle pyvirt tests docs
 	$(BIN)/mypy
-	cd build && $(abspath $(BIN))/stubtest pyvirt --mypy-config-file ../pyproject.toml \
+	cd build && $(abspath $(BIN))/stubtest pyvirt._core --mypy-config-file ../pyproject.toml \
 	    --allowlist ../.ci/stubtest-allowlist.txt --ignore-unused-allowlist
 
 docs: $(VENV)/.tools

@@ -1,11 +1,11 @@
 """Sphinx configuration. Build: ``make docs``, or ``sphinx-build -W -b html docs build/docs``."""
 
-from importlib.metadata import version as installed_version
+import pyvirt
 
 project = "pyvirt"
 author = "pyvirt developers"
 copyright = "2026, pyvirt developers"
-release = version = installed_version("pyvirt")
+release = version = pyvirt.__version__
 
 extensions = [
     "myst_parser",
@@ -15,6 +15,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "examples"]
 nitpicky = False
+default_role = "py:obj"  # `name` in a docstring is a link where there is something of that name
 
 html_theme = "furo"
 html_title = f"pyvirt {release}"

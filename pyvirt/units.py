@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import re
-from fractions import Fraction
 from typing import SupportsIndex
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
@@ -69,10 +68,11 @@ def parse_size(value: str | SupportsIndex, name: str = "size") -> int:
         raise InvalidValueError(f"{name} must be {_ACCEPTED}, got {value!r:.80}")
     if number[:2].lower() == "0x":
         return int(number, 16) * _UNITS[unit]
-    result = Fraction(number) * _UNITS[unit]
-    if result.denominator != 1:
+    whole, _, decimals = number.partition(".")
+    result, rest = divmod(int(whole + decimals) * _UNITS[unit], 10 ** len(decimals))
+    if rest:
         raise InvalidValueError(f"{name}={value!r:.80} does not come to whole bytes")
-    return result.numerator
+    return result
 
 
 def _whole(value: SupportsIndex, name: str) -> int:

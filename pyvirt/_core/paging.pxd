@@ -9,7 +9,8 @@ from pyvirt._core.types cimport hpa_t
 cdef enum:
     MAX_LEVELS = 5
     MAX_DIMENSIONS = 4
-    MEMO_BITS = 10                  # 1,024 remembered 2 MiB regions a dimension
+    MEMO_BITS = 12                  # 4,096 slots for 2 MiB regions a dimension
+    PAGE_MEMO_BITS = 14             # 16,384 pages of the nested dimension
 
 cdef enum format_t:
     FORMAT_X86_64 = 0               # 4 or 5 levels of 8-byte entries
@@ -59,14 +60,18 @@ cdef struct level_t:                # the entries of one level
 cdef struct memo_entry_t:           # a 2 MiB region whose tables were walked
     uint64_t tag                    # address >> 21 | epoch << 43
     const uint8_t *table            # the table of 4 KiB leaves, or the one large leaf
-    uint64_t rights_and             # rights so far: and-ed into the leaf entry ...
-    uint64_t rights_or              # ... then or-ed (NX)
-    uint64_t kind                   # of the leaf: 0 4 KiB, 1 2 MiB, 2 1 GiB
+    uint16_t flags                  # mask: what the levels above leave of the leaf's flags
+    uint8_t kind                    # of the leaf: 0 4 KiB, 1 2 MiB, 2 1 GiB
+
+cdef struct memo_page_t:            # one page of a nested dimension, translated
+    uint64_t tag                    # address >> 12 | epoch << 43
+    uint64_t page                   # physical; flags of all its levels in the low 12 bits
 
 cdef struct memo_t:
+    memo_page_t *pages              # of a nested dimension, 2 ** PAGE_MEMO_BITS; or NULL
     uint64_t version                # of the memory, when the entries were made
     uint64_t epoch                  # << 43; entries of other epochs are dead
-    memo_entry_t entries[1 << 10]
+    memo_entry_t entries[1 << 12]
 
 
 cdef inline uint64_t memo_index(uint64_t address) noexcept nogil:
@@ -148,6 +153,15 @@ cdef inline uint16_t flags_x86(uint64_t rights) noexcept nogil:
                       | (rights >> 1 & 0x30) | (rights >> 2 & 0x40))
 
 
+cdef inline uint16_t flags_left(
+    const dimension_t *d, uint64_t rights_and, uint64_t rights_or
+) noexcept nogil:
+    """Mask of the flags that a leaf keeps under tables with these rights."""
+    if d.is_ept:
+        return <uint16_t>(0x30 | (rights_and & 7) | (rights_and >> 7 & 8 if d.mbec else 0))
+    return flags_x86(rights_and & 6 | rights_or) | 0x70
+
+
 cdef inline uint16_t flags_of(const dimension_t *d, uint64_t rights) noexcept nogil:
     """`flags_x86`, or the same bits of an EPT entry."""
     if d.is_ept:
@@ -168,5 +182,5 @@ cdef uint16_t locate(dimension_t *d, uint64_t address, uint32_t access, uint8_t 
 cdef object configure(dimension_t *d, object root, dict options)
 cdef void memo_check(dimension_t *d) noexcept nogil
 cdef void memo_store(dimension_t *d, uint64_t address, const uint8_t *entry, int level,
-                     uint64_t rights_and, uint64_t rights_or) noexcept nogil
+                     uint16_t flags) noexcept nogil
 cdef bint ept_malformed(const dimension_t *d, uint64_t entry, bint leaf) noexcept nogil

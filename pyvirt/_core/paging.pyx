@@ -309,12 +309,13 @@ cdef void memo_check(dimension_t *d) noexcept nogil:
         d.memo.epoch += <uint64_t>1 << 43
         if d.memo.epoch == 0:       # came round: old tags would match again
             memset(d.memo.entries, 0, sizeof(d.memo.entries))
+            if d.memo.pages != NULL:
+                memset(d.memo.pages, 0, sizeof(memo_page_t) << PAGE_MEMO_BITS)
             d.memo.epoch = <uint64_t>1 << 43
 
 
 cdef void memo_store(
-    dimension_t *d, uint64_t address, const uint8_t *entry, int level, uint64_t rights_and,
-    uint64_t rights_or
+    dimension_t *d, uint64_t address, const uint8_t *entry, int level, uint16_t flags
 ) noexcept nogil:
     """Remember the table of 4 KiB leaves, or the large leaf, that `entry` is in or is."""
     cdef memo_entry_t *slot
@@ -324,9 +325,8 @@ cdef void memo_store(
     slot.table = entry
     if level == 1:
         slot.table -= (address >> 12 & 511) << 3
-    slot.rights_and = rights_and
-    slot.rights_or = rights_or
-    slot.kind = level - 1
+    slot.flags = flags
+    slot.kind = <uint8_t>(level - 1)
 
 
 cdef uint16_t locate(
@@ -454,7 +454,7 @@ cdef uint16_t walk(
         leaf = level == 1 or (rules.may_map and entry & X86_PS)
         if level == 1 and remember and d.accessed == 0:
             # whatever the leaf says: the way to its table is known
-            memo_store(d, address, frame, level, rights_and, rights_or)
+            memo_store(d, address, frame, level, flags_left(d, rights_and, rights_or))
             remember = False
         if entry & d.present == 0:
             return failed(d, FAULT_NOT_PRESENT, level, 0, access, w)
@@ -498,7 +498,7 @@ cdef uint16_t walk(
 
     # a write may have moved the table (copy on write): let the next walk remember it
     if remember and d.mem.version == version:
-        memo_store(d, address, frame, level, rights_and, rights_or)
+        memo_store(d, address, frame, level, flags_left(d, rights_and, rights_or))
 
     w.flags = flags_of(d, w.rights)
     w.gpa = entry & rules.leaf_address | address & rules.offset

@@ -24,6 +24,7 @@ class Options(TypedDict, total=False):
     mbec: bool
     set_ad: bool
     memo: bool
+    nested_memo: bool
 
 class Translation:
     @property
@@ -79,6 +80,7 @@ class Walker:
         mbec: bool = ...,
         set_ad: bool = ...,
         memo: bool = ...,
+        nested_memo: bool = ...,
     ) -> None: ...
     @property
     def mem(self) -> PhysMem: ...

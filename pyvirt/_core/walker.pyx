@@ -1,8 +1,9 @@
 """The Walker: translate addresses through one or more dimensions of page tables, one or many.
 
 A batch remembers, per dimension, the way to the last table of each 2 MiB region it met (the
-*memo*: what a paging-structure cache does), so that most elements cost one table read per
-dimension. A memo is dropped when the memory's version changes, and never changes a result.
+*memo*: what a paging-structure cache does) and the pages that a nested dimension translated (the
+*nested memo*), so that most elements cost one table read. Memos are dropped when the memory's
+version changes, and never change a result.
 """
 
 from cpython.pythread cimport (
@@ -30,15 +31,18 @@ from pyvirt._core.paging cimport (
     FAULT_SKIPPED,
     FORMAT_X86_32,
     MAX_DIMENSIONS,
+    PAGE_MEMO_BITS,
     bad_memory_type,
     configure,
     dimension_t,
+    flags_left,
     flags_of,
     flags_x86,
     in_range,
     memo_check,
     memo_entry_t,
     memo_index,
+    memo_page_t,
     memo_store,
     memo_t,
     recorder_t,
@@ -64,7 +68,7 @@ DEFAULTS = {
     "cr0": 0x80010033, "cr4": 0xB0, "efer": 0xD00, "pkru": 0, "pkrs": 0, "ac": False,
     "vendor": "intel", "large_1g": True,
     "exec_only": True, "ept_ad": False, "mbec": False,
-    "set_ad": False, "memo": True,
+    "set_ad": False, "memo": True, "nested_memo": True,
 }
 
 DETAIL_DTYPE = np.dtype([("entry", "<u8"), ("gpa", "<u8"), ("nested_entry", "<u8"),
@@ -218,46 +222,74 @@ cdef void settle(dimension_t *d, walk_t *w, bint require_ram) noexcept nogil:
         w.flags = 0
 
 
+cdef enum:
+    BLOCK = 1024                    # elements whose usual answers are filled in beforehand
+
+
 # --- batches ----------------------------------------------------------------------------------
 
 cdef struct request_t:              # one access to one dimension, its rules as masks
-    uint64_t wanted                 # these bits of the mask set, the others clear
-    uint64_t mask[3]                # by page size: rights, A and D, reserved bits
-    uint64_t index_mask[3]          # of the leaf in its table, in bytes: 0 for a large leaf
+    uint64_t wanted                 # of a leaf: these bits of the mask set, the others clear:
+    uint64_t mask[3]                # by page size: present, A and D, reserved bits
     uint64_t address_mask[3]
     uint64_t offset_mask[3]
+    uint64_t index_mask[3]          # of the leaf in its table, in bytes: 0 for a large leaf
+    uint16_t flags_wanted           # the same of the flags, which are those of all levels
+    uint16_t flags_mask
     uint8_t shift[3]
 
 cdef struct found_t:                # what `resolve` says of one dimension
     uint64_t physical
     uint64_t leaf
-    uint64_t rights
-    uint64_t kind                   # 0: 4K, 1: 2M, 2: 1G
+    uint16_t flags
+    uint8_t kind                    # 0: 4K, 1: 2M, 2: 1G
+
+# Flags by the low 9 bits of an x86 leaf, with X as if NX were clear.
+cdef uint16_t[512] LEAF_FLAGS
+cdef void fill_leaf_flags() noexcept:
+    cdef uint64_t i
+    for i in range(512):
+        LEAF_FLAGS[i] = flags_x86(i)
+
+fill_leaf_flags()
+
+
+cdef inline uint16_t leaf_flags(const dimension_t *d, uint64_t leaf, uint16_t left) noexcept nogil:
+    """Flags of a leaf under tables that leave `left` (`flags_left`)."""
+    if d.is_ept:
+        return flags_of(d, leaf) & left
+    return leaf_flags_x86(leaf, left)
+
+
+cdef inline uint16_t leaf_flags_x86(uint64_t leaf, uint16_t left) noexcept nogil:
+    return (LEAF_FLAGS[leaf & 511] ^ <uint16_t>(leaf >> 61 & 4)) & left
 
 
 cdef bint prepare(const dimension_t *d, uint32_t access, request_t *r) noexcept nogil:
-    """The rules of `judge` as one mask and one comparison; false if they do not fit."""
-    cdef uint64_t clear = 0
-    cdef int kind
+    """The rules of `judge` as masks and comparisons; false if they do not fit."""
     cdef bint user = access & ACCESS_USER or d.is_npt
-    r.wanted = 1                                            # P, or R of EPT
-    if d.is_ept:
-        r.wanted |= 2 if access & ACCESS_WRITE else 0
-        r.wanted |= 4 if access & ACCESS_EXEC else 0
-    else:
-        if user:
-            r.wanted |= 4
-        elif (d.smep if access & ACCESS_EXEC else d.smap):
-            clear |= 4
-        if access & ACCESS_WRITE and (user or d.wp):
-            r.wanted |= 2
-        if access & ACCESS_EXEC and d.nxe:
-            clear |= <uint64_t>1 << 63
-    r.wanted |= d.accessed
+    cdef int kind
+    r.wanted = 1 | d.accessed                               # P, or R of EPT
     if access & ACCESS_WRITE:
         r.wanted |= d.dirty
+    r.flags_wanted = r.flags_mask = 1
+    if d.accessed:
+        r.flags_wanted |= 0x30 if access & ACCESS_WRITE else 0x10
+    if access & ACCESS_EXEC and (d.is_ept or d.nxe):
+        r.flags_wanted |= 4
+    if d.is_ept:
+        if access & ACCESS_WRITE:
+            r.flags_wanted |= 2
+    else:
+        if access & ACCESS_WRITE and (user or d.wp):
+            r.flags_wanted |= 2
+        if user:
+            r.flags_wanted |= 8
+        elif (d.smep if access & ACCESS_EXEC else d.smap):
+            r.flags_mask |= 8
+    r.flags_mask |= r.flags_wanted
     for kind in range(3):
-        r.mask[kind] = r.wanted | clear | d.level[kind + 1].leaf_reserved
+        r.mask[kind] = r.wanted | d.level[kind + 1].leaf_reserved
         r.index_mask[kind] = 0xFF8 if kind == 0 else 0
         r.address_mask[kind] = d.level[kind + 1].leaf_address
         r.offset_mask[kind] = d.level[kind + 1].offset
@@ -266,13 +298,18 @@ cdef bint prepare(const dimension_t *d, uint32_t access, request_t *r) noexcept 
             and not (d.mbec and access & ACCESS_EXEC))
 
 
+cdef inline bint allows(
+    const request_t *r, uint64_t leaf, uint16_t flags, uint64_t mask
+) noexcept nogil:
+    return (leaf & mask ^ r.wanted) | (flags & r.flags_mask ^ r.flags_wanted) == 0
+
+
 cdef inline bint accept(
-    const dimension_t *d, const request_t *r, uint64_t address, uint64_t rights_and,
-    uint64_t rights_or, found_t *f
+    const dimension_t *d, const request_t *r, uint64_t address, uint16_t left, found_t *f
 ) noexcept nogil:
     """Whether the leaf in f allows the access, and where it leads."""
-    f.rights = f.leaf & rights_and | rights_or
-    if f.rights & r.mask[f.kind] != r.wanted:
+    f.flags = leaf_flags(d, f.leaf, left)
+    if not allows(r, f.leaf, f.flags, r.mask[f.kind]):
         return False
     if d.is_ept and bad_memory_type(f.leaf):
         return False
@@ -289,7 +326,7 @@ cdef inline bint recall(
         return False
     f.kind = m.kind
     f.leaf = load_u64(m.table + (address >> 9 & r.index_mask[f.kind]))
-    return accept(d, r, address, m.rights_and, m.rights_or, f)
+    return accept(d, r, address, m.flags, f)
 
 
 cdef struct frames_t:               # the directory of a memory below 4 GiB, at hand
@@ -320,7 +357,7 @@ cdef enum step_t:
 cdef inline step_t step(
     const dimension_t *d, const frames_t *frames, uint64_t address, int level, ascent_t *a
 ) noexcept nogil:
-    """Read one entry; `level` is a constant where it is called, so that the rest folds."""
+    """Read one entry. Where `level` is a constant, the rest folds."""
     cdef uint64_t slot = a.base | (address >> (9 * level + 3) & 511) << 3
     cdef const uint8_t *frame = NULL
     if slot < frames.limit:
@@ -374,48 +411,56 @@ cdef inline int climb_levels_nested(
         if not resolve(d.outer, frames, tables, tables + 1, a.base | offset, &table):
             return 0
         a.base = table.physical & ~<uint64_t>PAGE_OFFSET
-        if level == 5:
-            taken = step(d, frames, address, 5, a)
-        elif level == 4:
-            taken = step(d, frames, address, 4, a)
-        elif level == 3:
-            taken = step(d, frames, address, 3, a)
-        elif level == 2:
-            taken = step(d, frames, address, 2, a)
-        else:
-            taken = step(d, frames, address, 1, a)
+        taken = step(d, frames, address, level, a)
         if taken != STEP_TABLE:
             return level if taken == STEP_LEAF else 0
         level -= 1
 
 
-cdef bint climb(
-    dimension_t *d, const frames_t *frames, const request_t *r, const request_t *tables,
-    uint64_t address, found_t *f
+cdef inline bint arrive(
+    dimension_t *d, const request_t *r, uint64_t address, int level, const ascent_t *a,
+    found_t *f
 ) noexcept nogil:
-    """One dimension by its tables: true if nothing on the way is out of the ordinary.
+    """The end of a climb: remember the way, judge the leaf."""
+    cdef uint16_t left
+    if level == 0:
+        return False
+    left = flags_left(d, a.rights_and, a.rights_or)
+    if d.memo != NULL:
+        memo_store(d, address, a.place, level, left)
+    f.kind = <uint8_t>(level - 1)
+    f.leaf = a.entry
+    return accept(d, r, address, left, f)
 
-    A short form of `walk` for the common case. `tables` are the requests with which the next
-    dimensions out serve the table reads of d.
+
+cdef bint climb(
+    dimension_t *d, const frames_t *frames, const request_t *r, uint64_t address, found_t *f
+) noexcept nogil:
+    """The outermost dimension by its tables: true if nothing is out of the ordinary.
+
+    A short form of `walk` for the common case.
     """
     cdef ascent_t a
-    cdef int level
     if not in_range(d, address):
         return False
     a.base = d.root
     a.rights_and = 0xFFFFFFFFFFFFFFFFULL
     a.rights_or = 0
-    if d.outer == NULL:
-        level = climb_levels(d, frames, address, &a)
-    else:
-        level = climb_levels_nested(d, frames, tables, address, &a)
-    if level == 0:
+    return arrive(d, r, address, climb_levels(d, frames, address, &a), &a, f)
+
+
+cdef bint climb_nested(
+    dimension_t *d, const frames_t *frames, const request_t *r, const request_t *tables,
+    uint64_t address, found_t *f
+) noexcept nogil:
+    """`climb` for an inner dimension; `tables` are the requests that serve its table reads."""
+    cdef ascent_t a
+    if not in_range(d, address):
         return False
-    if d.memo != NULL:
-        memo_store(d, address, a.place, level, a.rights_and, a.rights_or)
-    f.kind = level - 1
-    f.leaf = a.entry
-    return accept(d, r, address, a.rights_and, a.rights_or, f)
+    a.base = d.root
+    a.rights_and = 0xFFFFFFFFFFFFFFFFULL
+    a.rights_or = 0
+    return arrive(d, r, address, climb_levels_nested(d, frames, tables, address, &a), &a, f)
 
 
 cdef inline bint resolve(
@@ -425,12 +470,22 @@ cdef inline bint resolve(
     """One dimension, by memo or by its tables."""
     if d.memo != NULL and recall(d, r, address, f):
         return True
-    return climb(d, frames, r, tables, address, f)
+    if d.outer == NULL:
+        return climb(d, frames, r, address, f)
+    return climb_nested(d, frames, r, tables, address, f)
+
+
+cdef inline void prefill(const batch_t *out, uint64_t i, uint64_t n, uint64_t *filled) noexcept nogil:
+    """Success and 4 KiB pages as the answers from i to the end of a block, if not yet there."""
+    if filled[0] <= i:
+        filled[0] = min(n, i + BLOCK)
+        memset(&out.code[i], 0, (filled[0] - i) * sizeof(uint16_t))
+        memset(&out.shift[i], PAGE_SHIFT, filled[0] - i)
 
 
 cdef uint64_t recall_run(
     const dimension_t *d, const request_t *r, const uint64_t *vas, uint64_t i, uint64_t n,
-    const batch_t *out
+    const batch_t *out, uint64_t *filled
 ) noexcept nogil:
     """Elements from i on, as long as the memo of the only dimension settles them.
 
@@ -438,77 +493,113 @@ cdef uint64_t recall_run(
     """
     cdef const memo_entry_t *entries = d.memo.entries
     cdef const memo_entry_t *m
-    cdef request_t q = r[0]
-    cdef uint64_t epoch = d.memo.epoch, va, leaf, rights, kind
+    cdef uint64_t epoch = d.memo.epoch, va, leaf, end
+    cdef uint64_t wanted = r.wanted, mask = r.mask[0], address_mask = r.address_mask[0]
+    cdef uint16_t flags_wanted = r.flags_wanted, flags_mask = r.flags_mask, own_flags
     cdef uint64_t *pa = out.pa
-    cdef uint16_t *code = out.code
-    cdef uint8_t *shift = out.shift
     cdef uint16_t *flags = out.flags
     while i < n:
-        va = vas[i]
-        m = &entries[memo_index(va)]
-        kind = m.kind
-        if m.tag != (va >> 21 | epoch):
-            break
-        leaf = load_u64(m.table + (va >> 9 & q.index_mask[kind]))
-        rights = leaf & m.rights_and | m.rights_or
-        if rights & q.mask[kind] != q.wanted:
-            break
-        pa[i] = (leaf & q.address_mask[kind]) | (va & q.offset_mask[kind])
-        code[i] = 0
-        shift[i] = q.shift[kind]
-        flags[i] = flags_x86(rights)
-        i += 1
+        prefill(out, i, n, filled)
+        end = filled[0]
+        while i < end:
+            va = vas[i]
+            m = &entries[memo_index(va)]
+            if m.tag != (va >> 21 | epoch):
+                return i
+            if m.kind == 0:
+                leaf = load_u64(m.table + (va >> 9 & 0xFF8))
+                own_flags = leaf_flags_x86(leaf, m.flags)
+                if (leaf & mask ^ wanted) | (own_flags & flags_mask ^ flags_wanted):
+                    return i
+                pa[i] = (leaf & address_mask) | (va & PAGE_OFFSET)
+                flags[i] = own_flags
+            elif not recall_large(r, m, va, i, out):
+                return i
+            i += 1
     return i
+
+
+cdef bint recall_large(
+    const request_t *r, const memo_entry_t *m, uint64_t va, uint64_t i, const batch_t *out
+) noexcept nogil:
+    """Element i of `recall_run` on a 2 MiB or 1 GiB page."""
+    cdef uint64_t leaf = load_u64(m.table)
+    cdef uint16_t own_flags = leaf_flags_x86(leaf, m.flags)
+    if not allows(r, leaf, own_flags, r.mask[m.kind]):
+        return False
+    out.pa[i] = (leaf & r.address_mask[m.kind]) | (va & r.offset_mask[m.kind])
+    out.shift[i] = r.shift[m.kind]
+    out.flags[i] = own_flags
+    return True
 
 
 cdef uint64_t recall_run_nested(
-    const dimension_t *d, const request_t *r, const uint64_t *vas, uint64_t i, uint64_t n,
-    const batch_t *out
+    dimension_t *d, const frames_t *frames, const request_t *r, const uint64_t *vas,
+    uint64_t i, uint64_t n, const batch_t *out, uint64_t *filled
 ) noexcept nogil:
-    """`recall_run` for x86-64 tables in one nested dimension; r is one request for each."""
-    cdef const dimension_t *o = d.outer
+    """`recall_run` for x86-64 tables in one nested dimension; r is one request for each.
+
+    The nested dimension is asked anew where its memo does not have the page, or there is none.
+    """
+    cdef dimension_t *o = d.outer
     cdef const memo_entry_t *entries = d.memo.entries
-    cdef const memo_entry_t *nested_entries = o.memo.entries
     cdef const memo_entry_t *m
-    cdef request_t q = r[0], p = r[1]
-    cdef uint64_t epoch = d.memo.epoch, nested_epoch = o.memo.epoch
-    cdef uint64_t va, gpa, leaf, rights, kind, nested_leaf, nested_rights
+    cdef const memo_page_t *pages = o.memo.pages if o.memo != NULL else NULL
+    cdef const memo_page_t *page
+    cdef uint64_t epoch = d.memo.epoch, va, gpa, leaf, end, physical
+    cdef uint64_t nested_epoch = o.memo.epoch if o.memo != NULL else 0
+    cdef uint16_t own_flags, nested_flags
+    cdef uint16_t flags_wanted = r[1].flags_wanted, flags_mask = r[1].flags_mask
     cdef uint64_t *pa = out.pa
-    cdef uint16_t *code = out.code
-    cdef uint8_t *shift = out.shift
     cdef uint16_t *flags = out.flags
-    cdef bint is_ept = o.is_ept
+    cdef found_t nested
     while i < n:
-        va = vas[i]
-        m = &entries[memo_index(va)]
-        kind = m.kind
-        if m.tag != (va >> 21 | epoch):
-            break
-        leaf = load_u64(m.table + (va >> 9 & q.index_mask[kind]))
-        rights = leaf & m.rights_and | m.rights_or
-        if rights & q.mask[kind] != q.wanted:
-            break
-        gpa = (leaf & q.address_mask[kind]) | (va & q.offset_mask[kind])
-        shift[i] = q.shift[kind]
-        m = &nested_entries[memo_index(gpa)]
-        kind = m.kind
-        if m.tag != (gpa >> 21 | nested_epoch):
-            break
-        nested_leaf = load_u64(m.table + (gpa >> 9 & p.index_mask[kind]))
-        nested_rights = nested_leaf & m.rights_and | m.rights_or
-        if nested_rights & p.mask[kind] != p.wanted:
-            break
-        if is_ept:
-            if bad_memory_type(nested_leaf):
-                break
-            flags[i] = flags_x86(rights) | <uint16_t>((nested_rights & 7) << 8)
-        else:
-            flags[i] = flags_x86(rights) | <uint16_t>((flags_x86(nested_rights) & 15) << 8)
-        pa[i] = (nested_leaf & p.address_mask[kind]) | (gpa & p.offset_mask[kind])
-        code[i] = 0
-        i += 1
+        prefill(out, i, n, filled)
+        end = filled[0]
+        while i < end:
+            va = vas[i]
+            m = &entries[memo_index(va)]
+            if m.tag != (va >> 21 | epoch):
+                return i
+            if m.kind == 0:
+                leaf = load_u64(m.table + (va >> 9 & 0xFF8))
+                gpa = (leaf & r.address_mask[0]) | (va & PAGE_OFFSET)
+            else:
+                leaf = load_u64(m.table)
+                gpa = (leaf & r.address_mask[m.kind]) | (va & r.offset_mask[m.kind])
+                out.shift[i] = r.shift[m.kind]
+            own_flags = leaf_flags_x86(leaf, m.flags)
+            if not allows(r, leaf, own_flags, r.mask[m.kind]):
+                return i
+            if pages != NULL:
+                page = &pages[gpa >> PAGE_SHIFT & ((1 << PAGE_MEMO_BITS) - 1)]
+                nested_flags = <uint16_t>(page.page & PAGE_OFFSET)
+                if (page.tag == (gpa >> PAGE_SHIFT | nested_epoch)
+                        and nested_flags & flags_mask == flags_wanted):
+                    pa[i] = (page.page & ~<uint64_t>PAGE_OFFSET) | (gpa & PAGE_OFFSET)
+                    flags[i] = own_flags | <uint16_t>((nested_flags & 15) << 8)
+                    i += 1
+                    continue
+            if not ask_nested(o, frames, &r[1], gpa, &nested):
+                return i
+            pa[i] = nested.physical
+            flags[i] = own_flags | <uint16_t>((nested.flags & 15) << 8)
+            i += 1
     return i
+
+
+cdef bint ask_nested(
+    dimension_t *o, const frames_t *frames, const request_t *r, uint64_t gpa, found_t *f
+) noexcept nogil:
+    """Translate by the outermost dimension and remember the page."""
+    cdef memo_page_t *page
+    if not resolve(o, frames, r, NULL, gpa, f):
+        return False
+    if o.memo != NULL and o.memo.pages != NULL:
+        page = &o.memo.pages[gpa >> PAGE_SHIFT & ((1 << PAGE_MEMO_BITS) - 1)]
+        page.tag = gpa >> PAGE_SHIFT | o.memo.epoch
+        page.page = f.physical & ~<uint64_t>PAGE_OFFSET | f.flags
+    return True
 
 
 cdef bint climb_one(
@@ -524,12 +615,12 @@ cdef bint climb_one(
     if not resolve(d, frames, &finals[0], &tables[1], va, &own):
         return False
     physical = own.physical
-    flags = flags_of(d, own.rights)
+    flags = own.flags
     if o != NULL:
         if not resolve(o, frames, &finals[1], &tables[2], physical, &nested):
             return False
         physical = nested.physical
-        flags |= (flags_of(o, nested.rights) & 15) << 8
+        flags |= (nested.flags & 15) << 8
         o = o.outer
         while o != NULL:
             if not resolve(o, frames, &finals[depth], &tables[depth + 1], physical, &further):
@@ -586,7 +677,7 @@ cdef uint64_t run(
     cdef request_t finals[MAX_DIMENSIONS]       # the access itself, by dimension
     cdef request_t tables[MAX_DIMENSIONS + 1]   # reads of the tables of the dimension before
     cdef dimension_t *o = d
-    cdef uint64_t i = 0
+    cdef uint64_t i = 0, filled = 0
     cdef int depth = 0
     cdef bint short_form = True, remembered
     cdef frames_t frames = frames_of(d.mem)
@@ -598,14 +689,12 @@ cdef uint64_t run(
         o = o.outer
     remembered = (short_form and d.memo != NULL and not d.is_ept and out.detail == NULL
                   and not require_ram and depth <= 2)
-    if d.outer != NULL:
-        remembered = remembered and d.outer.memo != NULL and not d.outer.mbec
     while i < n:
         if remembered:
             if d.outer == NULL:
-                i = recall_run(d, finals, vas, i, n, out)
+                i = recall_run(d, finals, vas, i, n, out, &filled)
             else:
-                i = recall_run_nested(d, finals, vas, i, n, out)
+                i = recall_run_nested(d, &frames, finals, vas, i, n, out, &filled)
             if i == n:
                 break
         if not (short_form and climb_one(d, &frames, finals, tables, vas[i], out, i, require_ram)):
@@ -653,7 +742,10 @@ cdef class Walker:
         Set A and D bits as the processor does (EPT: only with `ept_ad`). A failed translation
         sets none in the own tables.
     memo : bool, default True
-        Remember the way to tables between the elements of a batch and between batches.
+        Remember the way to tables between the elements of a batch and between batches, as
+        paging-structure caches do; never changes a result.
+    nested_memo : bool, default True
+        With `memo` and an `outer`: also remember pages that it translated, as a nested TLB does.
 
     Notes
     -----
@@ -714,12 +806,19 @@ cdef class Walker:
                     raise MemoryError
                 self.memos[i].epoch = <uint64_t>1 << 43
                 self.memos[i].version = self.plain[i].mem.version
+                if i > 0 and self.options["nested_memo"]:
+                    self.memos[i].pages = <memo_page_t *>calloc(
+                        1 << PAGE_MEMO_BITS, sizeof(memo_page_t))
+                    if self.memos[i].pages == NULL:
+                        raise MemoryError
                 self.fast[i].memo = self.memos[i]
             owner = owner.outer
 
     def __dealloc__(self):
         cdef int i
         for i in range(MAX_DIMENSIONS):
+            if self.memos[i] != NULL:
+                free(self.memos[i].pages)
             free(self.memos[i])
         if self.memo_lock != NULL:
             PyThread_free_lock(self.memo_lock)

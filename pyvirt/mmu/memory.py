@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Self, SupportsIndex
 
 import numpy as np
@@ -171,17 +171,17 @@ class PhysicalMemory(PhysMem):
             )
         if size is not None and regions is not None:
             raise InvalidTypeError("give either size or regions")
-        ram = None if size is None else [(0, parse_size(size))]
         layout = None if regions is None else _parse_regions(regions)
         limit = None if max_bytes is None else parse_size(max_bytes, "max_bytes")
+        memory = None if size is None and layout is None else cls(size, regions=layout)
         with open_source(path, progress) as source:
-            return cls._filled(source, read_image(source, format, layout), ram or layout, limit)
+            return cls._filled(memory, source, read_image(source, format, layout), limit)
 
     @classmethod
     def _filled(
-        cls, source: Source, image: Image, ram: _Ranges | None, max_bytes: int | None
+        cls, memory: Self | None, source: Source, image: Image, max_bytes: int | None
     ) -> Self:
-        """Make a memory with the content of an image, in RAM as given or as it lists."""
+        """Put an image into an empty memory; None for one with the RAM that the image lists."""
         extents = Extents(source.name)
         records = image.records
         if source.mapping is not None:
@@ -189,11 +189,13 @@ class PhysicalMemory(PhysMem):
             records = list(records)
             for record in records:
                 extents.add(record)
-            extents.check()
-        known = ram or (extents.ram() if source.mapping is not None else [(0, ADDRESS_LIMIT)])
-        memory = cls(regions=known)
+            if memory is None:
+                memory = cls(regions=extents.ram())
+        if narrow := memory is None:
+            # Of a stream, only the end tells what RAM there was.
+            memory = cls(ADDRESS_LIMIT)
         inside = _Inside(memory.regions)
-        mapped: list[tuple[int, int, int]] = []
+        mapped = []
         count = 0
         for record in records:
             count += 1
@@ -204,42 +206,43 @@ class PhysicalMemory(PhysMem):
                 )
             if source.mapping is None:
                 extents.add(record)
-            for start, offset, size in memory._place(source, record, max_bytes):
-                mapped.append((start, offset, size))
+            if (place := memory._place(source, record, max_bytes)) is not None:
+                mapped.append(place)
         for record in image.repeats:
             memory._compare(source, record)
         source.finish()
-        if ram is None and source.mapping is None:
-            memory = memory._narrowed(extents.ram())
-        else:
-            extents.check()
+        listed = extents.ram()
+        if narrow:
+            memory._narrow(listed)
         memory.image = ImageInfo(
-            os.path.abspath(source.name),
-            image.format,
-            source.compression,
-            source.status.st_size,
-            source.status.st_mtime_ns,
-            count,
-            image.cpus,
-            tuple(mapped),
+            path=os.path.abspath(source.name),
+            format=image.format,
+            compression=source.compression,
+            file_bytes=source.status.st_size,
+            mtime_ns=source.status.st_mtime_ns,
+            # the records of a raw stream are pieces that nobody listed
+            records=len(listed) if image.format == "raw" else count,
+            cpus=image.cpus,
+            mapped=tuple(mapped),
         )
         return memory
 
     def _place(
         self, source: Source, record: Record, max_bytes: int | None
-    ) -> Iterator[tuple[int, int, int]]:
-        """Map the whole frames of a record if they can be, copy the rest; yield what is mapped."""
+    ) -> tuple[int, int, int] | None:
+        """Map the whole frames of a record if they can be, copy the rest; tell what is mapped."""
         start, end, offset = record
         if offset is None:
-            return
+            return None
         low, high = (start + PAGE - 1) & -PAGE, end & -PAGE
         if source.mapping is None or low >= high:
             self._copy(source, start, end, offset, max_bytes)
-            return
+            return None
+        place = low, offset + low - start, high - low
         self._copy(source, start, low, offset, max_bytes)
-        self.attach(low, source.mapping, offset + low - start, high - low)
-        yield low, offset + low - start, high - low
+        self.attach(place[0], source.mapping, place[1], place[2])
         self._copy(source, high, end, offset + high - start, max_bytes)
+        return place
 
     def _copy(
         self, source: Source, start: int, end: int, offset: int, max_bytes: int | None
@@ -264,15 +267,6 @@ class PhysicalMemory(PhysMem):
                     f"{record.start:#x} to {record.end - 1:#x}"
                 )
             start += len(chunk)
-
-    def _narrowed(self, ram: _Ranges) -> Self:
-        if hasattr(self, "_narrow"):
-            self._narrow(ram)
-            return self
-        memory = type(self)(regions=ram)
-        for start in self.frames():
-            memory.load(start, self.read(start, PAGE))
-        return memory
 
     def find_vmcbs(self) -> npt.NDArray[np.void]:
         """Find the virtual machine control blocks of AMD-V: the roots of nested guests.

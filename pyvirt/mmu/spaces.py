@@ -232,9 +232,7 @@ class NestedAddressSpace(_Space):
     outer : Walker, optional
         One more dimension: an ``ept`` or ``npt`` walker that translates the addresses in the
         nested tables. Use ``outer=other.nested`` for a guest in a guest.
-    nested_memo : bool, optional
-        Whether to remember nested translations; as ``memo`` by default.
-    exec_only, ept_ad, mbec, large_1g, set_ad, memo, cr0, cr4, efer, pkru, pkrs, ac, vendor
+    exec_only, ept_ad, mbec, large_1g, set_ad, memo, nested_memo, cr0, cr4, efer, pkru, pkrs, ac, vendor
         As in `Walker`; ``set_ad``, ``memo``, ``large_1g`` hold for both dimensions.
 
     Attributes
@@ -255,7 +253,6 @@ class NestedAddressSpace(_Space):
         guest_format: str = "x86-64",
         pa_width: int = 48,
         outer: Walker | None = None,
-        nested_memo: bool | None = None,
         **options: Unpack[Options],
     ) -> None:
         if nested_format not in ("npt", "ept"):
@@ -263,8 +260,6 @@ class NestedAddressSpace(_Space):
         if guest_levels is None:
             guest_levels = {"pae": 3, "x86-32": 2}.get(guest_format, 4)
         shared = {k: v for k, v in options.items() if k in _NESTED_OPTIONS}
-        if nested_memo is not None:
-            shared["memo"] = nested_memo
         nested = AddressSpace(
             mem,
             nested_root,

@@ -77,7 +77,7 @@ _EFER_DEFINED = _bits(0, 8, 10, 11, 12, 13, 14, 15, 17, 18, 20, 21)
 # VME to OSXMMEXCPT, UMIP, LA57, FSGSBASE, PCIDE, OSXSAVE, SMEP, SMAP, PKE, CET: 3.1.3
 _CR4_DEFINED = _bits(*range(12), 12, 16, 17, 18, 20, 21, 22, 23)
 _ADDRESS_LIMIT = 1 << 52
-_ADDRESS = _ADDRESS_LIMIT - 4096  # bits 51:12
+_ADDRESS = np.uint64(_ADDRESS_LIMIT - 4096)  # bits 51:12
 _ABOVE = (1 << 64) - _ADDRESS_LIMIT
 _PAT_TYPES = np.zeros(256, dtype=bool)
 _PAT_TYPES[[0, 1, 4, 5, 6, 7]] = True  # 7.8.1
@@ -149,6 +149,7 @@ def _accepted(
 def _consistent(vmcb: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
     """The checks of VMRUN that need nothing but the block."""
     cr0, cr4, efer, event = vmcb["cr0"], vmcb["cr4"], vmcb["efer"], vmcb["event"]
+    good: npt.NDArray[np.bool_]
     good = (vmcb["intercepts"] & 1 != 0) & (vmcb["asid"] != 0) & (vmcb["cpl"] <= 3)
     good &= (cr0 & _HIGH == 0) & (cr0 & (_CD | _NW) != _NW)
     good &= (vmcb["cr3"] & _ABOVE == 0) & (cr4 & ((1 << 64) - 1 & ~_CR4_DEFINED) == 0)
@@ -167,12 +168,12 @@ def _consistent(vmcb: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
 
 def _rooted(vmcb: npt.NDArray[np.void], in_ram: _RamLookup) -> npt.NDArray[np.bool_]:
     """The checks on the tables that the processor would walk first."""
-    nested = vmcb["nested"] & 1 != 0
-    n_cr3, cr3 = vmcb["n_cr3"], vmcb["cr3"]
-    pat = np.ascontiguousarray(vmcb["g_pat"]).view(np.uint8).reshape(-1, 8)
-    with_nesting = (n_cr3 & ~np.uint64(_ADDRESS) == 0) & in_ram(n_cr3) & _PAT_TYPES[pat].all(axis=1)
-    without = (vmcb["cr0"] & _PG == 0) | in_ram(cr3 & _ADDRESS)
-    return np.where(nested, with_nesting, without)
+    n_cr3, frame = vmcb["n_cr3"], vmcb["cr3"] & _ADDRESS
+    types = np.ascontiguousarray(vmcb["g_pat"]).view(np.uint8).reshape(-1, 8)
+    nested = (n_cr3 & _ADDRESS == n_cr3) & in_ram(n_cr3) & _PAT_TYPES[types].all(axis=1)
+    flat = (vmcb["cr0"] & _PG == 0) | in_ram(frame)
+    good: npt.NDArray[np.bool_] = np.where(vmcb["nested"] & 1 != 0, nested, flat)
+    return good
 
 
 class _RamLookup:
@@ -185,6 +186,6 @@ class _RamLookup:
 
     def __call__(self, addresses: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
         i = np.searchsorted(self._ends, addresses, side="right")
-        inside = i < len(self._ends)
+        inside: npt.NDArray[np.bool_] = i < len(self._ends)
         inside[inside] = self._starts[i[inside]] <= addresses[inside]
         return inside

@@ -338,7 +338,7 @@ class Builder:
 
     def restrict(self, d: int, where: int) -> None:
         """Take rights from a leaf of dimension d."""
-        drop = (2, 4, 6, 3, 7) if self.dims[d].format == "ept" else (2, 4, 6)
+        drop = (4, 4, 2, 6, 3, 7) if self.dims[d].format == "ept" else (2, 4, 6)
         self.memory.words[where] &= ~self.tape.pick(drop)
         if self.dims[d].format == "npt" and self.tape.chance(50):
             self.memory.words[where] |= 1 << 63
@@ -435,7 +435,7 @@ def built(tape: Tape, count: int, damage: bool = True, largest: int = 30) -> Cas
         builder.map(0, address, target, shift)
         pages.append((address, shift, target))
     if damage and count > 1:
-        chosen = [target for _, shift, target in pages if shift == 12 and tape.chance(30)]
+        chosen = [target for _, shift, target in pages if shift == 12 and tape.chance(50)]
         for found in [builder.mapper(1, target) for target in chosen]:
             if found:
                 builder.restrict(*found)

@@ -1,15 +1,18 @@
 """Batches, memos, splits, writes in between, copies: none may change what is reported."""
 
 import copy
+import itertools
 import pickle
 
 import numpy as np
 import pytest
+
 from core.compare import (
     FIELDS,
     dirty,
     fast_memory,
     fast_space,
+    keywords,
     part_of,
     rows_of,
     values_of,
@@ -17,10 +20,12 @@ from core.compare import (
 )
 from core.strategies import Case, cases, quick_and_slow
 from oracle.slowwalk import SlowWalk
-
 from pyvirt._core.physmem import PhysMem
 from pyvirt.errors import Fault, PageFaultError
 from pyvirt.mmu import AddressSpace
+
+
+NEAR = (0, 0, 8, 0x1000, 0x3000, 1 << 21, 1 << 30, 1 << 39, 1 << 47, 1 << 48, 1 << 63)
 
 
 def stream_of(case: Case, count: int) -> np.ndarray:
@@ -28,7 +33,7 @@ def stream_of(case: Case, count: int) -> np.ndarray:
     tape, stream = case.tape, []
     for _ in range(count):
         if stream and tape.chance(40):
-            near = stream[-1] ^ tape.pick((0, 8, 0x1000, 0x3000, 0x200000))
+            near = stream[-1] ^ tape.pick(NEAR)
             stream.append(near & 0xFFFF_FFFF_FFFF_FFFF)
         else:
             stream.append(tape.pick(case.addresses))
@@ -58,7 +63,7 @@ def check_batches(case: Case) -> None:
             assert rows_of(found) == expected
         out = dirty(len(vas), detail=True)
         cuts = sorted({0, len(vas), *(case.tape.below(len(vas)) for _ in range(4))})
-        for lo, hi in zip(cuts, cuts[1:], strict=False):
+        for lo, hi in itertools.pairwise(cuts):
             split.translate(vas[lo:hi], access, user, out=part_of(out, lo, hi), require_ram=ram)
         assert rows_of(out) == expected
         found = [alone.translate(va, access, user, require_ram=ram) for va in vas.tolist()]
@@ -95,21 +100,34 @@ def write_somewhere(case: Case, slow: SlowWalk, memory: PhysMem) -> None:
 
 
 def check_writes(case: Case) -> None:
-    """A memo never outlives a write to the memory, whoever writes and however."""
+    """A memo never outlives a write to the memory, whoever writes and however.
+
+    Two more spaces work on the same memory: one without memo, and one that shares the outer
+    dimensions, as the address spaces of one guest do, with their memos.
+    """
     slow = case.walker()
     memory = fast_memory(case.memory)
     space = fast_space(memory, case.dims)
-    other = fast_space(memory, case.dims, memo=False)
+    plain = fast_space(memory, case.dims, memo=False)
+    first = case.dims[0]
+    shared = AddressSpace(memory, first.root, outer=space.outer, **keywords(first))
+    outer_slow = SlowWalk(slow.memory, *case.dims[1:])
     for _ in range(8):
         vas = stream_of(case, 20)
         access, user = case.tape.pick("rwx"), case.tape.chance(50)
         expected = expected_of(slow, vas, access, user)
         assert rows_of(space.translate(vas, access, user, detail=True)) == expected
-        how = case.tape.below(4)
-        if how == 0:  # A and D bits that another walker sets
-            va = case.tape.pick(case.addresses)
-            assert values_of(other.translate(va, "w")) == values_of(slow.translate(va, "w"))
-        elif how < 3:
+        how = case.tape.below(6)
+        va, user = case.tape.pick(case.addresses), case.tape.chance(50)
+        if how < 2:  # A and D bits that another walker sets
+            other = (plain, shared)[how]
+            found = values_of(other.translate(va, "w", user))
+            assert found == values_of(slow.translate(va, "w", user))
+        elif how == 2 and space.outer is not None:  # or that the outer dimensions set alone
+            pa = slow.quiet().translate(va).gpa
+            found = values_of(space.outer.translate_one(pa, "w", user))
+            assert found == values_of(outer_slow.translate(pa, "w", user))
+        elif how > 2:
             write_somewhere(case, slow, memory)
         for va in vas[:3].tolist():
             found = space.translate(va, access, user)
@@ -178,7 +196,10 @@ def check_stop(case: Case) -> None:
                 fail.translate(vas, access, user, on_fault="raise")
             assert (caught.value.va, caught.value.code) == (vas[done - 1], expected[-1]["code"])
         else:
-            assert rows_of(fail.translate(vas, access, user, on_fault="raise", detail=True)) == expected
+            assert (
+                rows_of(fail.translate(vas, access, user, on_fault="raise", detail=True))
+                == expected
+            )
     assert words_of(stop.mem) == words_of(fail.mem) == slow.memory.nonzero()
 
 

@@ -587,6 +587,7 @@ ONE = [(0x1000, 0, 16, 16)]
         (elf(ONE, count=2), "2 program headers at 0x40 do not fit"),
         (elf([]), "no program header lists"),
         (elf(notes=elf_note(b"CORE", b"x")), "no program header lists"),
+        (elf([(0x1000, 0, 0, 16)], elf_note(b"QEMU", qemu_state())), "no program header lists"),
         (elf([(0x1000, 0, 16, 8)]), "header 0: file size 0x10 is more than memory size 0x8"),
         (elf([(0x1000, 0, 16, 0)]), "file size 0x10 is more than memory size 0x0"),
         (elf([(0x1000, 0, 1000, 1000)]), r"bytes 0x0 \(\+0x3e8\) lie beyond"),

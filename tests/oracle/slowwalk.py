@@ -293,6 +293,8 @@ def key_denies(dim: Dim, entry: int, rights: Rights, access: str, user: bool) ->
 
 def judge(dim: Dim, entry: int, rights: Rights, access: str, user: bool) -> int:
     """The fault of an access to a page that was found, or 0."""
+    if not access:
+        return 0
     if dim.is_ept:
         if "r" in access and not rights.read:
             return NO_READ
@@ -322,7 +324,8 @@ class Purpose:
     """Why a dimension is asked for an address, which its error codes tell."""
 
     access: str
-    """"r", "w", "x", or "rw": the read of an entry where EPT counts these as writes."""
+    """"r", "w", "x", "rw" (the read of an entry where EPT counts these as writes), or "" for
+    an enumeration, which asks where pages are and not who may use them."""
     user: bool
     inside: tuple[int, ...] = ()
     """For each dimension further in, the level of the table being read; 0 = final address."""
@@ -425,6 +428,9 @@ class SlowWalk:
         self.dims = dims
         self.references: list[Reference] = []
         self.extra: list[Reference] = []
+        self.slots: dict[int, list[int]] = {}
+        self.tables = 0
+        """Tables that the last call of `leaves` looked into."""
         self.last: dict[int, tuple[int, int]] = {}
         """For each dimension the address last asked and the entry then last read (or updated)."""
 
@@ -510,7 +516,9 @@ class SlowWalk:
         if d + 1 == len(self.dims):
             return address
         out = self.dims[d + 1]
-        if update or out.format == "npt":
+        if not why.access:
+            access = ""
+        elif update or out.format == "npt":
             access = "w"
         else:
             access = "rw" if out.ept_ad else "r"
@@ -541,36 +549,65 @@ class SlowWalk:
         return SlowWalk(self.memory, *(replace(dim, set_ad=False) for dim in self.dims))
 
     def leaves(self, limit: int = 1 << 20) -> list[tuple[int, Found]]:
-        """Every leaf of dimension 0 with its address in front: (va, Found), in table order.
+        """Every leaf of dimension 0 with its address in front: (va, Found), ascending.
 
-        Rights of dimension 0 are not judged; the tables are read through the dimensions
-        further out as any walk reads them. Nothing is written.
+        Rights are not judged, neither the pages' own nor those that reading the tables would
+        need further out. Nothing is written.
+
+        Raises
+        ------
+        OverflowError
+            If there are more leaves, or more tables, than `limit`.
         """
         quiet = self.quiet()
         found: list[tuple[int, Found]] = []
+        quiet.slots, quiet.tables = {}, 0
+        for pa in self.memory.words:
+            quiet.slots.setdefault(pa >> 12, []).append(pa & 0xFFF)
         top = self.dims[0]
-        quiet._enumerate(top.levels, top.table_of_root(), 0, Rights(), found, limit)
-        return found
+        quiet.enumerate(top.levels, top.table_of_root(), 0, Rights(), found, limit)
+        self.tables = quiet.tables
+        return sorted(found)
 
-    def _enumerate(self, level, table, prefix, rights, found, limit) -> None:
+    def enumerate(self, level, table, prefix, rights, found, limit) -> None:
+        """Add the leaves below one table, looking only at words that were ever written."""
         dim = self.dims[0]
-        for index in range(dim.entries(level)):
-            try:
-                raw = self.read_entry(0, table + dim.width * index, level, Purpose("r", False))
-            except Fault:
-                continue
-            entry = decode(dim, level, raw)
-            if not entry.present or entry.wrong:
-                continue
-            allowed = rights.narrowed(entry)
-            va = prefix | index << dim.shift(level)
-            if not entry.leaf:
-                self._enumerate(level - 1, entry.base, va, allowed, found, limit)
-                continue
-            if len(found) >= limit:
-                raise OverflowError(limit)
-            leaf = Found(entry.base, entry.base, dim.shift(level), raw, raw, allowed, None)
-            found.append((dim.widen(va), leaf))
+        self.tables += 1
+        if self.tables > limit:
+            raise OverflowError(limit)
+        try:
+            host = self.host(0, table, level, Purpose("", False))
+        except Fault:
+            return
+        if not self.memory.is_ram(host):
+            return
+        span = dim.width * dim.entries(level)
+        start = host & 0xFFF
+        for word in self.slots.get(host >> 12, ()):
+            for offset in range(word, word + 8, dim.width):
+                if not start <= offset < start + span:
+                    continue
+                raw = self.memory.load((host & ~0xFFF) + offset, dim.width)
+                entry = decode(dim, level, raw)
+                if not entry.present or entry.wrong:
+                    continue
+                allowed = rights.narrowed(entry)
+                va = prefix | (offset - start) // dim.width << dim.shift(level)
+                if not entry.leaf:
+                    self.enumerate(level - 1, entry.base, va, allowed, found, limit)
+                    continue
+                if len(found) >= limit:
+                    raise OverflowError(limit)
+                leaf = Found(entry.base, entry.base, dim.shift(level), raw, raw, allowed, None)
+                found.append((dim.widen(va), leaf))
+
+    def final(self, leaf: Found, offset: int) -> Found | int:
+        """What the dimensions further out make of an address in a page: found, or the code."""
+        quiet = self.quiet()
+        try:
+            return quiet.walk(1, leaf.own + offset, Purpose("", leaf.rights.user, (0,)))
+        except Fault as fault:
+            return fault.code
 
 
 def flags_of(dim: Dim, found: Found) -> int:

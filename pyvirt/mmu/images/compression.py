@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from io import BufferedReader
 from itertools import cycle
-from queue import SimpleQueue
-from threading import Semaphore, Thread
 from typing import Any, Protocol
 
 from pyvirt.errors import ImageFormatError, MissingDependencyError
@@ -126,6 +124,9 @@ def expand(
 
 def _ahead(pieces: Iterator[_Piece], file: _Counted) -> Generator[tuple[_Piece, int], None, None]:
     """Draw pieces in a thread, at most `_AHEAD` before they are asked for."""
+    from queue import SimpleQueue
+    from threading import Semaphore, Thread
+
     ready: SimpleQueue[tuple[_Piece, int] | BaseException | None] = SimpleQueue()
     room = Semaphore(_AHEAD)
     stopped = False

@@ -152,6 +152,8 @@ def read_core(source: Source) -> ElfCore:
             loads.append(_Load(start, start + stored, offset))
         if stored < size:
             blanks.append(Record(start + stored, start + size, None))
+    if cpus:
+        blanks.clear()
     if not loads and not blanks:
         raise ImageFormatError(f"{source.name}: no program header lists physical memory")
     if len(loads) > 1 and not any(load.start for load in loads):
@@ -159,8 +161,6 @@ def read_core(source: Source) -> ElfCore:
             f"{source.name}: no program header has a physical address; "
             "this is the dump of a process, not of a machine"
         )
-    if cpus:
-        blanks.clear()
     stored_once, repeats = _merge(source, loads)
     stored_once.sort(key=lambda record: record.offset or 0)
     return ElfCore(stored_once + blanks, repeats, tuple(cpus))

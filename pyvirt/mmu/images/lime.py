@@ -23,6 +23,7 @@ __all__ = ["AVML_ADVICE", "AVML_MAGIC", "LIME_MAGIC", "read_records"]
 LIME_MAGIC = b"EMiL"  # 0x4C694D45, little-endian
 AVML_MAGIC = b"AVML"  # 0x4C4D5641
 AVML_ADVICE = "a compressed AVML image: convert it first, with `avml-convert IMAGE OUTPUT.lime`"
+_MOST_RECORDS = 1 << 20  # of 60 frames each, as in images of real machines, they are 240 GiB
 _HEADER = struct.Struct("<4sIQQ8x")  # magic, version, first address, last address, reserved
 
 
@@ -44,7 +45,7 @@ def read_records(source: Source) -> Iterator[Record]:
     ImageFormatError
         Naming the offset of the header and the value that is wrong.
     """
-    offset = 0
+    offset = count = 0
     while head := source.read_at(offset, _HEADER.size):
         where = f"{source.name}: LiME header at offset {offset:#x}"
         if head[:4] == AVML_MAGIC:
@@ -64,6 +65,8 @@ def read_records(source: Source) -> Iterator[Record]:
             raise ImageFormatError(
                 f"{where}: range {first:#x} to {last:#x} leaves the 52-bit physical addresses"
             )
+        if (count := count + 1) > _MOST_RECORDS:
+            raise ImageFormatError(f"{where}: more than {_MOST_RECORDS} records")
         offset += _HEADER.size
         size = last + 1 - first
         if source.size is not None and size > source.size - offset:

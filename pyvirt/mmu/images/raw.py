@@ -35,7 +35,7 @@ def read_records(
         If the file holds less or more than the regions.
     """
     offset = 0
-    for start, size in regions or [(0, ADDRESS_LIMIT)]:
+    for start, size in [(0, ADDRESS_LIMIT)] if regions is None else regions:
         end = start + size
         while start < end and (count := min(source.ready(offset), end - start)):
             yield Record(start, start + count, offset)
