@@ -15,6 +15,7 @@ from pyvirt._core.paging cimport (
     ACCESS_WRITE,
     FAULT_MISCONFIGURED,
     FAULT_NO_EXEC,
+    FAULT_NO_MEMORY,
     FAULT_NO_READ,
     FAULT_NO_WRITE,
     FAULT_NON_CANONICAL,

@@ -15,7 +15,7 @@ cdef object as_u64(object values, str name):
     else:
         try:
             array = np.asarray(values)
-            if array.dtype.kind == "O" or array.dtype.kind == "f":
+            if array.ndim and array.dtype.kind in "Of":
                 # a list that mixes integers on both sides of 2**63, or one with non-integers
                 array = np.array([operator.index(v) for v in values], dtype=np.uint64)
             elif array.size == 0:
@@ -29,7 +29,8 @@ cdef object as_u64(object values, str name):
                 f"{name} must hold integers in [0, 2**64), got {values!r:.80}"
             ) from error
     if array.ndim != 1:
-        raise InvalidTypeError(f"{name} must be one-dimensional, got shape {array.shape}")
+        raise InvalidTypeError(
+            f"{name} must be a one-dimensional array of integers, not {values!r:.80}")
     if array.dtype == np.uint64 and array.dtype.isnative:
         return np.ascontiguousarray(array)
     if array.dtype.kind not in "iu":
@@ -64,3 +65,8 @@ cdef object as_int(object value, str name, object low, object high):
     if not low <= value <= high:
         raise InvalidValueError(f"{name} must be in [{low:#x}, {high:#x}], got {value:#x}")
     return value
+
+
+def addresses(values, name):
+    """`values` as a one-dimensional uint64 array, or an error that calls them `name`."""
+    return as_u64(values, name)

@@ -20,9 +20,11 @@ cdef struct undo_t:                 # an entry before it was edited
     hpa_t pa
     uint64_t entry
     uint64_t freed                  # a table that went out of use with the edit, or 0
+    int level                       # of that table
 
 cdef struct builder_t:
     dimension_t d
+    uint64_t first_frame            # of the range that tables are taken from
     uint64_t next_frame             # never used so far, up to frame_end; own physical space
     uint64_t frame_end
     uint64_t free_frame             # given back: a list linked through their first words; or 0

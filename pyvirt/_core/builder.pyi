@@ -42,7 +42,7 @@ class PageTables:
         pas: npt.ArrayLike,
         *,
         page_shift: int = ...,
-        rights: str = ...,
+        rights: str | None = ...,
         attrs: int = ...,
         overwrite: bool = ...,
     ) -> None: ...
@@ -53,7 +53,7 @@ class PageTables:
         size: int,
         *,
         page_shift: int = ...,
-        rights: str = ...,
+        rights: str | None = ...,
         attrs: int = ...,
         overwrite: bool = ...,
     ) -> None: ...

@@ -84,7 +84,7 @@ cdef built_t set_entry(builder_t *b, hpa_t pa, uint64_t entry) noexcept nogil:
 
 
 cdef built_t edit_entry(
-    builder_t *b, hpa_t pa, uint64_t entry, uint64_t freed
+    builder_t *b, hpa_t pa, uint64_t entry, uint64_t freed, int level
 ) noexcept nogil:
     """set_entry, remembered for undo; `freed` is a table that goes out of use with it, or 0."""
     cdef undo_t *undo
@@ -99,6 +99,7 @@ cdef built_t edit_entry(
     b.undo[b.undo_count].pa = pa
     b.undo[b.undo_count].entry = get_entry(b, pa)
     b.undo[b.undo_count].freed = freed
+    b.undo[b.undo_count].level = level
     b.undo_count += 1
     return set_entry(b, pa, entry)
 
@@ -112,18 +113,28 @@ cdef built_t finish(builder_t *b, built_t status) noexcept nogil:
         if status != BUILT:
             set_entry(b, undo.pa, undo.entry)
         elif undo.freed:
-            free_table(b, undo.freed)
+            free_table(b, undo.freed, undo.level)
     b.d.mem.version += 1
     return status
 
 
-cdef void free_table(builder_t *b, uint64_t address) noexcept nogil:
-    """Put an empty table's frame on the list of free ones, linked through its first word."""
+cdef void free_table(builder_t *b, uint64_t address, int level) noexcept nogil:
+    """Put the frames of an empty table and those under it on the list of free ones.
+
+    The list is linked through the frames' first words. Frames from elsewhere are left alone.
+    """
     cdef hpa_t pa
     cdef uint8_t *frame
     cdef pm_status status
-    if host_of(b, address, 1, &pa) != BUILT:
+    cdef uint64_t i, entry
+    if (address < b.first_frame or address >= b.next_frame
+            or host_of(b, address, level, &pa) != BUILT):
         return
+    for i in range(<uint64_t>(b.d.level[level].index_mask + 1 if level > 1 else 0)):
+        entry = get_entry(b, pa + (i << b.d.entry_shift))
+        if entry & b.d.present:
+            set_entry(b, pa + (i << b.d.entry_shift), 0)
+            free_table(b, entry & b.d.table_address, level - 1)
     frame = pm_writable(b.d.mem, pa, &status)
     if frame == NULL:
         return
@@ -163,10 +174,19 @@ cdef built_t new_table(builder_t *b, int level, uint64_t *address) noexcept nogi
     return BUILT
 
 
-cdef bint table_is_empty(builder_t *b, uint64_t base, int level, hpa_t pa) noexcept nogil:
-    cdef uint64_t i
+cdef bint is_empty(builder_t *b, uint64_t base, int level) noexcept nogil:
+    """Whether no leaf is under the table at `base`. Not told of a table out of reach: false."""
+    cdef uint64_t i, entry
+    cdef hpa_t pa
+    if host_of(b, base, level, &pa) != BUILT:
+        return False
     for i in range(<uint64_t>(b.d.level[level].index_mask + 1)):
-        if get_entry(b, pa + (i << b.d.entry_shift)) & b.d.present:
+        entry = get_entry(b, pa + (i << b.d.entry_shift))
+        if entry & b.d.present == 0:
+            continue
+        if level == 1 or (b.d.level[level].may_map and entry & PS):
+            return False
+        if not is_empty(b, entry & b.d.table_address, level - 1):
             return False
     return True
 
@@ -248,7 +268,7 @@ cdef built_t map_one(
 ) noexcept nogil:
     """Put a leaf entry at level `target`."""
     cdef built_t status
-    cdef hpa_t slot, table
+    cdef hpa_t slot
     cdef uint64_t old, freed = 0
     cdef int level
     status = descend(b, va, target, True, overwrite, &slot, &level)
@@ -259,15 +279,12 @@ cdef built_t map_one(
     old = get_entry(b, slot)
     if old & b.d.present:
         if target > 1 and old & PS == 0:
-            status = host_of(b, old & b.d.table_address, target - 1, &table)
-            if status != BUILT:
-                return status
-            if not table_is_empty(b, old & b.d.table_address, target - 1, table):
+            if not is_empty(b, old & b.d.table_address, target - 1):
                 return BUILT_TABLE
             freed = old & b.d.table_address
         elif not overwrite:
             return BUILT_TAKEN
-    return edit_entry(b, slot, entry, freed)
+    return edit_entry(b, slot, entry, freed, target - 1)
 
 
 cdef built_t edit_range(
@@ -294,7 +311,7 @@ cdef built_t edit_range(
             if status != BUILT:
                 return status
             continue
-        status = edit_entry(b, slot, 0 if remove else entry & ~clear | put, 0)
+        status = edit_entry(b, slot, 0 if remove else entry & ~clear | put, 0, 0)
         if status != BUILT:
             return status
         changed[0] += span
@@ -360,7 +377,8 @@ cdef class PageTables:
             self.b.d.outer = &outer.plain[0]
         # frame 0 is never a table: 0 ends the list of free frames
         self.b.next_frame = max(start, <uint64_t>PAGE_SIZE) if size else 0
-        self.b.frame_end = start + size
+        self.b.first_frame = self.b.next_frame
+        self.b.frame_end = start + size if size else 0
         self.b.table_flags = (7 | (0x400 if self.b.d.mbec else 0)) if self.b.d.is_ept else 7
         self.options = full
         self.frame_range = (start, start + size)
@@ -410,7 +428,7 @@ cdef class PageTables:
 
     # --- edits ---
 
-    def map(self, vas, pas, *, page_shift=12, rights="rwx", attrs=0, overwrite=False):
+    def map(self, vas, pas, *, page_shift=12, rights=None, attrs=0, overwrite=False):
         """Map pages.
 
         Parameters
@@ -419,9 +437,10 @@ cdef class PageTables:
             Page starts, virtual and physical, multiples of the page size.
         page_shift : {12, 21, 22, 30}
             log2 of the page size; 21 and 30 for 8-byte entries, 22 for 32-bit tables.
-        rights : str
+        rights : str, optional
             Of ``"r"``, ``"w"``, ``"x"`` and ``"u"`` (user; EPT with MBEC: executable for user
-            addresses). Without ``"x"`` NX is set. Tables above allow everything.
+            addresses). Without ``"x"`` NX is set. Tables above allow everything. ``"rwx"`` by
+            default, ``"rwxu"`` for npt, where every access is a user's.
         attrs : int
             Further bits of the leaf entry as they are: G, PAT, PCD, PWT, A, D, keys, software
             bits; for EPT the memory type too (bits 5:3, write-back if 0).
@@ -474,7 +493,7 @@ cdef class PageTables:
         if status != BUILT:
             self._raise(status, virtual[bad])
 
-    def map_range(self, va, pa, size, *, page_shift=12, rights="rwx", attrs=0, overwrite=False):
+    def map_range(self, va, pa, size, *, page_shift=12, rights=None, attrs=0, overwrite=False):
         """Map `size` bytes from `va` on to `pa` on, in pages of one size; see `map`."""
         va = as_int(va, "va", 0, 0xFFFFFFFFFFFFFFFF)
         pa = as_int(pa, "pa", 0, 0xFFFFFFFFFFFFFFFF)
@@ -549,6 +568,8 @@ cdef class PageTables:
     cdef uint64_t _leaf_flags(self, object rights, object attrs, int level) except? 0:
         """Bits of a leaf entry beside the address."""
         cdef uint64_t flags = as_int(attrs, "attrs", 0, 0xFFFFFFFFFFFFFFFF)
+        if rights is None:
+            rights = "rwxu" if self.b.d.is_npt else "rwx"
         if not isinstance(rights, str) or set(rights) - set("rwxu"):
             raise InvalidValueError(f"rights must be of the letters r, w, x, u, got {rights!r:.80}")
         if flags & self.b.d.level[level].leaf_address:

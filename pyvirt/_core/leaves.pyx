@@ -149,10 +149,11 @@ cdef status_t compose(
         while gpa < end:
             w.flags = 0
             w.nested_shift = 0
+            w.smallest = leaf.page_shift
             code = locate(d, gpa, ACCESS_ANY | ACCESS_LINEAR | ACCESS_PURE, 0, &pa, &w, NULL)
             step = 12
             if code == 0:
-                step = w.nested_shift
+                step = w.smallest
             elif code & 0x3FF == (code & 0x70 | 1 << 7 | FAULT_NOT_PRESENT) and code >> 13 == 0:
                 # absent in the next dimension itself: nothing is there under the whole entry
                 step = d.outer.level[code >> 4 & 7].shift

@@ -123,6 +123,7 @@ cdef struct walk_t:                 # what one translation found
     uint16_t flags
     uint8_t shift                   # log2 of the page size
     uint8_t nested_shift
+    uint8_t smallest                # log2 of the smallest page of this and all dimensions out
 
 cdef packed struct reference_t:     # one table read of a walk
     uint8_t dimension

@@ -140,6 +140,8 @@ cdef object configure(dimension_t *d, object root, dict options):
     if options["vendor"] not in ("intel", "amd"):
         raise InvalidValueError(f"vendor must be intel or amd, got {options['vendor']!r}")
     root = as_int(root, "root", 0, ALL)
+    if name in ("pae", "x86-32"):
+        root &= 0xFFFFFFFF          # SDM tables 4-3 and 4-7: bits 63:32 of CR3 are ignored
     if root >> pa_width:
         raise InvalidValueError(
             f"root has bits beyond the physical width of {pa_width}: {root:#x}")
@@ -357,6 +359,7 @@ cdef uint16_t locate(
     if level == 0:
         w.nested_entry = o.entry
         w.nested_shift = o.shift
+        w.smallest = min(w.smallest, o.smallest)
         w.flags |= (o.flags & 15) << 8
     return FAULT_NONE
 
@@ -472,7 +475,7 @@ cdef uint16_t walk(
         level -= 1
 
     w.rights = entry & rights_and | rights_or
-    w.shift = rules.shift
+    w.shift = w.smallest = rules.shift
     code = judge(d, w.rights, access)
     if code:
         code = failed(d, code, level, w.rights, access, w)
@@ -510,7 +513,8 @@ cdef uint16_t walk(
     # whether the linear address is a user's is for the guest's own tables to say
     if not (d.is_ept or d.is_npt):
         access = access & ~<uint32_t>ACCESS_USER | (ACCESS_USER if w.rights & X86_U else 0)
-    access = access & (ACCESS_READ | ACCESS_WRITE | ACCESS_EXEC | ACCESS_USER) | ACCESS_LINEAR | pure
+    access &= ACCESS_READ | ACCESS_WRITE | ACCESS_EXEC | ACCESS_USER | ACCESS_TABLE | ACCESS_PURE
+    access |= ACCESS_LINEAR
     code = locate(d, w.gpa, access, 0, &pa, w, recorder)
     w.code = code
     if code == FAULT_NONE:

@@ -38,6 +38,7 @@ cdef struct physmem_t:
     uint64_t region_count
     segment_t *segments         # sorted, disjoint, each within one region
     uint64_t segment_count
+    uint64_t segment_capacity
     uint64_t version            # grows by at least one with every write
     uint64_t frames             # owned
     uint8_t **chunks            # of the frame pool

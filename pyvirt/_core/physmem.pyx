@@ -469,7 +469,7 @@ cdef class PhysMem:
                 + self.m.root_length * sizeof(node_t)
                 + self.m.chunk_count * sizeof(uint8_t *)
                 + self.m.region_count * sizeof(region_t)
-                + self.m.segment_count * sizeof(segment_t))
+                + self.m.segment_capacity * sizeof(segment_t))
 
     def is_ram(self, pa):
         """Whether RAM contains the physical address `pa` (any integer)."""
@@ -480,6 +480,8 @@ cdef class PhysMem:
 
     def attach(self, pa, buffer, offset=0, size=None):
         """Back RAM by a read-only buffer, which is not copied and stays as it is.
+
+        Unlike a write, this is not for a memory that other threads use at the same time.
 
         Parameters
         ----------
@@ -502,7 +504,7 @@ cdef class PhysMem:
         """
         cdef segment_t *segments
         cdef hpa_t start
-        cdef uint64_t length, first, i
+        cdef uint64_t length, length_after, first, i
         cdef BufferView view = BufferView(buffer)
         offset = as_int(offset, "offset", 0, view.length)
         start = as_int(pa, "pa", 0, ADDRESS_LIMIT - 1)
@@ -516,15 +518,22 @@ cdef class PhysMem:
         if not pm_in_ram(&self.m, start, length):
             raise_status(PM_OUTSIDE, start, length)
         first = 0
-        while first < self.m.segment_count and self.m.segments[first].end <= start:
-            first += 1
+        i = self.m.segment_count
+        while first < i:
+            if self.m.segments[(first + i) >> 1].end <= start:
+                first = ((first + i) >> 1) + 1
+            else:
+                i = (first + i) >> 1
         if first < self.m.segment_count and self.m.segments[first].start < start + length:
             raise InvalidValueError(f"an attached buffer covers part of {start:#x} already")
-        segments = <segment_t *>realloc(
-            self.m.segments, (self.m.segment_count + 1) * sizeof(segment_t))
-        if segments == NULL:
-            raise MemoryError
-        self.m.segments = segments
+        if self.m.segment_count == self.m.segment_capacity:
+            length_after = max(<uint64_t>16, 2 * self.m.segment_capacity)
+            segments = <segment_t *>realloc(self.m.segments, length_after * sizeof(segment_t))
+            if segments == NULL:
+                raise MemoryError
+            self.m.segments = segments
+            self.m.segment_capacity = length_after
+        segments = self.m.segments
         for i in range(self.m.segment_count, first, -1):
             segments[i] = segments[i - 1]
         segments[first].start = start
@@ -799,12 +808,11 @@ cdef class PhysMem:
             other.__dict__.update(self.__dict__)
         cdef uint64_t i
         cdef segment_t segment
-        for start, view in self.buffers:
-            i = 0
-            while self.m.segments[i].start != start:
-                i += 1
+        cdef dict views = dict(self.buffers)
+        for i in range(self.m.segment_count):
             segment = self.m.segments[i]
-            PhysMem.attach(other, start, view, segment.data - (<BufferView>view).data,
+            view = views[segment.start]
+            PhysMem.attach(other, segment.start, view, segment.data - (<BufferView>view).data,
                            segment.end - segment.start)
         other._set_owned(*self._get_owned())
         other.m.version = self.m.version

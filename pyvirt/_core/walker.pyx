@@ -739,13 +739,22 @@ cdef class Walker:
     exec_only, ept_ad, mbec : bool
         EPT: execute-only pages exist; EPTP bit 6; mode-based execute control.
     set_ad : bool, default False
-        Set A and D bits as the processor does (EPT: only with `ept_ad`). A failed translation
-        sets none in the own tables.
+        Set A and D bits as the processor does (EPT: only with `ept_ad`). A walk that fails in
+        its own dimension sets none there; dimensions that it used before have theirs set.
     memo : bool, default True
         Remember the way to tables between the elements of a batch and between batches, as
         paging-structure caches do; never changes a result.
     nested_memo : bool, default True
         With `memo` and an `outer`: also remember pages that it translated, as a nested TLB does.
+
+    Attributes
+    ----------
+    mem : PhysMem
+        The memory that holds the tables.
+    outer : Walker or None
+        The next dimension out.
+    root : int
+        As given.
 
     Notes
     -----
@@ -830,7 +839,11 @@ cdef class Walker:
     # --- from C ---
 
     cdef uint16_t translate_one_c(self, uint64_t va, uint32_t access, walk_t *w) noexcept nogil:
-        """One translation; returns its code. The Walker must be initialised."""
+        """One translation; returns its code."""
+        if self.count == 0:
+            memset(w, 0, sizeof(walk_t))
+            w.code = FAULT_OUTSIDE_TABLE
+            return w.code
         if self.marks:
             pm_lock(self.plain[0].mem)
         walk(&self.plain[0], va, access, w, NULL)
@@ -845,7 +858,10 @@ cdef class Walker:
     ) noexcept nogil:
         """Many translations; returns how many were done (fewer than n only with `stop`)."""
         cdef uint64_t done
-        cdef bint memo = PyThread_acquire_lock(self.memo_lock, NOWAIT_LOCK)
+        cdef bint memo
+        if self.count == 0:
+            return 0
+        memo = PyThread_acquire_lock(self.memo_lock, NOWAIT_LOCK)
         if self.marks:
             pm_lock(self.plain[0].mem)
         done = run(&self.fast[0] if memo else &self.plain[0], vas, n, access, out, stop,

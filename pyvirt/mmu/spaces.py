@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeAlias, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from pyvirt._core.arrays import addresses
 from pyvirt._core.leaves import enumerate_leaves
 from pyvirt._core.physmem import PhysMem
 from pyvirt._core.walker import Translation, Walker
@@ -94,7 +95,7 @@ class _Space(Walker):
         InvalidTypeError, InvalidValueError
             For arguments that are not as described; `out` is untouched then.
         """
-        if type(vas) is int:
+        if type(vas) is int and out is None:
             one = self.translate_one(vas, access, user, require_ram)
             if on_fault != "mark":
                 _check_on_fault(on_fault)
@@ -102,15 +103,13 @@ class _Space(Walker):
                     raise PageFaultError(vas, one.code)
             return one
         _check_on_fault(on_fault)
-        if not isinstance(vas, np.ndarray):
-            try:
-                return self.translate(
-                    operator.index(vas), access, user, on_fault=on_fault, require_ram=require_ram
-                )
-            except TypeError:
-                vas = np.asarray(vas, dtype=np.uint64 if len(vas) == 0 else None)
-        if vas.ndim != 1:
-            raise InvalidTypeError(f"vas must be one-dimensional, got shape {vas.shape}")
+        if isinstance(vas, SupportsIndex) and not isinstance(vas, np.ndarray):
+            if out is not None:
+                raise InvalidTypeError("out is for batches; one address returns a Translation")
+            return self.translate(
+                operator.index(vas), access, user, on_fault=on_fault, require_ram=require_ram
+            )
+        vas = addresses(vas, "vas")
         if out is None:
             out = Translations.empty(len(vas), detail=detail)
         elif not isinstance(out, Translations):
@@ -255,6 +254,10 @@ class NestedAddressSpace(_Space):
         outer: Walker | None = None,
         **options: Unpack[Options],
     ) -> None:
+        if guest_format not in ("x86-64", "pae", "x86-32"):
+            raise InvalidValueError(
+                f"guest_format must be x86-64, pae or x86-32, got {guest_format!r}"
+            )
         if nested_format not in ("npt", "ept"):
             raise InvalidValueError(f"nested_format must be npt or ept, got {nested_format!r}")
         if guest_levels is None:
@@ -293,7 +296,7 @@ class NestedAddressSpace(_Space):
         limit: int = 1 << 24,
         table_limit: int = 1 << 22,
     ) -> npt.NDArray[Any]:
-        """Every page of the composed mapping, in pieces of the smaller of the two page sizes.
+        """Every page of the composed mapping, in pieces of the smallest page size involved.
 
         Parameters
         ----------
@@ -315,4 +318,4 @@ class NestedAddressSpace(_Space):
         return merge_runs(found) if merge else found
 
 
-_NESTED_OPTIONS = {"exec_only", "ept_ad", "mbec", "large_1g", "set_ad", "memo", "efer"}
+_NESTED_OPTIONS = {"exec_only", "ept_ad", "mbec", "large_1g", "set_ad", "memo"}

@@ -24,7 +24,6 @@ from pyvirt._core.physmem import PhysMem
 from pyvirt.errors import Fault, PageFaultError
 from pyvirt.mmu import AddressSpace
 
-
 NEAR = (0, 0, 8, 0x1000, 0x3000, 1 << 21, 1 << 30, 1 << 39, 1 << 47, 1 << 48, 1 << 63)
 
 

@@ -569,7 +569,15 @@ class SlowWalk:
         self.tables = quiet.tables
         return sorted(found)
 
-    def enumerate(self, level, table, prefix, rights, found, limit) -> None:
+    def enumerate(
+        self,
+        level: int,
+        table: int,
+        prefix: int,
+        rights: Rights,
+        found: list[tuple[int, Found]],
+        limit: int,
+    ) -> None:
         """Add the leaves below one table, looking only at words that were ever written."""
         dim = self.dims[0]
         self.tables += 1
