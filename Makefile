@@ -103,6 +103,8 @@ sanitize:
 	    $(ASAN)/bin/pytest -m 'not slow' $(PYTEST_ARGS) $(ASAN_TESTS)
 
 # A copy of the tree, because traced modules beside the sources would be mistaken for normal ones.
+# They are slow, so the large data sets are left out.
+coverage: export PYVIRT_DATA :=
 coverage: $(VENV)/.tools
 	rm -rf $(TRACED) && mkdir -p $(TRACED)
 	cp -R pyproject.toml setup.py README.md LICENSE pyvirt tests $(TRACED)

@@ -7,6 +7,20 @@
 #         cdef walk_t found
 #         return found.pa if walker.translate_one_c(va, ACCESS_READ, &found) == 0 else 0
 
+from pyvirt._core.batch cimport batch_t, detail_t
+from pyvirt._core.frames cimport (
+    PM_NO_MEMORY,
+    PM_OK,
+    PM_OUTSIDE,
+    physmem_t,
+    pm_frame,
+    pm_in_ram,
+    pm_lock,
+    pm_read,
+    pm_status,
+    pm_unlock,
+    pm_write,
+)
 from pyvirt._core.paging cimport (
     ACCESS_ANY,
     ACCESS_EXEC,
@@ -31,19 +45,6 @@ from pyvirt._core.paging cimport (
     FAULT_SMEP,
     walk_t,
 )
-from pyvirt._core.physmem cimport (
-    PM_NO_MEMORY,
-    PM_OK,
-    PM_OUTSIDE,
-    PhysMem,
-    physmem_t,
-    pm_frame,
-    pm_in_ram,
-    pm_lock,
-    pm_read,
-    pm_status,
-    pm_unlock,
-    pm_write,
-)
+from pyvirt._core.physmem cimport PhysMem
 from pyvirt._core.types cimport PAGE_OFFSET, PAGE_SHIFT, PAGE_SIZE, gpa_t, gva_t, hpa_t, ns_t, vpn_t
-from pyvirt._core.walker cimport Translation, Walker, batch_t, detail_t
+from pyvirt._core.walker cimport Translation, Walker

@@ -145,7 +145,8 @@ def describe_fault(code: int) -> str:
         text = f"{_DIMENSION[dimension].strip()}: {text}"
         inner, middle = code >> 10 & 7, code >> 13 & 7
         if dimension > 1:
-            text += f", for the nested level-{middle} table" if middle else ", for a nested final address"
+            what = f"nested level-{middle} table" if middle else "nested final address"
+            text += f", for the {what}"
         text += f", for the guest's level-{inner} table" if inner else ", for the final address"
     return text
 

@@ -16,19 +16,14 @@ from pyvirt._core.paging cimport (
     ACCESS_LINEAR,
     ACCESS_PURE,
     ACCESS_TABLE,
-    FORMAT_PAE,
     FORMAT_X86_32,
     configure,
-    dimension_t,
     in_range,
     level_t,
     locate,
     walk_t,
 )
-from pyvirt._core.physmem cimport (
-    PM_NO_MEMORY,
-    PM_OK,
-    PhysMem,
+from pyvirt._core.frames cimport (
     load_u64,
     pm_frame,
     pm_lock,
@@ -36,6 +31,7 @@ from pyvirt._core.physmem cimport (
     pm_unlock,
     pm_writable,
 )
+from pyvirt._core.physmem cimport PhysMem
 from pyvirt._core.types cimport PAGE_OFFSET, PAGE_SIZE, hpa_t
 from pyvirt._core.walker cimport Walker
 from pyvirt._core.walker import DEFAULTS

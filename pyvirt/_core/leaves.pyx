@@ -21,7 +21,7 @@ from pyvirt._core.paging cimport (
     locate,
     walk_t,
 )
-from pyvirt._core.physmem cimport load_u64, pm_frame
+from pyvirt._core.frames cimport load_u64, pm_frame
 from pyvirt._core.types cimport PAGE_OFFSET, hpa_t
 from pyvirt._core.walker cimport Walker
 from pyvirt.errors import LimitError

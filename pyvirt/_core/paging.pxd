@@ -3,7 +3,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from pyvirt._core.physmem cimport physmem_t
+from pyvirt._core.frames cimport physmem_t
 from pyvirt._core.types cimport hpa_t
 
 cdef enum:

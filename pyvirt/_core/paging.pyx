@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from pyvirt._core.arrays cimport as_int
-from pyvirt._core.physmem cimport PM_OK, load_u64, physmem_t, pm_frame, pm_status, pm_writable
+from pyvirt._core.frames cimport PM_OK, load_u64, pm_frame, pm_status, pm_writable
 from pyvirt._core.types cimport PAGE_OFFSET, hpa_t
 from pyvirt.errors import InvalidValueError
 

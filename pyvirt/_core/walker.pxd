@@ -1,24 +1,11 @@
 # The Walker object: a chain of dimensions over one memory, with batches and memos.
 
 from cpython.pythread cimport PyThread_type_lock
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
+from pyvirt._core.batch cimport batch_t
 from pyvirt._core.paging cimport MAX_DIMENSIONS, dimension_t, memo_t, walk_t
 from pyvirt._core.physmem cimport PhysMem
-
-cdef packed struct detail_t:        # of one element of a batch; fields as in walk_t
-    uint64_t entry
-    uint64_t gpa
-    uint64_t nested_entry
-    uint64_t error
-    uint8_t nested_shift
-
-cdef struct batch_t:                # where the results of a batch go; detail may be NULL
-    uint64_t *pa
-    uint16_t *code
-    uint8_t *shift
-    uint16_t *flags
-    detail_t *detail
 
 
 cdef class Translation:

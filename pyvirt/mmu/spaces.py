@@ -231,8 +231,10 @@ class NestedAddressSpace(_Space):
     outer : Walker, optional
         One more dimension: an ``ept`` or ``npt`` walker that translates the addresses in the
         nested tables. Use ``outer=other.nested`` for a guest in a guest.
-    exec_only, ept_ad, mbec, large_1g, set_ad, memo, nested_memo, cr0, cr4, efer, pkru, pkrs, ac, vendor
-        As in `Walker`; ``set_ad``, ``memo``, ``large_1g`` hold for both dimensions.
+    **options
+        ``exec_only``, ``ept_ad`` and ``mbec`` of an EPT; ``large_1g``, ``set_ad`` and ``memo``
+        of both dimensions; the guest's ``cr0``, ``cr4``, ``efer``, ``pkru``, ``pkrs``, ``ac``,
+        ``vendor``; ``nested_memo``. As in `Walker`.
 
     Attributes
     ----------
