@@ -66,12 +66,12 @@ cdef struct found_t:                # what `resolve` says of one dimension
     uint16_t flags
     uint8_t kind                    # 0: 4K, 1: 2M, 2: 1G
 
-# Flags by the low 9 bits of an x86 leaf, with X as if NX were clear.
-cdef uint16_t[512] LEAF_FLAGS
+# Flags of an x86 leaf by its low 9 bits and NX, which rotated left come out as 10 bits.
+cdef uint16_t[1024] LEAF_FLAGS
 cdef void fill_leaf_flags() noexcept:
     cdef uint64_t i
-    for i in range(512):
-        LEAF_FLAGS[i] = flags_x86(i)
+    for i in range(1024):
+        LEAF_FLAGS[i] = flags_x86(i >> 1 | i << 63)
 
 fill_leaf_flags()
 
@@ -84,7 +84,7 @@ cdef inline uint16_t leaf_flags(const dimension_t *d, uint64_t leaf, uint16_t le
 
 
 cdef inline uint16_t leaf_flags_x86(uint64_t leaf, uint16_t left) noexcept nogil:
-    return (LEAF_FLAGS[leaf & 511] ^ <uint16_t>(leaf >> 61 & 4)) & left
+    return LEAF_FLAGS[(leaf << 1 | leaf >> 63) & 1023] & left
 
 
 cdef bint prepare(const dimension_t *d, uint32_t access, request_t *r) noexcept nogil:
@@ -311,33 +311,93 @@ cdef uint64_t recall_run(
 ) noexcept nogil:
     """Elements from i on, as long as the memo of the only dimension settles them.
 
-    The hot loop: what `recall` does, with everything that a store could alias held in locals.
+    Two hot loops, for blocks whose addresses stay in a 2 MiB region for a while and for those
+    that do not: what `recall` does, with everything that a store could alias held in locals.
     """
-    cdef const memo_entry_t *entries = d.memo.entries
-    cdef const memo_entry_t *m
-    cdef uint64_t epoch = d.memo.epoch, va, leaf, end
-    cdef uint64_t wanted = r.wanted, mask = r.mask[0], address_mask = r.address_mask[0]
-    cdef uint16_t flags_wanted = r.flags_wanted, flags_mask = r.flags_mask, own_flags
-    cdef uint64_t *pa = out.pa
-    cdef uint16_t *flags = out.flags
+    cdef uint64_t stopped, end
     while i < n:
         prefill(out, i, n, filled)
         end = filled[0]
-        while i < end:
-            va = vas[i]
+        if end - i > 8 and vas[i] >> 21 == vas[i + 4] >> 21 == vas[i + 8] >> 21:
+            stopped = recall_near(d, r, vas, i, end, out)
+        else:
+            stopped = recall_far(d, r, vas, i, end, out)
+        if stopped < end:
+            return stopped
+        i = end
+    return i
+
+
+cdef uint64_t recall_near(
+    const dimension_t *d, const request_t *r, const uint64_t *vas, uint64_t i, uint64_t end,
+    const batch_t *out
+) noexcept nogil:
+    """Elements up to `end` that the memo settles; quick where the last one's region serves."""
+    cdef const memo_entry_t *entries = d.memo.entries
+    cdef const memo_entry_t *m
+    cdef const uint8_t *table = NULL
+    cdef uint64_t epoch = d.memo.epoch, va, leaf
+    cdef uint64_t region, present_region = 0xFFFFFFFFFFFFFFFFULL
+    cdef uint64_t wanted = r.wanted, mask = r.mask[0], address_mask = r.address_mask[0]
+    cdef uint16_t flags_wanted = r.flags_wanted, flags_mask = r.flags_mask, own_flags, left = 0
+    cdef uint64_t *pa = out.pa
+    cdef uint16_t *flags = out.flags
+    while i < end:
+        va = vas[i]
+        region = va >> 21
+        if region != present_region:
             m = &entries[memo_index(va)]
-            if m.tag != (va >> 21 | epoch):
+            if m.tag != (region | epoch):
                 return i
-            if m.kind == 0:
-                leaf = load_u64(m.table + (va >> 9 & 0xFF8))
-                own_flags = leaf_flags_x86(leaf, m.flags)
-                if (leaf & mask ^ wanted) | (own_flags & flags_mask ^ flags_wanted):
+            if m.kind != 0:
+                if not recall_large(r, m, va, i, out):
                     return i
-                pa[i] = (leaf & address_mask) | (va & PAGE_OFFSET)
-                flags[i] = own_flags
-            elif not recall_large(r, m, va, i, out):
+                i += 1
+                continue
+            table = m.table
+            left = m.flags
+            present_region = region
+        leaf = load_u64(table + (va >> 9 & 0xFF8))
+        own_flags = leaf_flags_x86(leaf, left)
+        if (leaf & mask ^ wanted) | (own_flags & flags_mask ^ flags_wanted):
+            return i
+        pa[i] = (leaf & address_mask) | (va & PAGE_OFFSET)
+        flags[i] = own_flags
+        i += 1
+    return i
+
+
+cdef uint64_t recall_far(
+    const dimension_t *d, const request_t *r, const uint64_t *vas, uint64_t i, uint64_t end,
+    const batch_t *out
+) noexcept nogil:
+    """Elements up to `end` that the memo settles, each looked up anew."""
+    cdef const memo_entry_t *entries = d.memo.entries
+    cdef const memo_entry_t *m
+    cdef uint64_t epoch = d.memo.epoch, va, leaf
+    cdef uint64_t wanted = r.wanted, mask = r.mask[0], address_mask = r.address_mask[0]
+    cdef uint16_t flags_wanted = r.flags_wanted, flags_mask = r.flags_mask, own_flags
+    cdef bint judged = flags_mask != 1      # more than R, which every x86 leaf has
+    cdef uint64_t *pa = out.pa
+    cdef uint16_t *flags = out.flags
+    while i < end:
+        va = vas[i]
+        m = &entries[memo_index(va)]
+        if m.tag != (va >> 21 | epoch):
+            return i
+        if m.kind != 0:
+            if not recall_large(r, m, va, i, out):
                 return i
-            i += 1
+        else:
+            leaf = load_u64(m.table + (va >> 9 & 0xFF8))
+            own_flags = leaf_flags_x86(leaf, m.flags)
+            if leaf & mask != wanted:
+                return i
+            if judged and own_flags & flags_mask != flags_wanted:
+                return i
+            pa[i] = (leaf & address_mask) | (va & PAGE_OFFSET)
+            flags[i] = own_flags
+        i += 1
     return i
 
 

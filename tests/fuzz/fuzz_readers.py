@@ -259,7 +259,7 @@ def _packed(tape: Tape, content: bytes) -> tuple[bytes, str]:
         return data + (packer.compress(content[:half]) if tape.chance(20) else b""), kind
     if kind == "lzma parts":
         pad = bytes(tape.pick((0, 4, 3)))
-        return lzma.compress(content[:half], preset=0) + pad + lzma.compress(content[half:]), kind
+        return lzma.compress(content[:half], preset=0) + pad + lzma.compress(content[half:], preset=0), kind
     if kind == "gz parts":
         extra = tape.pick((b"", b"\0\0", b"garbage", b"\x1f\x8b"))
         parts = [gzip.compress(part, 1, mtime=0) for part in (content[:half], content[half:])]
