@@ -81,7 +81,8 @@ class NestedToNative(_Guest):
         self.native_out = self.native.translate(self.native_vas)
         must_equal("pyvirt, native", self.native_out.pa, want)
 
-    @target(">=", {"default": 0.5, "nested memo off": 0.25, "all memos off": 0.25})
+    # 24 reads against 4 and nothing remembered: plain C stands at 0.17, so no target for that
+    @target(">=", {"default": 0.5, "nested memo off": 0.25})
     @unit("times the speed of native")
     def track_ratio_to_native(self, cache, memo):
         return paired(
