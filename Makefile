@@ -98,9 +98,12 @@ bench-smoke: $(VENV)/.tools
 sanitize: export PYVIRT_SANITIZE := 1
 sanitize:
 	$(call install,$(ASAN),'.[test]')
+	rm -f $(ASAN).log.*
 	env LD_PRELOAD=$$(gcc -print-file-name=libasan.so) PYTHONMALLOC=malloc \
-	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	    $(ASAN)/bin/pytest -m 'not slow' $(PYTEST_ARGS) $(ASAN_TESTS)
+	    ASAN_OPTIONS=detect_leaks=0:log_path=$(abspath $(ASAN)).log \
+	    UBSAN_OPTIONS=print_stacktrace=1:log_path=$(abspath $(ASAN)).log \
+	    $(ASAN)/bin/pytest -m 'not slow' $(PYTEST_ARGS) $(ASAN_TESTS) || \
+	    { cat $(ASAN).log.* /dev/null; exit 1; }
 
 # A copy of the tree, because traced modules beside the sources would be mistaken for normal ones.
 # They are slow, so the large data sets are left out.

@@ -32,7 +32,7 @@ cdef object as_u64(object values, str name):
         raise InvalidTypeError(
             f"{name} must be a one-dimensional array of integers, not {values!r:.80}")
     if array.dtype == np.uint64 and array.dtype.isnative:
-        return np.ascontiguousarray(array)
+        return np.require(array, requirements="CA")
     if array.dtype.kind not in "iu":
         raise InvalidTypeError(f"{name} must have an integer dtype, got {array.dtype}")
     if array.dtype.kind == "i" and array.size and array.min() < 0:
@@ -51,8 +51,8 @@ cdef object as_output(object array, object dtype, tuple shape, str name):
         )
     if array.shape != shape:
         raise InvalidTypeError(f"{name} must have shape {shape}, got {array.shape}")
-    if not array.flags.c_contiguous or not array.flags.writeable:
-        raise InvalidTypeError(f"{name} must be C-contiguous and writable")
+    if not (array.flags.c_contiguous and array.flags.aligned and array.flags.writeable):
+        raise InvalidTypeError(f"{name} must be C-contiguous, aligned and writable")
     return array
 
 

@@ -15,6 +15,7 @@ cdef enum built_t:                  # how an edit ended
     BUILT_NESTED = 4                # a table lies where the next dimension maps no RAM
     BUILT_NO_MEMORY = 5             # the host has no memory
     BUILT_RESERVED = 6              # a present entry on the way is malformed
+    BUILT_WIDE = 7                  # a 4 MiB page beyond 4 GiB has no 4 KiB parts
 
 cdef struct undo_t:                 # an entry before it was edited
     hpa_t pa

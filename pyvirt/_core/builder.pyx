@@ -1,7 +1,7 @@
 """The table builder: map, protect and unmap ranges in tables that live in simulated memory.
 
 An edit that fails is undone: the mappings are then what they were, though tables that it made
-stay, empty.
+stay, empty, and a large leaf that it split stays split.
 """
 
 from libc.stdint cimport uint8_t, uint64_t
@@ -17,6 +17,7 @@ from pyvirt._core.paging cimport (
     ACCESS_PURE,
     ACCESS_TABLE,
     FORMAT_X86_32,
+    bad_memory_type,
     configure,
     in_range,
     level_t,
@@ -195,7 +196,7 @@ cdef built_t split(builder_t *b, hpa_t slot, int level) noexcept nogil:
     cdef built_t status
     cdef hpa_t pa
     if b.d.format == FORMAT_X86_32 and leaf >> 13 & 0xFF:
-        return BUILT_RESERVED       # beyond 4 GiB (PSE-36): no small leaf reaches there
+        return BUILT_WIDE           # PSE-36: no small leaf reaches there
     status = new_table(b, level - 1, &base)
     if status != BUILT:
         return status
@@ -563,18 +564,25 @@ cdef class PageTables:
 
     cdef uint64_t _leaf_flags(self, object rights, object attrs, int level) except? 0:
         """Bits of a leaf entry beside the address."""
-        cdef uint64_t flags = as_int(attrs, "attrs", 0, 0xFFFFFFFFFFFFFFFF)
+        cdef uint64_t flags = as_int(attrs, "attrs", 0, 0xFFFFFFFFFFFFFFFF), fixed
         if rights is None:
             rights = "rwxu" if self.b.d.is_npt else "rwx"
-        if not isinstance(rights, str) or set(rights) - set("rwxu"):
+        if not isinstance(rights, str) or set(rights) - set("rwxu") or len(set(rights)) < len(rights):
             raise InvalidValueError(f"rights must be of the letters r, w, x, u, got {rights!r:.80}")
-        if flags & self.b.d.level[level].leaf_address:
-            raise InvalidValueError(f"attrs must not hold address bits, got {flags:#x}")
+        fixed = self.b.d.level[level].leaf_address | self.b.d.level[level].leaf_reserved
+        fixed |= self.b.d.present | self.b.d.rights_and | self.b.d.rights_or
+        if self.b.d.is_ept and not self.b.d.mbec:
+            fixed &= ~<uint64_t>0x400       # a software bit then
+        if flags & (fixed | (PS if level > 1 else 0)):
+            raise InvalidValueError("attrs must not hold address bits, reserved bits, or what "
+                                    f"page_shift and rights decide, got {flags:#x}")
         if level > 1:
             flags |= PS
         if self.b.d.is_ept:
             if flags & 0x38 == 0:
                 flags |= 6 << 3
+            if bad_memory_type(flags):
+                raise InvalidValueError(f"attrs has no EPT memory type, got {flags >> 3 & 7}")
             flags |= ("r" in rights) | ("w" in rights) << 1 | ("x" in rights) << 2
             if "u" in rights:
                 if not self.b.d.mbec:
@@ -608,6 +616,9 @@ cdef class PageTables:
                                "dimension does not map it")
         if status == BUILT_RESERVED:
             raise MappingError(f"an entry on the way to {va:#x} has reserved bits set")
+        if status == BUILT_WIDE:
+            raise MappingError(f"a 4 MiB page in the range at {va:#x} lies beyond 4 GiB, where 4 KiB "
+                               "pages of 32-bit tables do not reach: it cannot be split")
         raise MemoryError("the host has no memory left for another frame")
 
     # --- state as a value ---

@@ -411,7 +411,7 @@ cdef uint16_t walk(
     cdef uint64_t entries[MAX_LEVELS + 1]
     cdef uint64_t base = d.root, entry, wanted
     cdef uint64_t rights_and = ALL, rights_or = 0
-    cdef uint32_t pure = access & ACCESS_PURE
+    cdef uint32_t pure = access & ACCESS_PURE, tables = ACCESS_ANY
     cdef int level = d.levels, n
     cdef const uint8_t *frame
     cdef const level_t *rules
@@ -423,6 +423,8 @@ cdef uint16_t walk(
     if not in_range(d, address):
         return failed(d, FAULT_NON_CANONICAL, 0 if not (d.is_ept or d.is_npt) else d.levels,
                       0, access, w)
+    if d.outer != NULL and access & (ACCESS_READ | ACCESS_WRITE | ACCESS_EXEC):
+        tables = d.outer.table_access
     remember = d.memo != NULL and recorder == NULL and not pure
     while True:
         rules = &d.level[level]
@@ -430,8 +432,7 @@ cdef uint16_t walk(
         if d.outer == NULL:
             pa = slots[level]
         else:
-            code = locate(d, slots[level],
-                          d.outer.table_access | ACCESS_TABLE | ACCESS_LINEAR | pure, level,
+            code = locate(d, slots[level], tables | ACCESS_TABLE | ACCESS_LINEAR | pure, level,
                           &pa, w, recorder)
             if code:
                 w.code = code

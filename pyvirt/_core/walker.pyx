@@ -84,7 +84,8 @@ cdef class Translation:
         The leaf entry, or the last entry of the own tables read before a fault.
     gpa : int
         Address in the own tables' physical space (equal to `pa` without nesting). After a
-        nested fault the guest-physical address that could not be translated; 0 after others.
+        nested fault the guest-physical address that could not be translated; 0 after a fault of
+        the own tables.
     nested_entry, nested_shift : int
         Leaf entry (or the last one read) and page size of the next dimension, for the final
         address or for the one that failed.
