@@ -1,10 +1,12 @@
 from typing import Any
 
 import numpy.typing as npt
+from typing_extensions import disjoint_base
 
 from pyvirt._core.physmem import PhysMem
 from pyvirt._core.walker import Walker
 
+@disjoint_base
 class PageTables:
     def __init__(
         self,

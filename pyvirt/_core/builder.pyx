@@ -35,7 +35,7 @@ from pyvirt._core.frames cimport (
 from pyvirt._core.physmem cimport PhysMem
 from pyvirt._core.types cimport PAGE_OFFSET, PAGE_SIZE, hpa_t
 from pyvirt._core.walker cimport Walker
-from pyvirt._core.walker import DEFAULTS
+from pyvirt._core.walker import DEFAULTS as _DEFAULTS
 from pyvirt.errors import FrameExhaustedError, InvalidTypeError, InvalidValueError, MappingError
 
 cdef enum:
@@ -362,7 +362,7 @@ cdef class PageTables:
             raise InvalidTypeError("give frames for new tables, or the root of existing ones")
         if outer is not None and outer.mem is not mem:
             raise InvalidValueError("outer must walk the same memory")
-        cdef dict full = {**DEFAULTS, **options, "format": format, "levels": levels}
+        cdef dict full = {**_DEFAULTS, **options, "format": format, "levels": levels}
         configure(&self.b.d, 0 if root is None else root, full)
         if start & PAGE_OFFSET or size & PAGE_OFFSET or (start + size) >> (52 if self.b.d.format
                                                                           != FORMAT_X86_32 else 32):

@@ -1,0 +1,3 @@
+from typing import Final
+
+FORMATS: Final[dict[str, int]]

@@ -3,7 +3,9 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import disjoint_base
 
+@disjoint_base
 class PhysMem:
     def __init__(
         self,

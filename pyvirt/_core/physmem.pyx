@@ -46,7 +46,7 @@ _SCALARS = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dt
 # --- borders ----------------------------------------------------------------------------------
 
 @cython.final
-cdef class BufferView:
+cdef class _BufferView:
     """The bytes of a buffer, held for as long as this object lives."""
 
     cdef Py_buffer buffer
@@ -56,8 +56,8 @@ cdef class BufferView:
 
     def __cinit__(self, source):
         self.held = False
-        if isinstance(source, BufferView):
-            source = (<BufferView>source).buffer.obj if (<BufferView>source).held else None
+        if isinstance(source, _BufferView):
+            source = (<_BufferView>source).buffer.obj if (<_BufferView>source).held else None
         try:
             PyObject_GetBuffer(source, &self.buffer, PyBUF_SIMPLE)
         except (TypeError, BufferError, ValueError) as error:
@@ -319,7 +319,7 @@ cdef class PhysMem:
         cdef segment_t *segments
         cdef hpa_t start
         cdef uint64_t length, length_after, first, i
-        cdef BufferView view = BufferView(buffer)
+        cdef _BufferView view = _BufferView(buffer)
         offset = as_int(offset, "offset", 0, view.length)
         start = as_int(pa, "pa", 0, ADDRESS_LIMIT - 1)
         length = as_int(view.length - offset if size is None else size, "size", 0,
@@ -377,7 +377,7 @@ cdef class PhysMem:
         OutsideMemoryError
             If RAM does not contain all of the range; nothing is changed then.
         """
-        cdef BufferView view = BufferView(data)
+        cdef _BufferView view = _BufferView(data)
         cdef hpa_t start = as_int(pa, "pa", 0, 0xFFFFFFFFFFFFFFFF)
         cdef uint64_t before = self.m.frames
         cdef pm_status status
@@ -525,7 +525,7 @@ cdef class PhysMem:
         OutsideMemoryError
             If RAM does not contain them all; nothing is changed then.
         """
-        cdef BufferView view = BufferView(data)
+        cdef _BufferView view = _BufferView(data)
         cdef hpa_t start = as_int(pa, "pa", 0, 0xFFFFFFFFFFFFFFFF)
         cdef pm_status status
         with nogil:
@@ -626,7 +626,7 @@ cdef class PhysMem:
         for i in range(self.m.segment_count):
             segment = self.m.segments[i]
             view = views[segment.start]
-            PhysMem.attach(other, segment.start, view, segment.data - (<BufferView>view).data,
+            PhysMem.attach(other, segment.start, view, segment.data - (<_BufferView>view).data,
                            segment.end - segment.start)
         other._set_owned(*self._get_owned())
         other.m.version = self.m.version

@@ -2,6 +2,7 @@ from typing import Any, Final, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import disjoint_base
 
 from pyvirt._core.physmem import PhysMem
 from pyvirt.errors import Fault
@@ -26,6 +27,7 @@ class Options(TypedDict, total=False):
     memo: bool
     nested_memo: bool
 
+@disjoint_base
 class Translation:
     @property
     def pa(self) -> int: ...
@@ -54,9 +56,10 @@ class Translation:
     @property
     def dimension(self) -> int: ...
     def describe(self) -> str: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, value: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
+@disjoint_base
 class Walker:
     def __init__(
         self,
