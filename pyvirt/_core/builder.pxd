@@ -44,6 +44,7 @@ cdef class PageTables:
     cdef tuple frame_range
     cdef builder_t b
 
+    cdef object _check(self)
     cdef built_t _new_root(self, uint64_t *address)
     cdef object _edit(self, object va, object size, bint remove, uint64_t clear, uint64_t put)
     cdef int _level_of(self, object page_shift) except -1

@@ -346,6 +346,8 @@ cdef class PageTables:
         cdef uint64_t start = 0, size = 0, address
         if self.mem is not None:
             raise InvalidTypeError("these tables are initialised already")
+        if mem.m.region_count == 0:
+            raise InvalidTypeError("mem was not initialised")
         unknown = options.keys() - set(_OPTIONS)
         if unknown:
             raise InvalidTypeError(f"unknown option {min(unknown)!r}; "
@@ -407,6 +409,7 @@ cdef class PageTables:
     @property
     def format(self):
         """Name of the entry format."""
+        self._check()
         return self.options["format"]
 
     @property
@@ -421,6 +424,7 @@ cdef class PageTables:
 
     def walker(self, **options):
         """A `Walker` over these tables; `options` as there."""
+        self._check()
         return Walker(self.mem, self.root, outer=self.outer, **{**self.options, **options})
 
     # --- edits ---
@@ -453,6 +457,7 @@ cdef class PageTables:
         InvalidValueError, InvalidTypeError
             For addresses that are unaligned, not canonical or too wide, and bad rights.
         """
+        self._check()
         cdef const uint64_t[::1] virtual = as_u64(vas, "vas")
         cdef const uint64_t[::1] physical = as_u64(pas, "pas")
         cdef int level = self._level_of(page_shift)
@@ -492,6 +497,7 @@ cdef class PageTables:
 
     def map_range(self, va, pa, size, *, page_shift=12, rights=None, attrs=0, overwrite=False):
         """Map `size` bytes from `va` on to `pa` on, in pages of one size; see `map`."""
+        self._check()
         va = as_int(va, "va", 0, 0xFFFFFFFFFFFFFFFF)
         pa = as_int(pa, "pa", 0, 0xFFFFFFFFFFFFFFFF)
         size = as_int(size, "size", 0, 1 << 57)
@@ -512,6 +518,7 @@ cdef class PageTables:
         int
             Bytes that were mapped and no longer are.
         """
+        self._check()
         return self._edit(va, size, True, 0, 0)
 
     def protect(self, va, size, rights):
@@ -522,6 +529,7 @@ cdef class PageTables:
         int
             Bytes whose mapping was edited.
         """
+        self._check()
         cdef uint64_t put = self._leaf_flags(rights, 0, 1)
         cdef uint64_t clear
         if self.b.d.is_ept:
@@ -553,6 +561,10 @@ cdef class PageTables:
         return changed
 
     # --- checks ---
+
+    cdef object _check(self):
+        if self.mem is None:
+            raise InvalidTypeError("these tables were not initialised")
 
     cdef int _level_of(self, object page_shift) except -1:
         cdef int level
@@ -624,11 +636,14 @@ cdef class PageTables:
     # --- state as a value ---
 
     def __reduce__(self):
+        self._check()
         return (_rebuild, (type(self), self.mem, self.root, self.outer, self.frame_range,
                            self.options,
                            (self.b.next_frame, self.b.free_frame, self.b.tables)))
 
     def __repr__(self):
+        if self.mem is None:
+            return "<PageTables (not initialised)>"
         return (f"<PageTables {self.format} {self.levels}-level root={self.root:#x}, "
                 f"{self.b.tables} tables>")
 

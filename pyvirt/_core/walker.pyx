@@ -255,6 +255,8 @@ cdef class Walker:
         cdef int i
         if self.count:
             raise InvalidTypeError("this walker is initialised already")
+        if mem.m.region_count == 0:
+            raise InvalidTypeError("mem was not initialised")
         unknown = options.keys() - DEFAULTS.keys()
         if unknown:
             raise InvalidTypeError(f"unknown option {min(unknown)!r}; "
