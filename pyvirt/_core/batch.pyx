@@ -16,7 +16,6 @@ from pyvirt._core.paging cimport (
     ACCESS_WRITE,
     FAULT_NONE,
     FAULT_OUTSIDE_DATA,
-    MAX_DIMENSIONS,
     PAGE_MEMO_BITS,
     bad_memory_type,
     dimension_t,
@@ -223,14 +222,14 @@ cdef inline int climb_levels_nested(
     dimension_t *d, const frames_t *frames, const request_t *tables, uint64_t address,
     ascent_t *a
 ) noexcept nogil:
-    """`climb_levels` for tables that are in the physical space of a next dimension."""
+    """`climb_levels` for tables in the physical space of a next dimension, the outermost."""
     cdef found_t table
     cdef step_t taken
     cdef uint64_t offset
     cdef int level = d.levels
     while True:
         offset = (address >> (9 * level + 3) & 511) << 3
-        if not resolve(d.outer, frames, tables, tables + 1, a.base | offset, &table):
+        if not resolve(d.outer, frames, tables, NULL, a.base | offset, &table):
             return 0
         a.base = table.physical & ~<uint64_t>PAGE_OFFSET
         taken = step(d, frames, address, level, a)
@@ -488,28 +487,20 @@ cdef bint climb_one(
     dimension_t *d, const frames_t *frames, const request_t *finals, const request_t *tables,
     uint64_t va, const batch_t *out, uint64_t i, bint require_ram
 ) noexcept nogil:
-    """Element i by the short forms, any number of dimensions; false if they do not settle it."""
-    cdef found_t own, nested, further
+    """Element i by the short forms, in one or two dimensions; false if they do not settle it."""
+    cdef found_t own, nested
     cdef dimension_t *o = d.outer
     cdef uint64_t physical
     cdef uint16_t flags
-    cdef int depth = 2
     if not resolve(d, frames, &finals[0], &tables[1], va, &own):
         return False
     physical = own.physical
     flags = own.flags
     if o != NULL:
-        if not resolve(o, frames, &finals[1], &tables[2], physical, &nested):
+        if not resolve(o, frames, &finals[1], NULL, physical, &nested):
             return False
         physical = nested.physical
         flags |= (nested.flags & 15) << 8
-        o = o.outer
-        while o != NULL:
-            if not resolve(o, frames, &finals[depth], &tables[depth + 1], physical, &further):
-                return False
-            physical = further.physical
-            depth += 1
-            o = o.outer
     if require_ram and pm_frame(d.mem, physical) == NULL:
         return False
     out.pa[i] = physical
@@ -519,8 +510,8 @@ cdef bint climb_one(
     if out.detail != NULL:
         out.detail[i].entry = own.leaf
         out.detail[i].gpa = own.physical
-        out.detail[i].nested_entry = nested.leaf if d.outer != NULL else 0
-        out.detail[i].nested_shift = finals[1].shift[nested.kind] if d.outer != NULL else 0
+        out.detail[i].nested_entry = nested.leaf if o != NULL else 0
+        out.detail[i].nested_shift = finals[1].shift[nested.kind] if o != NULL else 0
         out.detail[i].error = 0
     return True
 
@@ -556,8 +547,8 @@ cdef uint64_t translate_batch(
 
     Each element goes through the cheapest of three ways that settles it: memo, tables, walk.
     """
-    cdef request_t finals[MAX_DIMENSIONS]       # the access itself, by dimension
-    cdef request_t tables[MAX_DIMENSIONS + 1]   # reads of the tables of the dimension before
+    cdef request_t finals[2]        # the access itself, by dimension
+    cdef request_t tables[2]        # reads of the tables of the dimension before
     cdef dimension_t *o = d
     cdef uint64_t i = 0, filled = 0
     cdef int depth = 0
@@ -565,12 +556,15 @@ cdef uint64_t translate_batch(
     cdef frames_t frames = frames_of(d.mem)
     while o != NULL:
         memo_check(o)
-        short_form = prepare(o, access, &finals[depth]) and short_form
-        short_form = prepare(o, o.table_access, &tables[depth]) and short_form
+        if depth < 2:
+            short_form = prepare(o, access, &finals[depth]) and short_form
+            short_form = prepare(o, o.table_access, &tables[depth]) and short_form
         depth += 1
         o = o.outer
+    # three dimensions always walk: the short forms know of one that serves another
+    short_form = short_form and depth <= 2
     remembered = (short_form and d.memo != NULL and not d.is_ept and out.detail == NULL
-                  and not require_ram and depth <= 2)
+                  and not require_ram)
     while i < n:
         if remembered:
             if d.outer == NULL:

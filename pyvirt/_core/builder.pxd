@@ -16,6 +16,7 @@ cdef enum built_t:                  # how an edit ended
     BUILT_NO_MEMORY = 5             # the host has no memory
     BUILT_RESERVED = 6              # a present entry on the way is malformed
     BUILT_WIDE = 7                  # a 4 MiB page beyond 4 GiB has no 4 KiB parts
+    BUILT_LIMIT = 8                 # too many leaves
 
 cdef struct undo_t:                 # an entry before it was edited
     hpa_t pa
@@ -46,7 +47,8 @@ cdef class PageTables:
 
     cdef object _check(self)
     cdef built_t _new_root(self, uint64_t *address)
-    cdef object _edit(self, object va, object size, bint remove, uint64_t clear, uint64_t put)
+    cdef object _edit(self, object va, object size, bint remove, uint64_t clear, uint64_t put,
+                      object limit)
     cdef int _level_of(self, object page_shift) except -1
     cdef uint64_t _leaf_flags(self, object rights, object attrs, int level) except? 0
     cdef object _raise(self, built_t status, object va)

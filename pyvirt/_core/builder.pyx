@@ -36,7 +36,13 @@ from pyvirt._core.physmem cimport PhysMem
 from pyvirt._core.types cimport PAGE_OFFSET, PAGE_SIZE, hpa_t
 from pyvirt._core.walker cimport Walker
 from pyvirt._core.walker import DEFAULTS as _DEFAULTS
-from pyvirt.errors import FrameExhaustedError, InvalidTypeError, InvalidValueError, MappingError
+from pyvirt.errors import (
+    FrameExhaustedError,
+    InvalidTypeError,
+    InvalidValueError,
+    LimitError,
+    MappingError,
+)
 
 cdef enum:
     PS = 0x80
@@ -286,7 +292,7 @@ cdef built_t map_one(
 
 cdef built_t edit_range(
     builder_t *b, uint64_t va, uint64_t size, bint remove, uint64_t clear, uint64_t put,
-    uint64_t *changed
+    uint64_t limit, uint64_t *changed
 ) noexcept nogil:
     """Clear or re-right every leaf in [va, va + size); leaves that stick out are split."""
     cdef built_t status
@@ -294,6 +300,9 @@ cdef built_t edit_range(
     cdef hpa_t slot
     cdef int level
     while done < size:
+        if limit == 0:
+            return BUILT_LIMIT
+        limit -= 1
         start = va + done
         status = descend(b, start, 1, False, False, &slot, &level)
         if status != BUILT:
@@ -510,24 +519,41 @@ cdef class PageTables:
         self.map(np.uint64(va) + steps, np.uint64(pa) + steps, page_shift=page_shift,
                  rights=rights, attrs=attrs, overwrite=overwrite)
 
-    def unmap(self, va, size):
+    def unmap(self, va, size, *, limit=1 << 24):
         """Remove every mapping in [va, va + size); larger leaves that stick out are split.
+
+        Parameters
+        ----------
+        va, size : int
+            Bytes, multiples of 4096.
+        limit : int
+            Most leaves and holes that are visited: hostile tables can describe 2**36.
 
         Returns
         -------
         int
             Bytes that were mapped and no longer are.
+
+        Raises
+        ------
+        LimitError
+            If the limit is exceeded; nothing is changed then.
         """
         self._check()
-        return self._edit(va, size, True, 0, 0)
+        return self._edit(va, size, True, 0, 0, limit)
 
-    def protect(self, va, size, rights):
+    def protect(self, va, size, rights, *, limit=1 << 24):
         """Give every mapping in [va, va + size) other rights (as in `map`); holes stay holes.
 
         Returns
         -------
         int
             Bytes whose mapping was edited.
+
+        Raises
+        ------
+        LimitError
+            As in `unmap`, which explains `limit`.
         """
         self._check()
         cdef uint64_t put = self._leaf_flags(rights, 0, 1)
@@ -537,11 +563,13 @@ cdef class PageTables:
             put &= clear
         else:
             clear = 6 | (<uint64_t>1 << 63 if self.b.d.format != FORMAT_X86_32 else 0)
-        return self._edit(va, size, False, clear, put)
+        return self._edit(va, size, False, clear, put, limit)
 
-    cdef object _edit(self, object va, object size, bint remove, uint64_t clear, uint64_t put):
+    cdef object _edit(self, object va, object size, bint remove, uint64_t clear, uint64_t put,
+                      object limit):
         cdef uint64_t start = as_int(va, "va", 0, 0xFFFFFFFFFFFFFFFF), changed = 0
         cdef uint64_t length = as_int(size, "size", 0, 1 << 57)
+        cdef uint64_t most = as_int(limit, "limit", 0, 1 << 40)
         cdef built_t status
         if start & PAGE_OFFSET or length & PAGE_OFFSET:
             raise InvalidValueError(
@@ -553,7 +581,8 @@ cdef class PageTables:
                 f"the range {start:#x} (+{length:#x} bytes) is not canonical")
         with nogil:
             pm_lock(self.b.d.mem)
-            status = edit_range(&self.b, start, length, remove, clear, put, &changed)
+            status = edit_range(&self.b, start, length, remove, clear, put, most,
+                                &changed)
             finish(&self.b, status)
             pm_unlock(self.b.d.mem)
         if status != BUILT:
@@ -628,6 +657,8 @@ cdef class PageTables:
                                "dimension does not map it")
         if status == BUILT_RESERVED:
             raise MappingError(f"an entry on the way to {va:#x} has reserved bits set")
+        if status == BUILT_LIMIT:
+            raise LimitError(f"more leaves and holes than the limit in the range at {va:#x}")
         if status == BUILT_WIDE:
             raise MappingError(f"a 4 MiB page in the range at {va:#x} lies beyond 4 GiB, where 4 KiB "
                                "pages of 32-bit tables do not reach: it cannot be split")

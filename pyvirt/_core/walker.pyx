@@ -227,7 +227,7 @@ cdef class Walker:
         its own dimension sets none there; dimensions that it used before have theirs set.
     memo : bool, default True
         Remember the way to tables between the elements of a batch and between batches, as
-        paging-structure caches do; never changes a result.
+        paging-structure caches do; in one or two dimensions. Never changes a result.
     nested_memo : bool, default True
         With `memo` and an `outer`: also remember pages that it translated, as a nested TLB does.
 
@@ -295,7 +295,9 @@ cdef class Walker:
             self.fast[i] = self.plain[i]
             if i + 1 < self.count:
                 self.fast[i].outer = &self.fast[i + 1]
-            if owner.options["memo"] and self.plain[i].format != FORMAT_X86_32:
+            # three dimensions always walk, see translate_batch
+            if (owner.options["memo"] and self.count <= 2
+                    and self.plain[i].format != FORMAT_X86_32):
                 self.memos[i] = <memo_t *>calloc(1, sizeof(memo_t))
                 if self.memos[i] == NULL:
                     raise MemoryError

@@ -380,7 +380,8 @@ def test_a_reader_that_leaves():
         assert run.stdout.readline().startswith(b"va ")
         run.stdout.close()
         assert run.stderr.read() == b""
-        assert run.wait() == 141
+        # Mostly 141; plain Python, too, now and then sees no error when the reader leaves.
+        assert run.wait() in (0, 141)
 
 
 def test_version_and_help():

@@ -20,6 +20,7 @@ from core.compare import (
 )
 from core.strategies import Case, cases, quick_and_slow
 from oracle.slowwalk import SlowWalk
+from pyvirt._core.builder import PageTables
 from pyvirt._core.physmem import PhysMem
 from pyvirt.errors import Fault, PageFaultError
 from pyvirt.mmu import AddressSpace
@@ -214,3 +215,19 @@ test_nested_copies, test_nested_copies_slow = quick_and_slow(check_copies, NESTE
 test_three_copies, test_three_copies_slow = quick_and_slow(check_copies, THREE, 20, 200)
 test_stop, test_stop_slow = quick_and_slow(check_stop, NATIVE, 80, 1000)
 test_nested_stop, test_nested_stop_slow = quick_and_slow(check_stop, NESTED, 80, 1000)
+
+
+def test_three_dimensions_do_not_mistake_a_middle_address_for_a_host_one():
+    """Found by fuzzing: plausible tables at the host address that equals the middle one."""
+    mem = PhysMem(16 << 20)
+    ept = PageTables(mem, format="ept", frames=(0x100000, 0x100000))
+    ept.map_range(0x200000, 0x400000, 0x200000)
+    npt = PageTables(mem, format="npt", frames=(0x200000, 0x100000), outer=ept.walker())
+    npt.map_range(0, 0x300000, 0x100000)
+    guest = PageTables(mem, frames=(0x1000, 0x80000), outer=npt.walker())
+    guest.map([0], [0x50000])
+    mem.write(0x301000, mem.read(0x501000, 0x4000))
+    mem.write_u64(0x304000, 0x60007)
+    space = AddressSpace(mem, guest.root, outer=npt.walker())
+    assert space.translate(0).pa == 0x550000
+    assert space.translate(np.zeros(9, np.uint64)).pa.tolist() == [0x550000] * 9

@@ -25,6 +25,7 @@ import numpy as np
 
 Target = Callable[[bytes], Iterable[Hashable]]
 LONGEST = 4096
+MOST_KEPT = 120
 SECONDS_PER_INPUT = 60
 _EDGES = 1 << 16
 # Like AFL: how often an edge was taken counts as one of eight bits.
@@ -135,7 +136,7 @@ def fuzz(
     failures: set[tuple[str, ...]] = set()
     for name in ("queue", "failures"):
         (work / name).mkdir(parents=True, exist_ok=True)
-    current = (work / "current").open("wb", buffering=0)
+    current = work / "current"
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, even within compiled code
     first = [*corpus, b"", *(rng.randbytes(1 << n) for n in range(2, 13) for _ in range(3))]
     began = reported = time.monotonic()
@@ -155,9 +156,7 @@ def fuzz(
         else:
             recent = queue[-50:] if rng.random() < 0.3 else queue
             data = changed(rng, rng.choice(recent), queue)
-        current.seek(0)
-        current.truncate()
-        current.write(data)
+        current.write_bytes(data)
         executions += 1
         signal.alarm(SECONDS_PER_INPUT)
         try:
@@ -204,10 +203,13 @@ def minimised(
     kept: list[bytes] = []
     seen: set[Hashable] = set()
     room = most_bytes
-    while results:
+    while results and len(kept) < MOST_KEPT:
         # the most new features for each byte, where a file costs something too
-        gains = [(len(found - seen) / (len(data) + 64), i) for i, (data, found) in
-                 enumerate(results) if len(data) <= room]
+        gains = [
+            (len(found - seen) / (len(data) + 64), i)
+            for i, (data, found) in enumerate(results)
+            if len(data) <= room
+        ]
         if not gains or max(gains)[0] == 0:
             break
         data, found = results.pop(max(gains)[1])

@@ -37,6 +37,8 @@ PAGE = 4096
 _ADDRESSES = (0, PAGE, 2 * PAGE, 3 * PAGE, 1 << 20, 1 << 32, (1 << 32) - PAGE, 1 << 40)
 _EDGES = ((1 << 52) - PAGE, (1 << 52) - 1, 1 << 52, (1 << 63), (1 << 64) - 1, (1 << 64) - PAGE)
 _SIZES = (PAGE, 2 * PAGE, 1, 0, 100, PAGE - 1, PAGE + 1, 3 * PAGE)
+_MAGICS = (b"", b"EMiL", b"\x7fELF", b"AVML", b"KDUMP   ", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
+_MAGICS += (b"\x1f\x8b\x08", b"PAGEDU64", b"QEVM", b"BZh", b"PK\x03\x04")
 # A VMCB that VMRUN accepts, with field offsets as in tables B-1 and B-2 of APM vol. 2.
 _VMCB = ((0x10, 1), (0x58, 1), (0x90, 1), (0xB0, 0x1000), (0x4D0, 0x1D01), (0x548, 0xB0))
 _VMCB += ((0x550, 0x1000), (0x558, 0x80010033), (0x668, 0x0007040600070406))
@@ -149,9 +151,7 @@ def _content(tape: Tape) -> bytes:
     if how < 6:
         return _elf(tape)
     if how == 6:
-        magics = (b"", b"EMiL", b"\x7fELF", b"AVML", b"KDUMP   ", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
-        magic = tape.pick((*magics, b"\x1f\x8b\x08", b"PAGEDU64", b"QEVM", b"BZh", b"PK\x03\x04"))
-        return magic + tape.data[tape.at :]
+        return tape.pick(_MAGICS) + tape.data[tape.at :]
     return _payload(tape, tape.pick((PAGE, 0, 1, 100, 3 * PAGE, PAGE + 1, 12 * PAGE)))
 
 
@@ -259,7 +259,8 @@ def _packed(tape: Tape, content: bytes) -> tuple[bytes, str]:
         return data + (packer.compress(content[:half]) if tape.chance(20) else b""), kind
     if kind == "lzma parts":
         pad = bytes(tape.pick((0, 4, 3)))
-        return lzma.compress(content[:half], preset=0) + pad + lzma.compress(content[half:], preset=0), kind
+        first, second = (lzma.compress(part, preset=0) for part in (content[:half], content[half:]))
+        return first + pad + second, kind
     if kind == "gz parts":
         extra = tape.pick((b"", b"\0\0", b"garbage", b"\x1f\x8b"))
         parts = [gzip.compress(part, 1, mtime=0) for part in (content[:half], content[half:])]
@@ -290,9 +291,8 @@ def _options(tape: Tape, size: int) -> dict[str, Any]:
     if tape.chance(25):
         options["format"] = tape.pick(("raw", "lime", "elf", "", "LIME", 7, None))
     if tape.chance(30):
-        options["size"] = tape.pick(
-            ("1MiB", "4PiB", PAGE, 0, -1, "", "x", size, 1 << 52, (1 << 52) + 1, 1.5, "64KiB", "5GiB")
-        )
+        sizes = ("1MiB", "4PiB", PAGE, 0, -1, "", "x", size, 1 << 52, (1 << 52) + 1, 1.5)
+        options["size"] = tape.pick((*sizes, "64KiB", "5GiB"))
     if tape.chance(25):
         options["regions"] = [
             (_address(tape), tape.pick((*_SIZES, size, 1 << 30, -1))) for _ in range(tape.below(4))
@@ -358,8 +358,9 @@ def _stored(memory: PhysicalMemory) -> dict[int, bytes]:
     """The frames that are not zero (of the first few)."""
     frames = memory.frames()[:512]
     blocks = memory.read_blocks(frames, PAGE)
-    return {int(pa): block.tobytes() for pa, block in zip(frames, blocks, strict=True)
-            if block.any()}
+    return {
+        int(pa): block.tobytes() for pa, block in zip(frames, blocks, strict=True) if block.any()
+    }
 
 
 def _change_file(tape: Tape, path: Path, memory: PhysicalMemory) -> None:

@@ -62,10 +62,13 @@ def keep(name: str, work: Path, most_bytes: int) -> None:
     kept = engine.minimised(module.one_input, inputs, most_bytes, module.TRACE)
     folder = CORPUS / name
     folder.mkdir(parents=True, exist_ok=True)
+    failed = {path.read_bytes() for path in folder.glob("found-*")}
     for path in folder.glob("*"):
-        path.unlink()
+        if not path.name.startswith("found-"):
+            path.unlink()
     for data in kept:
-        (folder / engine.digest(data)).write_bytes(data)
+        if data not in failed:
+            (folder / engine.digest(data)).write_bytes(data)
     print(f"{name}: {len(kept)} of {len(inputs)} inputs, {sum(map(len, kept))} bytes")
 
 
