@@ -24,6 +24,7 @@ from pyvirt._core.paging cimport (
     FAULT_NONE,
     FAULT_OUTSIDE_TABLE,
     FAULT_SKIPPED,
+    FORMAT_PAE,
     FORMAT_X86_32,
     MAX_DIMENSIONS,
     PAGE_MEMO_BITS,
@@ -297,7 +298,7 @@ cdef class Walker:
                 self.fast[i].outer = &self.fast[i + 1]
             # three dimensions always walk, see translate_batch
             if (owner.options["memo"] and self.count <= 2
-                    and self.plain[i].format != FORMAT_X86_32):
+                    and self.plain[i].format not in (FORMAT_X86_32, FORMAT_PAE)):
                 self.memos[i] = <memo_t *>calloc(1, sizeof(memo_t))
                 if self.memos[i] == NULL:
                     raise MemoryError
