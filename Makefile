@@ -101,7 +101,7 @@ sanitize:
 	$(call install,$(ASAN),'.[test]')
 	env LD_PRELOAD=$$(gcc -print-file-name=libasan.so) PYTHONMALLOC=malloc \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	    $(ASAN)/bin/pytest --capture=sys -m 'not slow' $(PYTEST_ARGS) $(ASAN_TESTS)
+	    $(ASAN)/bin/pytest --capture=sys $(PYTEST_ARGS) $(ASAN_TESTS)
 
 # A copy of the tree, because traced modules beside the sources would be mistaken for normal ones.
 # They are slow, so the large data sets are left out.
