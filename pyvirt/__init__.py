@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pyvirt._core.builder import PageTables
+    from pyvirt._core.mmu import Access
     from pyvirt._core.walker import Translation, Walker
     from pyvirt.errors import (
         Fault,
@@ -24,9 +25,13 @@ if TYPE_CHECKING:
         OutsideMemoryError,
         PageFaultError,
         PyvirtError,
+        TraceFormatError,
         describe_fault,
     )
+    from pyvirt.mmu.accesses import Accesses
+    from pyvirt.mmu.geometry import Geometry
     from pyvirt.mmu.memory import PhysicalMemory
+    from pyvirt.mmu.mmu import MMU
     from pyvirt.mmu.results import Translations
     from pyvirt.mmu.spaces import AddressSpace, NestedAddressSpace
 
@@ -36,6 +41,10 @@ _HOME = {
     "PageTables": "pyvirt._core.builder",
     "Translation": "pyvirt._core.walker",
     "Walker": "pyvirt._core.walker",
+    "Access": "pyvirt._core.mmu",
+    "Accesses": "pyvirt.mmu.accesses",
+    "Geometry": "pyvirt.mmu.geometry",
+    "MMU": "pyvirt.mmu.mmu",
     "PhysicalMemory": "pyvirt.mmu.memory",
     "Translations": "pyvirt.mmu.results",
     "AddressSpace": "pyvirt.mmu.spaces",
@@ -51,13 +60,18 @@ _HOME = {
     "OutsideMemoryError": "pyvirt.errors",
     "PageFaultError": "pyvirt.errors",
     "PyvirtError": "pyvirt.errors",
+    "TraceFormatError": "pyvirt.errors",
     "describe_fault": "pyvirt.errors",
 }
 
 __all__ = [
+    "MMU",
+    "Access",
+    "Accesses",
     "AddressSpace",
     "Fault",
     "FrameExhaustedError",
+    "Geometry",
     "ImageFormatError",
     "InvalidTypeError",
     "InvalidValueError",
@@ -70,6 +84,7 @@ __all__ = [
     "PageTables",
     "PhysicalMemory",
     "PyvirtError",
+    "TraceFormatError",
     "Translation",
     "Translations",
     "Walker",

@@ -20,6 +20,7 @@ __all__ = [
     "OutsideMemoryError",
     "PageFaultError",
     "PyvirtError",
+    "TraceFormatError",
     "describe_fault",
 ]
 
@@ -38,6 +39,10 @@ class InvalidTypeError(PyvirtError, TypeError):
 
 class ImageFormatError(PyvirtError, ValueError):
     """A file is not what its header says, or is truncated, or lies about sizes."""
+
+
+class TraceFormatError(PyvirtError, ValueError):
+    """A trace that is not in the format it claims, or ends within a record."""
 
 
 class OutsideMemoryError(PyvirtError, IndexError):

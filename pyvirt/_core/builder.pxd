@@ -1,8 +1,8 @@
 # The table builder.
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
-from pyvirt._core.paging cimport dimension_t
+from pyvirt._core.paging cimport MAX_LEVELS, dimension_t
 from pyvirt._core.physmem cimport PhysMem
 from pyvirt._core.types cimport hpa_t
 from pyvirt._core.walker cimport Walker
@@ -18,11 +18,17 @@ cdef enum built_t:                  # how an edit ended
     BUILT_WIDE = 7                  # a 4 MiB page beyond 4 GiB has no 4 KiB parts
     BUILT_LIMIT = 8                 # too many leaves
 
-cdef struct undo_t:                 # an entry before it was edited
-    hpa_t pa
+cdef enum undo_kind_t:
+    UNDO_RUN = 0                    # entries of one table: `entry`, `entry` + `step`, ...
+    UNDO_SAVED = 1                  # entries of one table: `saved` from the index `entry` on
+    UNDO_FREED = 2                  # a table that goes out of use if the edit succeeds
+
+cdef struct undo_t:                 # what a part of an edit changed, as it was before
+    uint64_t address                # of the first entry, host-physical; own-physical of a table
     uint64_t entry
-    uint64_t freed                  # a table that went out of use with the edit, or 0
-    int level                       # of that table
+    uint64_t step
+    uint32_t count                  # entries; level of a table
+    undo_kind_t kind
 
 cdef struct builder_t:
     dimension_t d
@@ -35,6 +41,10 @@ cdef struct builder_t:
     undo_t *undo
     uint64_t undo_count
     uint64_t undo_capacity
+    uint64_t *saved                 # entries of UNDO_SAVED
+    uint64_t saved_count
+    uint64_t saved_capacity
+    hpa_t path[MAX_LEVELS + 1]      # of the last descent: where the entry of each level is
 
 
 cdef class PageTables:
@@ -50,5 +60,6 @@ cdef class PageTables:
     cdef object _edit(self, object va, object size, bint remove, uint64_t clear, uint64_t put,
                       object limit)
     cdef int _level_of(self, object page_shift) except -1
+    cdef uint64_t _leaf_address(self, int level)
     cdef uint64_t _leaf_flags(self, object rights, object attrs, int level) except? 0
     cdef object _raise(self, built_t status, object va)

@@ -4,11 +4,9 @@ An edit that fails is undone: the mappings are then what they were, though table
 stay, empty, and a large leaf that it split stays split.
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memset
-
-import numpy as np
 
 from pyvirt._core.arrays cimport as_int, as_u64
 from pyvirt._core.paging cimport (
@@ -33,7 +31,7 @@ from pyvirt._core.frames cimport (
     pm_writable,
 )
 from pyvirt._core.physmem cimport PhysMem
-from pyvirt._core.types cimport PAGE_OFFSET, PAGE_SIZE, hpa_t
+from pyvirt._core.types cimport PAGE_OFFSET, PAGE_SHIFT, PAGE_SIZE, hpa_t
 from pyvirt._core.walker cimport Walker
 from pyvirt._core.walker import DEFAULTS as _DEFAULTS
 from pyvirt.errors import (
@@ -46,6 +44,7 @@ from pyvirt.errors import (
 
 cdef enum:
     PS = 0x80
+    UNDO_KEPT = 4096                # records that stay allocated from one edit to the next
 
 cdef uint8_t[4096] ZEROS
 memset(ZEROS, 0, PAGE_SIZE)
@@ -68,13 +67,26 @@ cdef built_t host_of(builder_t *b, uint64_t address, int level, hpa_t *pa) noexc
     return BUILT
 
 
-cdef uint64_t get_entry(builder_t *b, hpa_t pa) noexcept nogil:
-    cdef const uint8_t *p = pm_frame(b.d.mem, pa) + (pa & PAGE_OFFSET)
+cdef inline uint64_t load_entry(builder_t *b, const uint8_t *p, uint64_t i) noexcept nogil:
+    """Entry `i` of the entries from `p` on."""
     cdef uint64_t entry = 0
     if b.d.entry_shift == 3:
-        return load_u64(p)
-    memcpy(&entry, p, 4)
+        return load_u64(p + (i << 3))
+    memcpy(&entry, p + (i << 2), 4)
     return entry
+
+
+cdef inline void store_entry(
+    builder_t *b, uint8_t *p, uint64_t i, uint64_t entry
+) noexcept nogil:
+    if b.d.entry_shift == 3:
+        memcpy(p + (i << 3), &entry, 8)
+    else:
+        memcpy(p + (i << 2), &entry, 4)
+
+
+cdef uint64_t get_entry(builder_t *b, hpa_t pa) noexcept nogil:
+    return load_entry(b, pm_frame(b.d.mem, pa) + (pa & PAGE_OFFSET), 0)
 
 
 cdef built_t set_entry(builder_t *b, hpa_t pa, uint64_t entry) noexcept nogil:
@@ -82,29 +94,90 @@ cdef built_t set_entry(builder_t *b, hpa_t pa, uint64_t entry) noexcept nogil:
     cdef uint8_t *p = pm_writable(b.d.mem, pa, &status)
     if p == NULL:
         return BUILT_NO_MEMORY
-    memcpy(p + (pa & PAGE_OFFSET), &entry, 1 << b.d.entry_shift)
+    store_entry(b, p + (pa & PAGE_OFFSET), 0, entry)
     return BUILT
 
 
-cdef built_t edit_entry(
-    builder_t *b, hpa_t pa, uint64_t entry, uint64_t freed, int level
-) noexcept nogil:
-    """set_entry, remembered for undo; `freed` is a table that goes out of use with it, or 0."""
+cdef undo_t *new_undo(builder_t *b, undo_kind_t kind) noexcept nogil:
+    """One more record of the undo list, or NULL."""
     cdef undo_t *undo
     cdef uint64_t capacity
     if b.undo_count == b.undo_capacity:
-        capacity = max(256, 2 * b.undo_capacity)
+        capacity = max(<uint64_t>256, 2 * b.undo_capacity)
         undo = <undo_t *>realloc(b.undo, capacity * sizeof(undo_t))
         if undo == NULL:
-            return BUILT_NO_MEMORY
+            return NULL
         b.undo = undo
         b.undo_capacity = capacity
-    b.undo[b.undo_count].pa = pa
-    b.undo[b.undo_count].entry = get_entry(b, pa)
-    b.undo[b.undo_count].freed = freed
-    b.undo[b.undo_count].level = level
+    undo = &b.undo[b.undo_count]
+    undo.kind = kind
     b.undo_count += 1
-    return set_entry(b, pa, entry)
+    return undo
+
+
+cdef uint64_t *new_saved(builder_t *b, uint64_t count) noexcept nogil:
+    """Room for `count` more saved entries, or NULL."""
+    cdef uint64_t *saved
+    cdef uint64_t capacity
+    if b.saved_capacity - b.saved_count < count:
+        capacity = max(b.saved_count + count, b.saved_capacity + b.saved_capacity // 2)
+        saved = <uint64_t *>realloc(b.saved, capacity * sizeof(uint64_t))
+        if saved == NULL:
+            return NULL
+        b.saved = saved
+        b.saved_capacity = capacity
+    b.saved_count += count
+    return b.saved + (b.saved_count - count)
+
+
+cdef built_t remember(builder_t *b, hpa_t pa, uint64_t count) noexcept nogil:
+    """Note `count` entries of one table for undo, before they are edited.
+
+    Most are an arithmetic progression: absent, or pages that follow each other. Then two numbers
+    tell all; otherwise they are saved.
+    """
+    cdef const uint8_t *p = pm_frame(b.d.mem, pa) + (pa & PAGE_OFFSET)
+    cdef uint64_t first = load_entry(b, p, 0), i
+    cdef uint64_t step = load_entry(b, p, 1) - first if count > 1 else 0
+    cdef uint64_t *saved
+    cdef undo_t *undo
+    for i in range(1, count):
+        if load_entry(b, p, i) != first + i * step:
+            break
+    else:
+        undo = new_undo(b, UNDO_RUN)
+        if undo == NULL:
+            return BUILT_NO_MEMORY
+        undo.address = pa
+        undo.entry = first
+        undo.step = step
+        undo.count = <uint32_t>count
+        return BUILT
+    saved = new_saved(b, count)
+    if saved == NULL:
+        return BUILT_NO_MEMORY
+    undo = new_undo(b, UNDO_SAVED)
+    if undo == NULL:
+        return BUILT_NO_MEMORY
+    for i in range(count):
+        saved[i] = load_entry(b, p, i)
+    undo.address = pa
+    undo.entry = b.saved_count - count
+    undo.count = <uint32_t>count
+    return BUILT
+
+
+cdef void put_back(builder_t *b, const undo_t *undo) noexcept nogil:
+    """Give the entries of one record their old values."""
+    cdef pm_status status
+    cdef uint8_t *p = pm_writable(b.d.mem, undo.address, &status)
+    cdef uint64_t i
+    if p == NULL:
+        return                      # so they were never edited
+    p += undo.address & PAGE_OFFSET
+    for i in range(<uint64_t>undo.count):
+        store_entry(b, p, i, undo.entry + i * undo.step if undo.kind == UNDO_RUN
+                    else b.saved[undo.entry + i])
 
 
 cdef built_t finish(builder_t *b, built_t status) noexcept nogil:
@@ -113,12 +186,24 @@ cdef built_t finish(builder_t *b, built_t status) noexcept nogil:
     while b.undo_count:
         b.undo_count -= 1
         undo = &b.undo[b.undo_count]
-        if status != BUILT:
-            set_entry(b, undo.pa, undo.entry)
-        elif undo.freed:
-            free_table(b, undo.freed, undo.level)
+        if undo.kind == UNDO_FREED:
+            if status == BUILT:
+                free_table(b, undo.address, <int>undo.count)
+        elif status != BUILT:
+            put_back(b, undo)
+    b.saved_count = 0
+    if b.undo_capacity > UNDO_KEPT or b.saved_capacity > UNDO_KEPT:
+        free_undo(b)
     b.d.mem.version += 1
     return status
+
+
+cdef void free_undo(builder_t *b) noexcept nogil:
+    free(b.undo)
+    free(b.saved)
+    b.undo = NULL
+    b.saved = NULL
+    b.undo_capacity = b.saved_capacity = 0
 
 
 cdef void free_table(builder_t *b, uint64_t address, int level) noexcept nogil:
@@ -230,7 +315,7 @@ cdef built_t descend(
     """Find the entry for `va` at level `target`, or the one above it where the way ends.
 
     With `create` missing tables are made, with `divide` larger leaves are split; so that the
-    way ends above only at an absent entry or an undivided leaf.
+    way ends above only at an absent entry or an undivided leaf. `b.path` keeps the entries met.
     """
     cdef uint64_t base = b.d.root, entry, table
     cdef const level_t *rules
@@ -240,6 +325,7 @@ cdef built_t descend(
         rules = &b.d.level[level[0]]
         status = host_of(b, base | (va >> rules.shift & rules.index_mask) << b.d.entry_shift,
                          level[0], slot)
+        b.path[level[0]] = slot[0]
         if status != BUILT or level[0] == target:
             return status
         entry = get_entry(b, slot[0])
@@ -266,28 +352,137 @@ cdef built_t descend(
 
 # --- edits ------------------------------------------------------------------------------------
 
-cdef built_t map_one(
-    builder_t *b, uint64_t va, uint64_t entry, int target, bint overwrite
+cdef uint64_t run_of(builder_t *b, uint64_t va, int level, uint64_t most) noexcept nogil:
+    """How many entries from that of `va` on can be edited after one descent to it; `b.path` is set.
+
+    Up to the end of the table. One, if the table is on the way to itself (a recursive mapping):
+    an edit can then lead the next address elsewhere.
+    """
+    cdef const level_t *rules = &b.d.level[level]
+    cdef int above
+    for above in range(level + 1, b.d.levels + 1):
+        if (b.path[above] ^ b.path[level]) >> PAGE_SHIFT == 0:
+            return 1
+    return min(most, rules.index_mask + 1 - (va >> rules.shift & rules.index_mask))
+
+
+cdef uint64_t replaceable(
+    builder_t *b, hpa_t slot, uint64_t count, int level, bint overwrite
 ) noexcept nogil:
-    """Put a leaf entry at level `target`."""
-    cdef built_t status
-    cdef hpa_t slot
-    cdef uint64_t old, freed = 0
-    cdef int level
-    status = descend(b, va, target, True, overwrite, &slot, &level)
+    """How many of `count` entries from `slot` on can simply be replaced, before one that cannot."""
+    cdef const uint8_t *p = pm_frame(b.d.mem, slot) + (slot & PAGE_OFFSET)
+    cdef uint64_t i, entry, present = b.d.present
+    for i in range(count):
+        entry = load_entry(b, p, i)
+        if entry & present and not (overwrite and (level == 1 or entry & PS)):
+            return i
+    return count
+
+
+cdef built_t clear_way(builder_t *b, hpa_t slot, int level) noexcept nogil:
+    """See whether an entry that is not replaceable is an empty table, which goes out of use."""
+    cdef uint64_t old = get_entry(b, slot)
+    cdef undo_t *undo
+    if level == 1 or old & PS:
+        return BUILT_TAKEN
+    if not is_empty(b, old & b.d.table_address, level - 1):
+        return BUILT_TABLE
+    undo = new_undo(b, UNDO_FREED)
+    if undo == NULL:
+        return BUILT_NO_MEMORY
+    undo.address = old & b.d.table_address
+    undo.count = <uint32_t>(level - 1)
+    return BUILT
+
+
+cdef built_t put_run(
+    builder_t *b, hpa_t slot, uint64_t count, uint64_t entry, uint64_t step
+) noexcept nogil:
+    """Write `count` entries of one table, each `step` more than the one before."""
+    cdef built_t status = remember(b, slot, count)
+    cdef pm_status memory
+    cdef uint8_t *p
+    cdef uint64_t i
     if status != BUILT:
         return status
-    if level != target:
-        return BUILT_TAKEN          # a larger leaf covers va
-    old = get_entry(b, slot)
-    if old & b.d.present:
-        if target > 1 and old & PS == 0:
-            if not is_empty(b, old & b.d.table_address, target - 1):
-                return BUILT_TABLE
-            freed = old & b.d.table_address
-        elif not overwrite:
-            return BUILT_TAKEN
-    return edit_entry(b, slot, entry, freed, target - 1)
+    p = pm_writable(b.d.mem, slot, &memory)
+    if p == NULL:
+        return BUILT_NO_MEMORY
+    p += slot & PAGE_OFFSET
+    for i in range(count):
+        store_entry(b, p, i, entry + i * step)
+    return BUILT
+
+
+cdef inline uint64_t leaf_of(uint64_t pa, uint64_t flags, bint wide_32) noexcept nogil:
+    """A leaf entry. A 4 MiB one of 32-bit tables has the address bits 39:32 in bits 20:13."""
+    cdef uint64_t entry = pa | flags
+    if wide_32:
+        entry = entry << 32 >> 32 | pa >> 32 << 13
+    return entry
+
+
+cdef built_t map_run(
+    builder_t *b, uint64_t va, uint64_t entry, int target, uint64_t count, bint overwrite,
+    uint64_t *done
+) noexcept nogil:
+    """Put `count` leaf entries of pages that follow each other at level `target`.
+
+    `done` is counted up by those that were put before the end, or before the one that failed.
+    """
+    cdef uint64_t page = b.d.level[target].offset + 1, n
+    cdef built_t status
+    cdef hpa_t slot
+    cdef int level
+    while count:
+        status = descend(b, va, target, True, overwrite, &slot, &level)
+        if status != BUILT:
+            return status
+        if level != target:
+            return BUILT_TAKEN      # a larger leaf covers va
+        n = replaceable(b, slot, run_of(b, va, target, count), target, overwrite)
+        if n == 0:
+            status = clear_way(b, slot, target)
+            if status != BUILT:
+                return status
+            n = 1
+        status = put_run(b, slot, n, entry, page)
+        if status != BUILT:
+            return status
+        va += n * page
+        entry += n * page
+        count -= n
+        done[0] += n
+    return BUILT
+
+
+cdef built_t edit_run(
+    builder_t *b, hpa_t slot, uint64_t count, bint remove, uint64_t clear, uint64_t put,
+    uint64_t *present
+) noexcept nogil:
+    """Clear or re-right those of `count` entries of one table that are present; count them."""
+    cdef const uint8_t *old = pm_frame(b.d.mem, slot) + (slot & PAGE_OFFSET)
+    cdef pm_status memory
+    cdef built_t status
+    cdef uint64_t i, entry
+    cdef uint8_t *p
+    present[0] = 0
+    for i in range(count):
+        present[0] += (load_entry(b, old, i) & b.d.present) != 0
+    if present[0] == 0:
+        return BUILT
+    status = remember(b, slot, count)
+    if status != BUILT:
+        return status
+    p = pm_writable(b.d.mem, slot, &memory)
+    if p == NULL:
+        return BUILT_NO_MEMORY
+    p += slot & PAGE_OFFSET
+    for i in range(count):
+        entry = load_entry(b, p, i)
+        if entry & b.d.present:
+            store_entry(b, p, i, 0 if remove else entry & ~clear | put)
+    return BUILT
 
 
 cdef built_t edit_range(
@@ -296,32 +491,38 @@ cdef built_t edit_range(
 ) noexcept nogil:
     """Clear or re-right every leaf in [va, va + size); leaves that stick out are split."""
     cdef built_t status
-    cdef uint64_t done = 0, span, entry, start
+    cdef uint64_t done = 0, span, start, n, present
     cdef hpa_t slot
     cdef int level
     while done < size:
         if limit == 0:
             return BUILT_LIMIT
-        limit -= 1
         start = va + done
         status = descend(b, start, 1, False, False, &slot, &level)
         if status != BUILT:
             return status
-        span = b.d.level[level].offset + 1 if level > 1 else PAGE_SIZE
-        entry = get_entry(b, slot)
-        if entry & b.d.present == 0:
-            done += span - (start & (span - 1))
-            continue
-        if start & (span - 1) or span > size - done:
-            status = split(b, slot, level)
-            if status != BUILT:
-                return status
-            continue
-        status = edit_entry(b, slot, 0 if remove else entry & ~clear | put, 0, 0)
+        n = 1
+        if level == 1:
+            span = PAGE_SIZE
+            n = run_of(b, start, 1, min(limit, (size - done) >> PAGE_SHIFT))
+        else:
+            span = b.d.level[level].offset + 1
+            if get_entry(b, slot) & b.d.present == 0:
+                limit -= 1
+                done += span - (start & (span - 1))
+                continue
+            if start & (span - 1) or span > size - done:
+                limit -= 1
+                status = split(b, slot, level)
+                if status != BUILT:
+                    return status
+                continue
+        limit -= n
+        status = edit_run(b, slot, n, remove, clear, put, &present)
         if status != BUILT:
             return status
-        changed[0] += span
-        done += span
+        changed[0] += present * span
+        done += n * span
     return BUILT
 
 
@@ -375,8 +576,8 @@ cdef class PageTables:
             raise InvalidValueError("outer must walk the same memory")
         cdef dict full = {**_DEFAULTS, **options, "format": format, "levels": levels}
         configure(&self.b.d, 0 if root is None else root, full)
-        if start & PAGE_OFFSET or size & PAGE_OFFSET or (start + size) >> (52 if self.b.d.format
-                                                                          != FORMAT_X86_32 else 32):
+        if (start & PAGE_OFFSET or size & PAGE_OFFSET
+                or (start + size) >> (32 if self.b.d.format == FORMAT_X86_32 else 52)):
             raise InvalidValueError(
                 f"frames must be whole 4 KiB frames of physical memory, got {frames}")
         self.b.d.mem = mem.pointer()
@@ -411,7 +612,7 @@ cdef class PageTables:
         return status
 
     def __dealloc__(self):
-        free(self.b.undo)
+        free_undo(&self.b)
 
     # --- what there is ---
 
@@ -471,17 +672,14 @@ cdef class PageTables:
         cdef const uint64_t[::1] physical = as_u64(pas, "pas")
         cdef int level = self._level_of(page_shift)
         cdef uint64_t flags = self._leaf_flags(rights, attrs, level)
-        cdef uint64_t i, n = virtual.shape[0], bad = n, entry
-        cdef uint64_t offset = self.b.d.level[level].offset
-        cdef uint64_t wide = self.b.d.level[level].leaf_address
+        cdef uint64_t i, run, n = virtual.shape[0], done = 0
+        cdef uint64_t offset = self.b.d.level[level].offset, page = offset + 1
+        cdef uint64_t wide = self._leaf_address(level)
         cdef bint replace = overwrite, wide_32 = self.b.d.format == FORMAT_X86_32 and level == 2
         cdef built_t status = BUILT
         if physical.shape[0] != virtual.shape[0]:
             raise InvalidTypeError(
                 f"pas must have shape ({virtual.shape[0]},), got ({physical.shape[0]},)")
-        if wide_32:
-            wide |= (<uint64_t>0xFF << 32) >> (40 - min(<int>self.options["pa_width"], 40)) & (
-                <uint64_t>0xFF << 32)
         for i in range(n):
             if not in_range(&self.b.d, virtual[i]) or virtual[i] & offset:
                 raise InvalidValueError(f"vas[{i}] = {virtual[i]:#x} is not canonical, or not a "
@@ -491,33 +689,55 @@ cdef class PageTables:
                                         f"multiple of {offset + 1:#x}")
         with nogil:
             pm_lock(self.b.d.mem)
-            for i in range(n):
-                entry = physical[i] | flags
-                if wide_32:         # address bits 39:32 go to bits 20:13
-                    entry = entry << 32 >> 32 | physical[i] >> 32 << 13
-                status = map_one(&self.b, virtual[i], entry, level, replace)
+            while done < n:
+                i = done
+                run = 1
+                while (not wide_32 and i + run < n and virtual[i + run] == virtual[i] + run * page
+                       and physical[i + run] == physical[i] + run * page):
+                    run += 1
+                status = map_run(&self.b, virtual[i], leaf_of(physical[i], flags, wide_32), level,
+                                 run, replace, &done)
                 if status != BUILT:
-                    bad = i
                     break
             finish(&self.b, status)
             pm_unlock(self.b.d.mem)
         if status != BUILT:
-            self._raise(status, virtual[bad])
+            self._raise(status, virtual[done])
 
     def map_range(self, va, pa, size, *, page_shift=12, rights=None, attrs=0, overwrite=False):
         """Map `size` bytes from `va` on to `pa` on, in pages of one size; see `map`."""
         self._check()
-        va = as_int(va, "va", 0, 0xFFFFFFFFFFFFFFFF)
-        pa = as_int(pa, "pa", 0, 0xFFFFFFFFFFFFFFFF)
-        size = as_int(size, "size", 0, 1 << 57)
-        page = self.b.d.level[self._level_of(page_shift)].offset + 1
-        if size % page:
+        cdef uint64_t start = as_int(va, "va", 0, 0xFFFFFFFFFFFFFFFF)
+        cdef uint64_t base = as_int(pa, "pa", 0, 0xFFFFFFFFFFFFFFFF)
+        cdef uint64_t length = as_int(size, "size", 0, 1 << 57)
+        cdef int level = self._level_of(page_shift)
+        cdef uint64_t flags = self._leaf_flags(rights, attrs, level)
+        cdef uint64_t page = self.b.d.level[level].offset + 1, done = 0, n = length // page
+        cdef uint64_t last = length - page
+        cdef bint replace = overwrite, wide_32 = self.b.d.format == FORMAT_X86_32 and level == 2
+        cdef built_t status = BUILT
+        if length % page:
             raise InvalidValueError(f"size must be a multiple of {page:#x}, got {size:#x}")
-        if va + size > 1 << 64 or pa + size > 1 << 64:
-            raise InvalidValueError(f"the range of {size:#x} bytes leaves the 64-bit space")
-        steps = np.arange(size // page, dtype=np.uint64) * np.uint64(page)
-        self.map(np.uint64(va) + steps, np.uint64(pa) + steps, page_shift=page_shift,
-                 rights=rights, attrs=attrs, overwrite=overwrite)
+        if length:
+            if start + last < start or base + last < base:
+                raise InvalidValueError(f"the range of {size:#x} bytes leaves the 64-bit space")
+            if (start % page or not in_range(&self.b.d, start)
+                    or not in_range(&self.b.d, start + last) or (start ^ (start + last)) >> 63):
+                raise InvalidValueError(f"the range from va={va:#x} (+{size:#x} bytes) is not "
+                                        f"canonical, or no multiple of {page:#x}")
+            if (base | (base + last)) & ~self._leaf_address(level):
+                raise InvalidValueError(f"the range from pa={pa:#x} (+{size:#x} bytes) is too "
+                                        f"wide, or no multiple of {page:#x}")
+        with nogil:
+            pm_lock(self.b.d.mem)
+            while done < n and status == BUILT:
+                status = map_run(&self.b, start + done * page,
+                                 leaf_of(base + done * page, flags, wide_32), level,
+                                 1 if wide_32 else n - done, replace, &done)
+            finish(&self.b, status)
+            pm_unlock(self.b.d.mem)
+        if status != BUILT:
+            self._raise(status, start + done * page)
 
     def unmap(self, va, size, *, limit=1 << 24):
         """Remove every mapping in [va, va + size); larger leaves that stick out are split.
@@ -603,12 +823,20 @@ cdef class PageTables:
                 return level
         raise InvalidValueError(f"{self.format} tables have no pages of page_shift={page_shift!r}")
 
+    cdef uint64_t _leaf_address(self, int level):
+        """Bits that the physical address of a page mapped at `level` may have."""
+        cdef uint64_t bits = self.b.d.level[level].leaf_address, high = <uint64_t>0xFF << 32
+        if self.b.d.format == FORMAT_X86_32 and level == 2:
+            bits |= high >> (40 - min(<int>self.options["pa_width"], 40)) & high
+        return bits
+
     cdef uint64_t _leaf_flags(self, object rights, object attrs, int level) except? 0:
         """Bits of a leaf entry beside the address."""
         cdef uint64_t flags = as_int(attrs, "attrs", 0, 0xFFFFFFFFFFFFFFFF), fixed
         if rights is None:
             rights = "rwxu" if self.b.d.is_npt else "rwx"
-        if not isinstance(rights, str) or set(rights) - set("rwxu") or len(set(rights)) < len(rights):
+        if (not isinstance(rights, str) or set(rights) - set("rwxu")
+                or len(set(rights)) < len(rights)):
             raise InvalidValueError(f"rights must be of the letters r, w, x, u, got {rights!r:.80}")
         fixed = self.b.d.level[level].leaf_address | self.b.d.level[level].leaf_reserved
         fixed |= self.b.d.present | self.b.d.rights_and | self.b.d.rights_or
@@ -660,8 +888,8 @@ cdef class PageTables:
         if status == BUILT_LIMIT:
             raise LimitError(f"more leaves and holes than the limit in the range at {va:#x}")
         if status == BUILT_WIDE:
-            raise MappingError(f"a 4 MiB page in the range at {va:#x} lies beyond 4 GiB, where 4 KiB "
-                               "pages of 32-bit tables do not reach: it cannot be split")
+            raise MappingError(f"a 4 MiB page in the range at {va:#x} lies beyond 4 GiB, where "
+                               "4 KiB pages of 32-bit tables do not reach: it cannot be split")
         raise MemoryError("the host has no memory left for another frame")
 
     # --- state as a value ---

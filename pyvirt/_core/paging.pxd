@@ -185,3 +185,6 @@ cdef void memo_check(dimension_t *d) noexcept nogil
 cdef void memo_store(dimension_t *d, uint64_t address, const uint8_t *entry, int level,
                      uint16_t flags) noexcept nogil
 cdef bint ept_malformed(const dimension_t *d, uint64_t entry, bint leaf) noexcept nogil
+cdef uint16_t judge(const dimension_t *d, uint64_t rights, uint32_t access) noexcept nogil
+cdef uint16_t failed(dimension_t *d, uint16_t fault, int level, uint64_t rights, uint32_t access,
+                     walk_t *w) noexcept nogil

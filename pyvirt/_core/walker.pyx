@@ -378,6 +378,16 @@ cdef class Walker:
         """Number of dimensions: 1 native, 2 nested."""
         return self.count
 
+    def options_of(self):
+        """All options of this dimension, the defaults too.
+
+        Returns
+        -------
+        dict
+        """
+        self._check()
+        return dict(self.options)
+
     def translate_one(self, va, access="r", user=False, require_ram=False):
         """Translate one address.
 

@@ -1,0 +1,109 @@
+"""Set-associative arrays: their memory, filling and dropping entries.
+
+Every array of a simulated machine lives in one arena, so that a snapshot is one copy.
+"""
+
+from libc.stdint cimport int8_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from pyvirt._core.policies cimport (
+    POLICY_BIT_PLRU,
+    POLICY_FIFO,
+    POLICY_LRU,
+    POLICY_RANDOM,
+    POLICY_TREE_PLRU,
+    filled,
+    victim,
+)
+
+cdef enum:
+    MOST_RANKED = 64                # ways: ranks are signed bytes, and so many are one pass
+    FEW = 4                         # ways whose stamps are soon compared
+
+POLICIES = {"lru": POLICY_LRU, "tree-plru": POLICY_TREE_PLRU, "bit-plru": POLICY_BIT_PLRU,
+            "fifo": POLICY_FIFO, "random": POLICY_RANDOM}
+
+
+cdef object cache_describe(cache_t *c, object spec):
+    """Fill in the geometry from a checked `pyvirt.mmu.geometry.Cache`."""
+    cdef str hash_name = spec.hash
+    memset(c, 0, sizeof(cache_t))
+    c.ways = spec.ways
+    c.sets = spec.entries // spec.ways
+    c.stride = (c.ways + 3) & ~3
+    c.policy = POLICIES[spec.policy]
+    c.fold = 63 if hash_name == "linear" else int(hash_name.removeprefix("xor-"))
+    if c.sets & (c.sets - 1) == 0:
+        c.set_mask = c.sets - 1
+    if c.policy == POLICY_LRU and FEW < c.ways <= MOST_RANKED:
+        c.rank_stride = (c.ways + 15) & ~15
+
+
+cdef void *take(char *arena, uint64_t *offset, uint64_t size) noexcept nogil:
+    """The next piece of the arena, on a cache line of the host; NULL while it is only measured."""
+    cdef void *place = NULL if arena == NULL else arena + offset[0]
+    offset[0] += (size + 63) & ~<uint64_t>63
+    return place
+
+
+cdef uint64_t cache_place(cache_t *c, char *arena, uint64_t offset, bint second) noexcept nogil:
+    """Lay the arrays out from `offset` on; returns where they end."""
+    cdef uint64_t slots = <uint64_t>c.sets * c.stride
+    c.state = <cache_state_t *>take(arena, &offset, sizeof(cache_state_t))
+    c.tags = <uint64_t *>take(arena, &offset, slots * 8)
+    c.values = <uint64_t *>take(arena, &offset, slots * 8)
+    if second:
+        c.second = <uint64_t *>take(arena, &offset, slots * 8)
+    if c.policy == POLICY_TREE_PLRU or c.policy == POLICY_BIT_PLRU:
+        c.bits = <uint64_t *>take(arena, &offset, <uint64_t>c.sets * 8)
+    elif c.rank_stride:
+        c.ranks = <int8_t *>take(arena, &offset, <uint64_t>c.sets * c.rank_stride)
+    elif c.policy != POLICY_RANDOM:
+        c.stamps = <uint64_t *>take(arena, &offset, slots * 8)
+    return offset
+
+
+cdef void cache_clear(cache_t *c, uint64_t seed) noexcept nogil:
+    """Empty, as after power-on; the arena is zero already."""
+    cdef uint64_t set
+    cdef uint32_t way
+    c.state.random = seed | 1       # xorshift's state is never 0
+    if c.ranks != NULL:
+        for set in range(c.sets):
+            for way in range(c.rank_stride):
+                c.ranks[set * c.rank_stride + way] = <int8_t>(way if way < c.ways else 127)
+
+
+cdef void cache_drop(cache_t *c, uint64_t slot) noexcept nogil:
+    """Make one entry invalid. The policy's state stays."""
+    c.state.valid -= 1
+    c.state.present[c.tags[slot] >> 1 & 3] -= 1
+    c.tags[slot] = 0
+
+
+cdef uint64_t cache_put(
+    cache_t *c, uint32_t set, uint64_t tag, uint64_t value, uint64_t *evicted
+) noexcept nogil:
+    """A new entry in the lowest invalid way, or the policy's victim's; returns its slot.
+
+    `evicted` receives the tag that made room, or 0.
+    """
+    cdef uint64_t first = <uint64_t>set * c.stride, slot
+    cdef uint32_t way = c.ways
+    if c.state.valid != <uint64_t>c.sets * c.ways:
+        way = 0
+        while way < c.ways and c.tags[first + way]:
+            way += 1
+    if way == c.ways:
+        way = victim(c, set)
+    slot = first + way
+    evicted[0] = c.tags[slot]
+    if evicted[0]:
+        c.state.present[evicted[0] >> 1 & 3] -= 1
+    else:
+        c.state.valid += 1
+    c.state.present[tag >> 1 & 3] += 1
+    c.tags[slot] = tag
+    c.values[slot] = value
+    filled(c, set, way)
+    return slot

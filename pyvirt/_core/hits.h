@@ -1,0 +1,377 @@
+/* The loop over the accesses that nearly all are: 4 KiB pages that the first array of the first or
+   second level holds, both LRU, or that a short walk finds: one through the PDE cache alone, of a
+   present leaf with nothing to set. Whatever else may happen ends the loop, for Cython to settle
+   that access. Compiled twice, plainly and with AVX2; which one runs is chosen at run time. */
+
+#ifndef PYVIRT_HITS_H
+#define PYVIRT_HITS_H
+
+#include <string.h>
+
+#include "cache.h"
+#include "policies/lru.h"
+
+#define PYVIRT_ADDRESS 0x000FFFFFFFFFF000ULL    /* of a value: the physical page */
+#define PYVIRT_NX 0x8000000000000000ULL
+#define PYVIRT_CONTEXT 0x7FFFFULL               /* of a tag: bits 18:0 */
+
+enum { HITS_END, HITS_MISS, HITS_WEAK, HITS_RANGE };    /* why the loop ended */
+enum { HITS_NO_WALK, HITS_IDENTITY, HITS_NATIVE };      /* what it knows of walks */
+
+typedef struct {                /* a leaf table in the host, for the prefetcher: hint_t */
+    uint64_t region;
+    const uint8_t *table;
+} hits_hint_t;
+
+typedef struct {
+    cache_t *first;
+    cache_t *second;            /* NULL: there is no such level, or it is not for this loop */
+    uint64_t low;               /* bits 18:0 of the tag of a 4 KiB page */
+    uint64_t twin_low;          /* the same of a global page; low if there never was one */
+    uint64_t global_low;        /* of a new global page; low while CR4.PGE is clear */
+    uint64_t mask;              /* a value allows the access if value & mask == wanted */
+    uint64_t wanted;
+    uint64_t identity;          /* HITS_IDENTITY: rights of every page */
+    cache_t *caches;            /* HITS_NATIVE: walk caches by level of the entries */
+    uint64_t start;             /* root, with all rights */
+    uint8_t ***root;            /* of the memory's directory */
+    uint64_t limit;             /* end of memory */
+    uint64_t leaf_mask;         /* a leaf is plain if leaf & leaf_mask == leaf_wanted */
+    uint64_t leaf_wanted;
+    uint64_t leaf_address;
+    uint64_t kept;              /* rights and attributes of a leaf that a value has */
+    uint64_t added;             /* bits of every value */
+    uint64_t rights_and;        /* bits that count only if set in every entry */
+    uint64_t rights_or;         /* bits that count if set in any */
+    uint64_t table_mask[6];     /* an entry leads to a table if entry & table_mask == table_wanted */
+    uint64_t table_wanted;
+    uint64_t table_address;
+    uint64_t *cache_hits;       /* counters, by level */
+    uint64_t *level_refs;
+    hits_hint_t *hints;
+    uint64_t hint_mask;
+    uint64_t second_hits;       /* counted: hits of the second array */
+    uint64_t walks;             /* and short walks */
+    uint8_t globals;            /* set when a walk met a global page */
+    uint8_t sure;               /* nothing but these arrays can hold the page */
+    uint8_t walk;
+    uint8_t levels;
+    uint8_t calm;               /* few of the accesses before this one missed the first array */
+    uint8_t unused;             /* 64 - bits of an address, which is sign-extended */
+    uint8_t why;                /* it ended */
+} hits_t;
+
+/* What the loop needs of an array, in locals: a store to one could be to any of its fields. */
+typedef struct {
+    uint64_t *tags, *values, *stamps;
+    int8_t *ranks;
+    cache_state_t *state;
+    uint64_t clock;
+    uint32_t ways, stride, rank_stride, set_mask;
+    uint8_t fold;
+    uint8_t full;
+} array_t;
+
+PYVIRT_INLINE array_t array_of(const cache_t *c)
+{
+    array_t a;
+    a.tags = c->tags;
+    a.values = c->values;
+    a.stamps = c->stamps;
+    a.ranks = c->ranks;
+    a.state = c->state;
+    a.clock = c->state->clock;
+    a.ways = c->ways;
+    a.stride = c->stride;
+    a.rank_stride = c->rank_stride;
+    a.set_mask = c->set_mask;
+    a.fold = c->fold;
+    a.full = c->state->valid == (uint64_t)c->sets * c->ways;
+    return a;
+}
+
+PYVIRT_INLINE uint32_t array_set(const array_t *a, uint64_t number)
+{
+    return (uint32_t)((number ^ number >> a->fold) & a->set_mask);
+}
+
+/* How an array keeps its order, where that is known when this is compiled. */
+enum { EITHER, FOUR, RANKED };      /* four ways with stamps; ranks of up to sixteen */
+
+PYVIRT_INLINE void array_touch(array_t *a, uint32_t set, uint32_t way, int form)
+{
+    if (form == RANKED || (form == EITHER && a->ranks)) {
+        const uint32_t stride = form == RANKED ? 16 : a->rank_stride;
+        int8_t *ranks = a->ranks + (uint64_t)set * stride;
+        rank_touch(ranks, stride, way, ranks[way]);
+    } else
+        a->stamps[(uint64_t)set * a->stride + way] = ++a->clock;
+}
+
+/* The lowest invalid way of a set, which will be filled; `ways` if there is none. */
+PYVIRT_COLD uint32_t invalid_way(cache_state_t *state, const uint64_t *tags, uint32_t ways)
+{
+    uint32_t way = 0;
+    while (way < ways && tags[way])
+        way++;
+    if (way < ways) {
+        state->valid++;
+        state->present[0]++;
+    }
+    return way;
+}
+
+/* A new page, in the lowest invalid way or the least recently used one's. All entries of the array
+   are 4 KiB pages here. */
+PYVIRT_INLINE void array_fill(array_t *a, uint32_t set, uint64_t tag, uint64_t value, int form)
+{
+    const uint64_t slot = (uint64_t)set * a->stride;
+    uint64_t *tags = a->tags + slot;
+    uint32_t way = a->ways;
+    if (!PYVIRT_LIKELY(a->full))
+        way = invalid_way(a->state, tags, a->ways);
+    if (form == RANKED || (form == EITHER && a->ranks)) {
+        const uint32_t stride = form == RANKED ? 16 : a->rank_stride;
+        int8_t *ranks = a->ranks + (uint64_t)set * stride;
+        if (PYVIRT_LIKELY(way == a->ways)) {
+            way = rank_last(ranks, stride, a->ways);
+            rank_touch(ranks, stride, way, (int8_t)(a->ways - 1));
+        } else
+            rank_touch(ranks, stride, way, ranks[way]);
+    } else {
+        if (PYVIRT_LIKELY(way == a->ways))
+            way = form == FOUR ? oldest_of_four(a->stamps + slot)
+                               : oldest(a->stamps + slot, a->ways);
+        a->stamps[slot + way] = ++a->clock;
+    }
+    tags[way] = tag;
+    a->values[slot + way] = value;
+}
+
+/* A table entry in the host's memory, or NULL where the frame is not owned. */
+PYVIRT_INLINE const uint8_t *entry_at(const hits_t *h, uint64_t pa)
+{
+    uint8_t **node;
+    const uint8_t *frame;
+    if (pa >= h->limit || !(node = h->root[pa >> 32]) || !(frame = node[pa >> 12 & 0xFFFFF]))
+        return NULL;
+    return frame + (pa & 4095);
+}
+
+/* Into a walk cache, as the entry for a new region. */
+PYVIRT_INLINE void region_fill(cache_t *c, uint64_t number, uint64_t tag, uint64_t value)
+{
+    const uint32_t set = cache_set(c, number);
+    const uint64_t slot = (uint64_t)set * c->stride;
+    uint32_t way = c->ways;
+    if (!PYVIRT_LIKELY(c->state->valid == (uint64_t)c->sets * c->ways))
+        way = invalid_way(c->state, c->tags + slot, c->ways);
+    if (way == c->ways)
+        way = lru_victim(c, set);
+    c->tags[slot + way] = tag;
+    c->values[slot + way] = value;
+    c->second[slot + way] = value & PYVIRT_ADDRESS;
+    lru_touch(c, set, way);
+}
+
+/* The value of a page by the walk caches and the tables, all levels of which have an array; 0, with
+   nothing changed, if that is not all there is to it. `*refs` are the entries read. */
+#define PYVIRT_SHORT_WALK(NAME, TARGET, FIND)                                                     \
+TARGET PYVIRT_NOINLINE uint64_t NAME##_walk(hits_t *h, uint64_t va, unsigned *refs)               \
+{                                                                                                 \
+    uint64_t next[6], value = h->start, leaf;                                                     \
+    cache_t *hit = NULL;                                                                          \
+    const uint8_t *place;                                                                         \
+    uint32_t set = 0;                                                                             \
+    int level, known, way = -1;                                                                   \
+    for (known = 2; known <= h->levels; known++) {                                                \
+        const uint64_t number = va >> (9 * known + 3), key = number << 19 | h->low;               \
+        hit = &h->caches[known];                                                                  \
+        set = cache_set(hit, number);                                                             \
+        way = FIND(hit->tags + (uint64_t)set * hit->stride, hit->stride, key, key);               \
+        if (way >= 0) {                                                                           \
+            value = hit->values[(uint64_t)set * hit->stride + way];                               \
+            break;                                                                                \
+        }                                                                                         \
+    }                                                                                             \
+    for (level = known - 1; level > 1; level--) {                                                 \
+        uint64_t entry;                                                                           \
+        place = entry_at(h, (value & PYVIRT_ADDRESS) | (va >> (9 * level) & 0xFF8));              \
+        if (!place)                                                                               \
+            return 0;                                                                             \
+        memcpy(&entry, place, 8);                                                                 \
+        if ((entry & h->table_mask[level]) != h->table_wanted)                                    \
+            return 0;                                                                             \
+        value = (entry & h->table_address) | (value & entry & h->rights_and)                      \
+                | ((value | entry) & h->rights_or);                                               \
+        next[level] = value;                                                                      \
+    }                                                                                             \
+    place = entry_at(h, (value & PYVIRT_ADDRESS) | (va >> 9 & 0xFF8));                            \
+    if (!place)                                                                                   \
+        return 0;                                                                                 \
+    memcpy(&leaf, place, 8);                                                                      \
+    if ((leaf & h->leaf_mask) != h->leaf_wanted)                                                  \
+        return 0;                                                                                 \
+    leaf = (leaf & (value | ~h->rights_and) & h->kept) | (value & h->rights_or)                   \
+           | (leaf & h->leaf_address) | h->added;                                                 \
+    if ((leaf & h->mask) != h->wanted)                                                            \
+        return 0;                                                                                 \
+    if (h->hints) {                                                                               \
+        hits_hint_t *hint = &h->hints[va >> 21 & h->hint_mask];                                   \
+        hint->region = va >> 21;                                                                  \
+        hint->table = place - (va >> 9 & 0xFF8);                                                  \
+    }                                                                                             \
+    if (way >= 0) {                                                                               \
+        lru_touch(hit, set, (uint32_t)way);                                                       \
+        h->cache_hits[known]++;                                                                   \
+    }                                                                                             \
+    for (level = known - 1; level > 1; level--) {                                                 \
+        const uint64_t number = va >> (9 * level + 3);                                            \
+        region_fill(&h->caches[level], number, number << 19 | h->low, next[level]);               \
+        h->level_refs[level]++;                                                                   \
+    }                                                                                             \
+    h->level_refs[1]++;                                                                           \
+    *refs = (unsigned)known - 1;                                                                  \
+    return leaf;                                                                                  \
+}
+
+/* Four ways one by one. A vector that is read just after one of its words was written waits for that
+   word to reach the cache, so where there are many fills this is the faster way to look. */
+PYVIRT_INLINE int find_four(const uint64_t *tags, uint64_t key, uint64_t twin, int twins)
+{
+    unsigned found = (unsigned)(tags[0] == key) | (unsigned)(tags[1] == key) << 1
+                     | (unsigned)(tags[2] == key) << 2 | (unsigned)(tags[3] == key) << 3;
+    if (twins)
+        found |= (unsigned)(tags[0] == twin) | (unsigned)(tags[1] == twin) << 1
+                 | (unsigned)(tags[2] == twin) << 2 | (unsigned)(tags[3] == twin) << 3;
+    return found ? (int)PYVIRT_CTZ(found) : -1;
+}
+
+/* `four`: the first array has four ways with stamps, the second ranks of up to sixteen; `calm`: few accesses fill it; `twins`: there
+   are global pages. */
+#define PYVIRT_HITS(NAME, TARGET, FIND)                                                           \
+PYVIRT_SHORT_WALK(NAME, TARGET, FIND)                                                             \
+TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t n, \
+                                          uint64_t *pas, uint16_t *codes, const int four,         \
+                                          const int calm, const int twins)                        \
+{                                                                                                 \
+    array_t first = array_of(h->first), second = array_of(h->second ? h->second : h->first);      \
+    const uint64_t low = h->low, mask = h->mask, wanted = h->wanted;                              \
+    const uint64_t twin_low = twins ? h->twin_low : low;                                          \
+    const uint8_t unused = h->unused, sure = h->sure, walk = h->walk, two = h->second != NULL;    \
+    uint64_t second_hits = 0, walks = 0;                                                          \
+    h->why = HITS_END;                                                                            \
+    if (four)                                                                                     \
+        first.stride = first.ways = 4;                                                            \
+    for (; i < n; i++) {                                                                          \
+        const uint64_t va = vas[i], number = va >> 12;                                            \
+        const uint64_t upper = va << 7 & ~PYVIRT_CONTEXT;                                         \
+        const uint32_t set = array_set(&first, number);                                           \
+        const uint64_t slot = (uint64_t)set * first.stride;                                       \
+        uint32_t set2 = 0;                                                                        \
+        uint64_t value, tag, slot2 = 0;                                                           \
+        unsigned refs = 0;                                                                        \
+        int way;                                                                                  \
+        if (!PYVIRT_LIKELY((uint64_t)((int64_t)(va << unused) >> unused) == va)) {                \
+            h->why = HITS_RANGE;                                                                  \
+            break;                                                                                \
+        }                                                                                         \
+        way = four && !calm                                                                       \
+                  ? find_four(first.tags + slot, upper | low, upper | twin_low, twins)            \
+                  : FIND(first.tags + slot, first.stride, upper | low, upper | twin_low);         \
+        if (PYVIRT_LIKELY(way >= 0)) {                                                            \
+            value = first.values[slot + way];                                                     \
+            if (!PYVIRT_LIKELY((value & mask) == wanted)) {                                       \
+                h->why = HITS_WEAK;                                                               \
+                break;                                                                            \
+            }                                                                                     \
+            array_touch(&first, set, (uint32_t)way, four ? FOUR : EITHER);                        \
+            if (pas)                                                                              \
+                pas[i] = (value & PYVIRT_ADDRESS) | (va & 4095);                                  \
+            continue;                                                                             \
+        }                                                                                         \
+        if (!sure) {                                                                              \
+            h->why = HITS_MISS;                                                                   \
+            break;                                                                                \
+        }                                                                                         \
+        tag = upper | low;                                                                        \
+        if (two) {                                                                                \
+            set2 = array_set(&second, number);                                                    \
+            slot2 = (uint64_t)set2 * second.stride;                                               \
+            way = FIND(second.tags + slot2, second.stride, upper | low, upper | twin_low);        \
+        }                                                                                         \
+        if (way >= 0) {                                                                           \
+            value = second.values[slot2 + way];                                                   \
+            if (!PYVIRT_LIKELY((value & mask) == wanted)) {                                       \
+                h->why = HITS_WEAK;                                                               \
+                break;                                                                            \
+            }                                                                                     \
+            array_touch(&second, set2, (uint32_t)way, four ? RANKED : EITHER);                    \
+            tag = second.tags[slot2 + way];                                                       \
+            second_hits++;                                                                        \
+            if (codes)                                                                            \
+                codes[i] = 0x20;                                                                  \
+        } else {                                                                                  \
+            if (walk == HITS_IDENTITY)                                                            \
+                value = (va & PYVIRT_ADDRESS) | h->identity;                                      \
+            else if (walk == HITS_NO_WALK || !(value = NAME##_walk(h, va, &refs))) {              \
+                h->why = HITS_MISS;                                                               \
+                break;                                                                            \
+            }                                                                                     \
+            if (value & 0x100) {                                                                  \
+                tag = upper | h->global_low;                                                      \
+                h->globals = 1;                                                                   \
+            }                                                                                     \
+            if (two)                                                                              \
+                array_fill(&second, set2, tag, value, four ? RANKED : EITHER);                    \
+            walks++;                                                                              \
+            if (codes)                                                                            \
+                codes[i] = (uint16_t)(refs << 7);                                                 \
+        }                                                                                         \
+        array_fill(&first, set, tag, value, four ? FOUR : EITHER);                                \
+        if (pas)                                                                                  \
+            pas[i] = (value & PYVIRT_ADDRESS) | (va & 4095);                                      \
+        if (!twins && h->globals) {                                                               \
+            i++;                        /* from here on both tags must be compared */             \
+            break;                                                                                \
+        }                                                                                         \
+    }                                                                                             \
+    first.state->clock = first.clock;                                                             \
+    if (two)                                                                                      \
+        second.state->clock = second.clock;                                                       \
+    h->second_hits += second_hits;                                                                \
+    h->walks += walks;                                                                            \
+    return i;                                                                                     \
+}                                                                                                 \
+TARGET static uint64_t NAME(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t n,               \
+                            uint64_t *pas, uint16_t *codes)                                       \
+{                                                                                                 \
+    const int four = h->first->ways == 4 && h->first->stamps                                      \
+                     && (!h->second || h->second->rank_stride == 16);                             \
+    if (h->globals)                                                                               \
+        return !four ? NAME##_loop(h, vas, i, n, pas, codes, 0, 0, 1)                             \
+               : h->calm ? NAME##_loop(h, vas, i, n, pas, codes, 1, 1, 1)                         \
+                         : NAME##_loop(h, vas, i, n, pas, codes, 1, 0, 1);                        \
+    return !four ? NAME##_loop(h, vas, i, n, pas, codes, 0, 0, 0)                                 \
+           : h->calm ? NAME##_loop(h, vas, i, n, pas, codes, 1, 1, 0)                             \
+                     : NAME##_loop(h, vas, i, n, pas, codes, 1, 0, 0);                            \
+}
+
+PYVIRT_HITS(hits_plain, , find_plain)
+#if PYVIRT_X86
+PYVIRT_HITS(hits_avx2, PYVIRT_AVX2, find_avx2)
+#endif
+
+static int hits_use_vectors = 0;
+
+static inline uint64_t hits(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t n, uint64_t *pas,
+                            uint16_t *codes)
+{
+#if PYVIRT_X86
+    if (hits_use_vectors)
+        return hits_avx2(h, vas, i, n, pas, codes);
+#endif
+    return hits_plain(h, vas, i, n, pas, codes);
+}
+
+#endif

@@ -1,0 +1,41 @@
+# The MMU object: cores, vCPUs, memory, and streams through them.
+
+from cpython.pythread cimport PyThread_type_lock
+from libc.stdint cimport uint16_t, uint64_t
+
+from pyvirt._core.operations cimport done_t
+from pyvirt._core.physmem cimport PhysMem
+from pyvirt._core.state cimport mmu_t
+
+
+cdef class Access:
+    cdef readonly object va
+    cdef uint64_t c_pa
+    cdef uint16_t c_code
+
+cdef class MmuCore:
+    cdef mmu_t m
+    cdef readonly PhysMem mem
+    cdef readonly object geometry
+    cdef readonly object counters
+    cdef object _counters
+    cdef object ring
+    cdef list guest_options         # of each vCPU, as `configure` takes them
+    cdef dict host_options
+    cdef tuple made                 # arguments of __init__, to build another
+    cdef int prefetch
+    cdef bint marks                 # memory is written: its lock is needed
+    cdef PyThread_type_lock lock
+    cdef object __weakref__
+
+    cdef object _check(self)
+    cdef int _vcpu(self, object vcpu) except -1
+    cdef void enter(self) noexcept
+    cdef void leave(self) noexcept nogil
+    cdef object _done(self, done_t done)
+    cdef object _one(self, object va, int kind)
+    cdef object _build(self, object seeds, object data_cache)
+    cdef list _arrays(self, int core)
+    cdef object _set_vcpu(self, int vcpu, object cr3, object root, int vpid)
+    cdef uint64_t accesses_c(self, int vcpu, int kind, bint user, const uint64_t *vas, uint64_t n,
+                             uint64_t *pas, uint16_t *codes, bint stop) noexcept nogil

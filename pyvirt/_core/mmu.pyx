@@ -1,0 +1,1043 @@
+"""The MMU object: it owns what `pyvirt._core.state` describes and checks what comes from Python."""
+
+cimport cython
+from cpython.pythread cimport (
+    NOWAIT_LOCK,
+    WAIT_LOCK,
+    PyThread_acquire_lock,
+    PyThread_allocate_lock,
+    PyThread_free_lock,
+    PyThread_release_lock,
+)
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+import numpy as np
+
+from pyvirt._core.arrays cimport as_int, as_output, as_u64
+from pyvirt._core.cache cimport cache_clear, cache_describe, cache_place, cache_t
+from pyvirt._core.contexts cimport (
+    CONTEXT_GLOBAL,
+    context_t,
+    contexts_free,
+    contexts_restore,
+)
+from pyvirt._core.counters cimport OP_MOV_CR0, OP_MOV_CR4, counters_t
+from pyvirt._core.events cimport event_t
+from pyvirt._core.frames cimport pm_lock, pm_unlock
+from pyvirt._core.hits cimport hits_hint_t
+from pyvirt._core.operations cimport (
+    DONE,
+    DONE_BAD_CORE,
+    DONE_BAD_OP,
+    DONE_BAD_ROOT,
+    DONE_BAD_SIZE,
+    DONE_BAD_TYPE,
+    DONE_BAD_VCPU,
+    DONE_IN_PYTHON,
+    DONE_NO_MEMORY,
+    DONE_OUTSIDE,
+    cr0_cr4_changed,
+    done_t,
+    invept,
+    invlpg,
+    invlpga,
+    invpcid,
+    invvpid,
+    mov_cr3,
+    set_contexts,
+    set_requests,
+    start,
+    store_table,
+    tlb_control,
+    vcpu_switch,
+    vm_crossing,
+    vm_switch,
+)
+from pyvirt._core.paging cimport configure, dimension_t
+from pyvirt._core.physmem cimport PhysMem
+from pyvirt._core.pipeline cimport access_one
+from pyvirt._core.state cimport (
+    KIND_FETCH,
+    KIND_LOAD,
+    KIND_STORE,
+    MAX_TLBS,
+    MODE_NATIVE,
+    MODE_NESTED,
+    MODE_TLB_ONLY,
+    PML_ENTRIES,
+    REFERENCE_ROOM,
+    TLB_LEVELS,
+    WALKCACHE_NONE,
+    WALKCACHE_PAGE_TABLE,
+    WALKCACHE_PATH,
+    WALKCACHE_SPLIT,
+    core_t,
+    mmu_t,
+    record_t,
+    run_t,
+    vcpu_t,
+    walkcache_t,
+)
+from pyvirt._core.stream cimport (
+    PREFETCH_ALWAYS,
+    PREFETCH_AUTO,
+    PREFETCH_NEVER,
+    stream_accesses,
+    stream_events,
+)
+from pyvirt.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    OutsideMemoryError,
+    PageFaultError,
+)
+
+cdef enum:
+    HINTS = 1 << 17                 # of guest leaf tables and of nested ones
+    CR4_PCIDE = 0x20000
+    CR0_PG = 0x80000000
+    MOST_CPUS = 4096
+
+MODES = {"native": MODE_NATIVE, "nested": MODE_NESTED, "tlb-only": MODE_TLB_ONLY}
+_PAGES = ("4K", "2M", "1G")
+_KIND_NAMES = ("fetch", "load", "store")
+_KINDS = {"x": KIND_FETCH, "r": KIND_LOAD, "w": KIND_STORE}
+_WALKCACHES = {"split": WALKCACHE_SPLIT, "page-table": WALKCACHE_PAGE_TABLE,
+               "path": WALKCACHE_PATH}
+
+COUNTER_DTYPE = np.dtype([
+    ("accesses", "<u8", 3), ("tlb_hits", "<u8", (TLB_LEVELS, 3)), ("walks", "<u8", 3),
+    ("faults", "<u8", 16), ("dirty_assists", "<u8"), ("rights_rewalks", "<u8"),
+    ("guest_refs", "<u8", 6), ("host_refs", "<u8", 6), ("guest_cache_hits", "<u8", 6),
+    ("host_cache_hits", "<u8", 6), ("nested_tlb_hits", "<u8", 3), ("nested_walks", "<u8"),
+    ("guest_a_set", "<u8"), ("guest_d_set", "<u8"), ("host_a_set", "<u8"),
+    ("host_d_set", "<u8"), ("pml_entries", "<u8"), ("pml_full", "<u8"),
+    ("ept_violations", "<u8"), ("ept_misconfigurations", "<u8"), ("page_faults", "<u8"),
+    ("data_cache_hits", "<u8", 4), ("invalidations", "<u8", 16), ("dropped", "<u8", 4),
+    ("shootdowns", "<u8"), ("ipis", "<u8"), ("splits", "<u8"),
+])
+assert COUNTER_DTYPE.itemsize == sizeof(counters_t)
+
+RECORD_DTYPE = np.dtype([("access", "<u8"), ("pa", "<u8"), ("vcpu", "<u2"), ("dimension", "u1"),
+                         ("level", "u1")])
+assert RECORD_DTYPE.itemsize == sizeof(record_t)
+
+EVENT_DTYPE = np.dtype([("op", "u1"), ("size", "u1"), ("vcpu", "<u2"), ("arg", "<u4"),
+                        ("addr", "<u8"), ("value", "<u8")])
+assert EVENT_DTYPE.itemsize == sizeof(event_t)
+
+_REASONS = {
+    DONE_BAD_TYPE: "there is no such type of this invalidation",
+    DONE_BAD_ROOT: "the root has bits beyond the physical width",
+    DONE_BAD_CORE: "there is no such core",
+    DONE_BAD_VCPU: "there is no such vCPU or VPID",
+    DONE_BAD_SIZE: "a store to a table is 4 or 8 aligned bytes",
+    DONE_BAD_OP: "there is no such operation",
+}
+
+
+@cython.freelist(64)
+@cython.final
+cdef class Access:
+    """What one access came to.
+
+    Attributes
+    ----------
+    va : int
+        The address.
+    pa : int
+        Host-physical address; 0 after a fault.
+    code : int
+        Outcome, as in `pyvirt.Accesses`.
+    """
+
+    @property
+    def pa(self):
+        """Host-physical address; 0 after a fault."""
+        return self.c_pa
+
+    @property
+    def code(self):
+        """Outcome, as in `pyvirt.Accesses`."""
+        return self.c_code
+
+    @property
+    def ok(self):
+        """Whether the access was translated."""
+        return self.c_code & 15 == 0
+
+    @property
+    def hit_level(self):
+        """Level of the TLB that hit; 0 if none did."""
+        return 0 if self.c_code & 15 else self.c_code >> 4 & 7
+
+    @property
+    def references(self):
+        """Table entries that its walk read (63: or more); 0 without a walk or after a fault."""
+        return 0 if self.c_code & 15 else self.c_code >> 7 & 63
+
+    @property
+    def page_shift(self):
+        """log2 of the size of the mapping; 0 after a fault."""
+        return 0 if self.c_code & 15 else 12 + 9 * (self.c_code >> 13 & 3)
+
+    def __repr__(self):
+        return f"<Access {self.va:#x} -> {self.c_pa:#x} code={self.c_code:#x}>"
+
+
+cdef object describe_walkcache(walkcache_t *c, object spec, bint to_host):
+    """Geometry of a checked `pyvirt.mmu.geometry.WalkCache`, or none."""
+    if spec is None:
+        return
+    c.kind = _WALKCACHES[spec.kind]
+    c.to_host = to_host and c.kind != WALKCACHE_PAGE_TABLE
+    if c.kind == WALKCACHE_SPLIT:
+        for level, cache in spec.levels.items():
+            c.has[<int>level] = True
+            cache_describe(&c.level[<int>level], cache)
+    else:
+        c.has[0] = True
+        cache_describe(&c.level[0], spec.cache)
+
+
+cdef uint64_t place_walkcache(walkcache_t *c, char *arena, uint64_t offset) noexcept nogil:
+    cdef int level
+    for level in range(6):
+        if c.has[level]:
+            offset = cache_place(&c.level[level], arena, offset, True)
+    if c.kind == WALKCACHE_PATH:
+        if arena != NULL:
+            c.paths = <uint64_t *>(arena + offset)
+        offset += (<uint64_t>c.level[0].stride * 8 * 8 + 63) & ~<uint64_t>63
+    return offset
+
+
+cdef uint64_t place_core(mmu_t *m, core_t *core, char *arena, uint64_t offset) noexcept nogil:
+    """Lay out all arrays of a core; with a NULL arena only find how much they take."""
+    cdef int i
+    for i in range(m.plan.tlbs):
+        offset = cache_place(&core.tlb[i], arena, offset, False)
+    offset = place_walkcache(&core.guest, arena, offset)
+    offset = place_walkcache(&core.host, arena, offset)
+    if m.plan.has_nested:
+        offset = cache_place(&core.nested, arena, offset, False)
+    if arena != NULL:
+        core.turns = <uint64_t *>(arena + offset)
+    return offset + 64
+
+
+cdef class MmuCore:
+    """Cores, vCPUs and their caches over a memory. Use `pyvirt.MMU`, which says what it all means.
+
+    Parameters
+    ----------
+    mode : {"native", "nested", "tlb-only"}
+    mem : PhysMem or None
+        The memory that holds the tables; None for ``"tlb-only"``.
+    geometry : Geometry
+    guest, host : dict
+        Options of the two dimensions, complete, as `pyvirt.Walker` has them; `host` None unless
+        nested.
+    cr3, nested_root : int
+    vcpus, cores : int
+    vpids, pml, conservative : bool
+    prefetch : bool or "auto"
+    seeds : ndarray of uint64
+        One for each array: core by core, TLBs, guest and host walk caches, nested TLB.
+    data_cache : sequence of Cache
+        The last levels of data caches that the references of walks go through, at most three.
+    ring : ndarray of RECORD_DTYPE or None
+        Receives the references of walks, the oldest being overwritten.
+
+    Attributes
+    ----------
+    mem, geometry
+        As given.
+    counters : ndarray of COUNTER_DTYPE, shape (cores,)
+        What was counted, live; read-only.
+    """
+
+    def __cinit__(self, *args, **kwargs):
+        self.lock = PyThread_allocate_lock()
+        if self.lock == NULL:
+            raise MemoryError
+
+    def __init__(self, mode, mem, geometry, guest, host, cr3, nested_root, vcpus, cores, vpids,
+                 pml, conservative, prefetch, seeds, data_cache, ring):
+        cdef int i
+        if self.made is not None:
+            raise InvalidTypeError("this MMU is initialised already")
+        if not isinstance(mode, str) or mode not in MODES:
+            raise InvalidValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r:.80}")
+        if mode != "tlb-only":
+            if not isinstance(mem, PhysMem):
+                raise InvalidTypeError(
+                    f"memory must be a PhysicalMemory in mode {mode!r}, got {mem!r:.80}")
+            if (<PhysMem>mem).m.region_count == 0:
+                raise InvalidTypeError("memory was not initialised")
+        if prefetch not in (True, False, "auto"):
+            raise InvalidValueError(f'prefetch must be True, False or "auto", got {prefetch!r:.80}')
+        vcpus = as_int(vcpus, "vcpus", 1, MOST_CPUS)
+        cores = as_int(vcpus if cores is None else cores, "cores", 1, MOST_CPUS)
+        cr3 = as_int(cr3, "cr3", 0, 0xFFFFFFFFFFFFFFFF)
+        nested_root = as_int(nested_root, "nested_root", 0, 0xFFFFFFFFFFFFFFFF)
+        self.m.mode = MODES[mode]
+        self.m.vcpu_count = vcpus
+        self.m.core_count = cores
+        self.m.pml = pml
+        self.m.conservative = conservative
+        self.prefetch = (PREFETCH_AUTO if prefetch == "auto" and isinstance(prefetch, str)
+                         else PREFETCH_ALWAYS if prefetch else PREFETCH_NEVER)
+        self.geometry = geometry
+        self.mem = mem if mode != "tlb-only" else None
+        if self.mem is not None:
+            self.m.mem = self.mem.pointer()
+        self.ring = ring
+        self._build(seeds, data_cache)
+        self.guest_options = [dict(guest) for _ in range(vcpus)]
+        self.host_options = host
+        for i in range(vcpus):
+            self.m.vcpus[i].core = i % cores
+            self._set_vcpu(i, cr3, nested_root, (i + 1 if vpids and host is not None else 0))
+        self.marks = self.m.vcpus[0].guest.accessed or self.m.vcpus[0].host.accessed
+        self.made = (mode, mem, geometry, dict(guest), host, cr3, nested_root, vcpus, cores,
+                     vpids, pml, conservative, prefetch, seeds, data_cache, None)
+
+    cdef object _build(self, object seeds, object data_cache):
+        """Plan, arrays and counters."""
+        cdef mmu_t *m = &self.m
+        cdef int i, k, size, smaller, level
+        cdef core_t *core
+        cdef uint64_t offset = 0
+        m.vcpus = <vcpu_t *>calloc(m.vcpu_count, sizeof(vcpu_t))
+        m.cores = <core_t *>calloc(m.core_count, sizeof(core_t))
+        if m.vcpus == NULL or m.cores == NULL:
+            raise MemoryError
+        geometry = self.geometry
+        m.plan.tlbs = len(geometry.tlbs)
+        m.plan.levels = geometry.levels
+        m.plan.inclusive = geometry.inclusive
+        m.plan.has_nested = geometry.nested_tlb is not None and m.mode == MODE_NESTED
+        for i in range(m.plan.tlbs):
+            array = geometry.tlbs[i]
+            level = array.level
+            m.plan.level_of[i] = <uint8_t>level
+            for size in range(3):
+                m.plan.takes[i][size] = 3
+                if _PAGES[size] in array.pages:
+                    m.plan.pages[i] |= 1 << size
+                    m.plan.takes[i][size] = <uint8_t>size
+                elif array.smash:
+                    for smaller in range(size):
+                        if _PAGES[smaller] in array.pages:
+                            m.plan.takes[i][size] = <uint8_t>smaller
+            for k in range(3):
+                if _KIND_NAMES[k] in array.serves:
+                    m.plan.index[k][level][m.plan.count[k][level]] = <uint8_t>i
+                    m.plan.count[k][level] += 1
+        for i in range(m.core_count):
+            core = &m.cores[i]
+            for k in range(m.plan.tlbs):
+                cache_describe(&core.tlb[k], geometry.tlbs[k].cache)
+            if m.mode != MODE_TLB_ONLY:
+                describe_walkcache(&core.guest, geometry.guest, m.mode == MODE_NESTED
+                                   and geometry.guest_points_to == "host")
+            if m.mode == MODE_NESTED:
+                describe_walkcache(&core.host, geometry.host, False)
+            if m.plan.has_nested:
+                cache_describe(&core.nested, geometry.nested_tlb)
+            offset = place_core(m, core, NULL, offset)
+        m.data_levels = len(data_cache)
+        m.data_first = 3 - m.data_levels
+        for i in range(m.data_levels):
+            cache_describe(&m.data[m.data_first + i], data_cache[i])
+            offset = cache_place(&m.data[m.data_first + i], NULL, offset, False)
+        m.arena_size = offset
+        m.arena = <char *>calloc(offset + 64, 1)
+        if m.arena == NULL:
+            raise MemoryError
+        self._place()
+        self._clear(seeds)
+        self._counters = np.zeros(m.core_count, dtype=COUNTER_DTYPE)
+        cdef uint8_t[::1] bytes_of = self._counters.view(np.uint8)
+        for i in range(m.core_count):
+            m.cores[i].counters = <counters_t *>&bytes_of[i * sizeof(counters_t)]
+        self.counters = self._counters.view()
+        self.counters.flags.writeable = False
+        if self.ring is not None or m.data_levels:
+            m.buffer = <record_t *>calloc(REFERENCE_ROOM, sizeof(record_t))
+            if m.buffer == NULL:
+                raise MemoryError
+        cdef uint8_t[::1] ring
+        if self.ring is not None:
+            if (not isinstance(self.ring, np.ndarray) or self.ring.ndim != 1
+                    or self.ring.size == 0):
+                raise InvalidTypeError(
+                    "records must be a one-dimensional array of RECORD_DTYPE with room for one")
+            ring = as_output(self.ring, RECORD_DTYPE, self.ring.shape, "records").view(np.uint8)
+            m.ring = <record_t *>&ring[0]
+            m.ring_size = self.ring.size
+        if self.prefetch != PREFETCH_NEVER and m.mode != MODE_TLB_ONLY:
+            m.hints = <hits_hint_t *>calloc(HINTS, sizeof(hits_hint_t))
+            if m.hints == NULL:
+                raise MemoryError
+
+    def _place(self):
+        """Point every array into the arena, which starts on a cache line."""
+        cdef char *arena = <char *>((<uint64_t>self.m.arena + 63) & ~<uint64_t>63)
+        cdef uint64_t offset = 0
+        cdef int i
+        for i in range(self.m.core_count):
+            offset = place_core(&self.m, &self.m.cores[i], arena, offset)
+        for i in range(self.m.data_first, 3):
+            offset = cache_place(&self.m.data[i], arena, offset, False)
+
+    cdef list _arrays(self, int core):
+        """(name, level of a walk cache's entries, address of the cache_t) of a core's arrays."""
+        cdef core_t *c = &self.m.cores[core]
+        cdef int i
+        found = [(self.geometry.tlbs[i].name, 0, <uint64_t>&c.tlb[i])
+                 for i in range(self.m.plan.tlbs)]
+        for i in range(6):
+            if c.guest.has[i]:
+                found.append((f"guest-{i}" if i else "guest", i, <uint64_t>&c.guest.level[i]))
+        for i in range(6):
+            if c.host.has[i]:
+                found.append((f"host-{i}" if i else "host", i, <uint64_t>&c.host.level[i]))
+        if self.m.plan.has_nested:
+            found.append(("nested-tlb", 0, <uint64_t>&c.nested))
+        return found
+
+    def _clear(self, seeds):
+        """Power on: every array empty, each with its seed."""
+        cdef int i, n = 0
+        cdef uint64_t address
+        memset(<char *>((<uint64_t>self.m.arena + 63) & ~<uint64_t>63), 0, self.m.arena_size)
+        for i in range(self.m.core_count):
+            for _, _, address in self._arrays(i):
+                cache_clear(<cache_t *>address, seeds[n])
+                n += 1
+        for i in range(self.m.data_first, 3):
+            cache_clear(&self.m.data[i], seeds[n])
+            n += 1
+
+    cdef object _set_vcpu(self, int vcpu, object cr3, object root, int vpid):
+        """Power on a vCPU."""
+        cdef vcpu_t *v = &self.m.vcpus[vcpu]
+        options = self.guest_options[vcpu]
+        v.cr0 = options["cr0"]
+        v.cr4 = options["cr4"]
+        v.vpid = <uint16_t>vpid
+        if self.host_options is not None:
+            configure(&v.host, root, self.host_options)
+            v.host.mem = self.m.mem
+            v.ep4ta = v.host.root
+        self._configure(vcpu, cr3)
+
+    def _configure(self, int vcpu, cr3):
+        """The dimension of a vCPU's own tables, from its options and CR3."""
+        cdef vcpu_t *v = &self.m.vcpus[vcpu]
+        cdef uint64_t value = as_int(cr3, "cr3", 0, 0xFFFFFFFFFFFFFFFF)
+        cdef uint64_t root = value & ~(<uint64_t>1 << 63) if v.cr4 & CR4_PCIDE else value
+        configure(&v.guest, root, self.guest_options[vcpu])
+        v.guest.mem = self.m.mem
+        v.guest.outer = &v.host if self.m.mode == MODE_NESTED else NULL
+        v.cr3 = root
+        v.pcid = <uint16_t>(root & 0xFFF) if v.cr4 & CR4_PCIDE else 0
+        v.paging = v.cr0 & CR0_PG != 0 or self.m.mode == MODE_TLB_ONLY
+        set_requests(&self.m, v)
+        self._done(set_contexts(&self.m, v))
+
+    def __dealloc__(self):
+        free(self.m.vcpus)
+        free(self.m.cores)
+        free(self.m.arena)
+        free(self.m.buffer)
+        free(self.m.hints)
+        contexts_free(&self.m.contexts)
+        if self.lock != NULL:
+            PyThread_free_lock(self.lock)
+
+    # --- borders ---
+
+    cdef object _check(self):
+        if self.made is None:
+            raise InvalidTypeError("this MMU was not initialised")
+
+    cdef int _vcpu(self, object vcpu) except -1:
+        self._check()
+        return as_int(vcpu, "vcpu", 0, self.m.vcpu_count - 1)
+
+    cdef object _done(self, done_t done):
+        if done == DONE_NO_MEMORY:
+            raise MemoryError
+        if done == DONE_OUTSIDE:
+            raise OutsideMemoryError("a store to a table outside RAM, or not mapped by the "
+                                     "nested tables")
+        if done != DONE:
+            raise InvalidValueError(_REASONS[done])
+
+    cdef void enter(self) noexcept:
+        """Wait for the MMU, and for its memory if accesses write there."""
+        if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
+            with nogil:
+                PyThread_acquire_lock(self.lock, WAIT_LOCK)
+        if self.marks:
+            with nogil:
+                pm_lock(self.m.mem)
+
+    cdef void leave(self) noexcept nogil:
+        if self.marks:
+            pm_unlock(self.m.mem)
+        PyThread_release_lock(self.lock)
+
+    cdef uint64_t accesses_c(
+        self, int vcpu, int kind, bint user, const uint64_t *vas, uint64_t n, uint64_t *pas,
+        uint16_t *codes, bint stop
+    ) noexcept nogil:
+        """Many accesses of one kind; vcpu is in range. `pas` and `codes` may be NULL."""
+        cdef uint64_t done
+        PyThread_acquire_lock(self.lock, WAIT_LOCK)
+        if self.marks:
+            pm_lock(self.m.mem)
+        done = stream_accesses(&self.m, vcpu, kind, user, vas, n, pas, codes, stop, self.prefetch)
+        self.leave()
+        return done
+
+    # --- accesses ---
+
+    @property
+    def mode(self):
+        """The kind of translation."""
+        return self.made[0] if self.made else None
+
+    @property
+    def vcpus(self):
+        """Number of vCPUs."""
+        return self.m.vcpu_count
+
+    @property
+    def cores(self):
+        """Number of cores, each with caches of its own."""
+        return self.m.core_count
+
+    @property
+    def records_written(self):
+        """References that went into the caller's ring buffer so far, the overwritten included."""
+        return self.m.ring_written
+
+    def translate_into(self, vas, access, user, vcpu, pa=None, code=None, stop=False):
+        """Run many accesses of one kind into given arrays.
+
+        Parameters
+        ----------
+        vas : array of int, shape (n,)
+        access : {"r", "w", "x"}
+        user : bool
+        vcpu : int
+        pa, code : ndarray, shape (n,), optional
+            Receive the results: uint64 and uint16, C-contiguous. None: not wanted.
+        stop : bool, default False
+            End after the first fault.
+
+        Returns
+        -------
+        int
+            Accesses made, the faulting one included.
+        """
+        cdef int cpu = self._vcpu(vcpu)
+        cdef int kind = kind_of(access)
+        cdef const uint64_t[::1] addresses = as_u64(vas, "vas")
+        cdef uint64_t n = addresses.shape[0], done
+        cdef uint64_t[::1] pas
+        cdef uint16_t[::1] codes
+        cdef uint64_t *pa_pointer = NULL
+        cdef uint16_t *code_pointer = NULL
+        cdef bint by_user = user, until_fault = stop
+        if pa is not None:
+            pas = as_output(pa, np.dtype(np.uint64), (n,), "pa")
+        if code is not None:
+            codes = as_output(code, np.dtype(np.uint16), (n,), "code")
+        if n == 0:
+            return 0
+        if pa is not None:
+            pa_pointer = &pas[0]
+        if code is not None:
+            code_pointer = &codes[0]
+        with nogil:
+            done = self.accesses_c(cpu, kind, by_user, &addresses[0], n, pa_pointer, code_pointer,
+                                   until_fault)
+        return done
+
+    def translate_one(self, va, access="r", user=False, vcpu=0):
+        """Run one access.
+
+        Parameters
+        ----------
+        va : int
+        access : {"r", "w", "x"}
+        user : bool, default False
+            Whether at CPL 3.
+        vcpu : int, default 0
+
+        Returns
+        -------
+        Access
+        """
+        cdef Access result = Access.__new__(Access)
+        cdef int cpu = 0 if vcpu is 0 and self.made is not None else self._vcpu(vcpu)
+        cdef uint64_t address = as_int(va, "va", 0, 0xFFFFFFFFFFFFFFFF)
+        cdef int kind = kind_of(access)
+        cdef bint by_user = user
+        result.va = va
+        self.enter()
+        stream_accesses(&self.m, cpu, kind, by_user, &address, 1, &result.c_pa, &result.c_code,
+                        False, PREFETCH_NEVER)
+        self.leave()
+        return result
+
+    cdef object _one(self, object va, int kind):
+        """One access by vCPU 0 at CPL 0, as fast as a call from Python can be."""
+        cdef uint64_t address, pa = 0
+        cdef uint16_t code
+        cdef run_t x
+        self._check()
+        if type(va) is int and 0 <= va <= 0xFFFFFFFFFFFFFFFF:
+            address = va
+        else:
+            address = as_int(va, "va", 0, 0xFFFFFFFFFFFFFFFF)
+        self.enter()
+        if self.m.buffer == NULL:
+            start(&x, &self.m, 0)
+            code = access_one(&x, address, kind, False, &pa)
+            x.counters.accesses[kind] += 1
+            self.m.accesses += 1
+        else:
+            stream_accesses(&self.m, 0, kind, False, &address, 1, &pa, &code, False,
+                            PREFETCH_NEVER)
+        self.leave()
+        if code & 15:
+            raise PageFaultError(va, code)
+        return pa
+
+    def load(self, va):
+        """One load by vCPU 0 at CPL 0: its host-physical address.
+
+        Parameters
+        ----------
+        va : int
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        PageFaultError
+        """
+        return self._one(va, KIND_LOAD)
+
+    def store(self, va):
+        """One store by vCPU 0 at CPL 0: its host-physical address; as `load`.
+
+        Parameters
+        ----------
+        va : int
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        PageFaultError
+        """
+        return self._one(va, KIND_STORE)
+
+    def fetch(self, va):
+        """One fetch by vCPU 0 at CPL 0: its host-physical address; as `load`.
+
+        Parameters
+        ----------
+        va : int
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        PageFaultError
+        """
+        return self._one(va, KIND_FETCH)
+
+    def run_into(self, events, pa=None, code=None, stop=False):
+        """Run events up to the end, a fault with `stop`, or one that needs Python.
+
+        Parameters
+        ----------
+        events : ndarray of EVENT_DTYPE, shape (n,)
+        pa, code : ndarray, shape (n,), optional
+            Receive the results of accesses, uint64 and uint16; 0 for other events.
+        stop : bool, default False
+            End after the first fault.
+
+        Returns
+        -------
+        done : int
+            Events done.
+        rare : bool
+            Whether the next event is left to the caller: a load of CR0 or CR4, or an edit of
+            tables.
+
+        Raises
+        ------
+        InvalidValueError, OutsideMemoryError
+            For an event that cannot be; those before it are done.
+        """
+        cdef const uint8_t[::1] raw
+        cdef uint64_t[::1] pas
+        cdef uint16_t[::1] codes
+        cdef uint64_t *pa_pointer = NULL
+        cdef uint16_t *code_pointer = NULL
+        cdef uint64_t n, done = 0
+        cdef done_t status = DONE
+        cdef bint until_fault = stop
+        self._check()
+        if not isinstance(events, np.ndarray) or events.dtype != EVENT_DTYPE or events.ndim != 1:
+            raise InvalidTypeError(
+                "events must be a one-dimensional ndarray of EVENT_DTYPE, got "
+                f"{getattr(events, 'dtype', type(events).__name__)}")
+        n = events.shape[0]
+        if pa is not None:
+            pas = as_output(pa, np.dtype(np.uint64), (n,), "pa")
+        if code is not None:
+            codes = as_output(code, np.dtype(np.uint16), (n,), "code")
+        if n == 0:
+            return 0, False
+        raw = np.ascontiguousarray(events).view(np.uint8)
+        if pa is not None:
+            pa_pointer = &pas[0]
+        if code is not None:
+            code_pointer = &codes[0]
+        with nogil:
+            PyThread_acquire_lock(self.lock, WAIT_LOCK)
+            if self.m.mem != NULL:
+                pm_lock(self.m.mem)     # stores to tables write, whatever `marks` says
+            done = stream_events(&self.m, <const event_t *>&raw[0], n, pa_pointer, code_pointer,
+                                 until_fault, &status)
+            if self.m.mem != NULL:
+                pm_unlock(self.m.mem)
+            PyThread_release_lock(self.lock)
+        if status == DONE_IN_PYTHON:
+            return done, True
+        if status != DONE:
+            try:
+                self._done(status)
+            except (InvalidValueError, OutsideMemoryError) as error:
+                event = events[done]
+                raise type(error)(
+                    f"event {done} (op {event['op']}, vcpu {event['vcpu']}, arg {event['arg']}, "
+                    f"addr {event['addr']:#x}, value {event['value']:#x}): {error}") from None
+        return done, False
+
+    # --- operations ---
+
+    def invlpg(self, va, vcpu=0, shoot_down=False):
+        """INVLPG, on the other vCPUs too with `shoot_down`."""
+        cdef int cpu = self._vcpu(vcpu)
+        cdef uint64_t address = as_int(va, "va", 0, 0xFFFFFFFFFFFFFFFF)
+        cdef bint everywhere = shoot_down
+        self.enter()
+        invlpg(&self.m, cpu, address, everywhere)
+        self.leave()
+
+    def mov_cr3(self, value, vcpu=0):
+        """MOV to CR3; with CR4.PCIDE, bits 11:0 are the PCID and bit 63 keeps its entries."""
+        cdef int cpu = self._vcpu(vcpu)
+        cdef uint64_t v = as_int(value, "value", 0, 0xFFFFFFFFFFFFFFFF)
+        self.enter()
+        status = mov_cr3(&self.m, cpu, v)
+        self.leave()
+        self._done(status)
+
+    def mov_cr0(self, value, vcpu=0):
+        """MOV to CR0: PG and WP matter."""
+        self._mov_control("cr0", value, vcpu)
+
+    def mov_cr4(self, value, vcpu=0):
+        """MOV to CR4: PGE, PCIDE, SMEP, SMAP, PKE, PKS matter; the tables keep their format."""
+        self._mov_control("cr4", value, vcpu)
+
+    def _mov_control(self, name, value, vcpu):
+        cdef int cpu = self._vcpu(vcpu)
+        cdef vcpu_t *v = &self.m.vcpus[cpu]
+        cdef uint64_t cr0 = v.cr0, cr4 = v.cr4
+        cdef uint16_t pcid = v.pcid
+        cdef uint64_t checked = as_int(value, "value", 0, 0xFFFFFFFFFFFFFFFF)
+        self.enter()
+        try:
+            self.guest_options[cpu][name] = checked
+            if name == "cr0":
+                v.cr0 = checked
+            else:
+                v.cr4 = checked
+            self._configure(cpu, v.cr3)
+            cr0_cr4_changed(&self.m, cpu, cr0, cr4, pcid)
+            self.m.cores[v.core].counters.invalidations[
+                <int>(OP_MOV_CR0 if name == "cr0" else OP_MOV_CR4)] += 1
+        finally:
+            self.leave()
+
+    def invpcid(self, type, pcid=0, va=0, vcpu=0):
+        """INVPCID of types 0 to 3."""
+        cdef int cpu = self._vcpu(vcpu)
+        cdef uint32_t kind = as_int(type, "type", 0, 3)
+        cdef uint64_t p = as_int(pcid, "pcid", 0, 4095)
+        cdef uint64_t address = as_int(va, "va", 0, 0xFFFFFFFFFFFFFFFF)
+        self.enter()
+        status = invpcid(&self.m, cpu, kind, p, address)
+        self.leave()
+        self._done(status)
+
+    def invvpid(self, type, vpid=0, va=0, vcpu=0):
+        """INVVPID of types 0 to 3."""
+        cdef int cpu = self._vcpu(vcpu)
+        cdef uint32_t kind = as_int(type, "type", 0, 3)
+        cdef uint64_t p = as_int(vpid, "vpid", 0, 0xFFFF)
+        cdef uint64_t address = as_int(va, "va", 0, 0xFFFFFFFFFFFFFFFF)
+        self.enter()
+        status = invvpid(&self.m, cpu, kind, p, address)
+        self.leave()
+        self._done(status)
+
+    def invept(self, type, eptp=0, vcpu=0):
+        """INVEPT of type 1 or 2."""
+        cdef int cpu = self._vcpu(vcpu)
+        cdef uint32_t kind = as_int(type, "type", 1, 2)
+        cdef uint64_t root = as_int(eptp, "eptp", 0, 0xFFFFFFFFFFFFFFFF)
+        self.enter()
+        status = invept(&self.m, cpu, kind, root)
+        self.leave()
+        self._done(status)
+
+    def invlpga(self, va, asid, vcpu=0):
+        """AMD's INVLPGA."""
+        cdef int cpu = self._vcpu(vcpu)
+        cdef uint64_t address = as_int(va, "va", 0, 0xFFFFFFFFFFFFFFFF)
+        cdef uint64_t a = as_int(asid, "asid", 0, 0xFFFF)
+        self.enter()
+        status = invlpga(&self.m, cpu, address, a)
+        self.leave()
+        self._done(status)
+
+    def tlb_control(self, control, vcpu=0):
+        """VMRUN with AMD's TLB_CONTROL 0, 1, 3 or 7."""
+        cdef int cpu = self._vcpu(vcpu)
+        cdef uint32_t c = as_int(control, "control", 0, 7)
+        self.enter()
+        status = tlb_control(&self.m, cpu, c)
+        self.leave()
+        self._done(status)
+
+    def vm_entry(self, vcpu=0):
+        """VM entry."""
+        cdef int cpu = self._vcpu(vcpu)
+        self.enter()
+        vm_crossing(&self.m, cpu, True)
+        self.leave()
+
+    def vm_exit(self, vcpu=0):
+        """VM exit."""
+        cdef int cpu = self._vcpu(vcpu)
+        self.enter()
+        vm_crossing(&self.m, cpu, False)
+        self.leave()
+
+    def vcpu_switch(self, core, vcpu=0):
+        """Go on on another core."""
+        cdef int cpu = self._vcpu(vcpu)
+        cdef uint32_t c = as_int(core, "core", 0, self.m.core_count - 1)
+        self.enter()
+        status = vcpu_switch(&self.m, cpu, c)
+        self.leave()
+        self._done(status)
+
+    def vm_switch(self, vpid, cr3, nested_root=0, vcpu=0):
+        """Become a vCPU of another VM."""
+        cdef int cpu = self._vcpu(vcpu)
+        cdef uint32_t p = as_int(vpid, "vpid", 0, 0xFFFF)
+        cdef uint64_t c = as_int(cr3, "cr3", 0, 0xFFFFFFFFFFFFFFFF)
+        cdef uint64_t r = as_int(nested_root, "nested_root", 0, 0xFFFFFFFFFFFFFFFF)
+        self.enter()
+        status = vm_switch(&self.m, cpu, p, c, r)
+        self.leave()
+        self._done(status)
+
+    def registers(self, vcpu=0):
+        """CR0, CR3, CR4, VPID, PCID, EP4TA and core of a vCPU.
+
+        Returns
+        -------
+        dict of str to int
+        """
+        cdef vcpu_t *v = &self.m.vcpus[self._vcpu(vcpu)]
+        return {"cr0": v.cr0, "cr3": v.cr3, "cr4": v.cr4, "vpid": v.vpid, "pcid": v.pcid,
+                "ep4ta": v.ep4ta, "core": v.core}
+
+    def pml_log(self, vcpu=0):
+        """Guest-physical pages in a vCPU's page-modification log, oldest first.
+
+        Returns
+        -------
+        ndarray of uint64
+        """
+        cdef vcpu_t *v = &self.m.vcpus[self._vcpu(vcpu)]
+        cdef uint64_t i
+        return np.array([v.pml[i] for i in range(v.pml_count)], dtype=np.uint64)
+
+    # --- inspection and state ---
+
+    def entries(self, core=0):
+        """All valid entries of one core's arrays.
+
+        Parameters
+        ----------
+        core : int, default 0
+
+        Returns
+        -------
+        ndarray
+            Fields ``structure`` (the TLB array's name; ``guest-L`` and ``host-L`` for a walk cache
+            of level-L entries, without L where one array holds all; ``nested-tlb``), ``set``,
+            ``way``, ``page`` (the number that is tagged: of the page, or of the region that the
+            entry spans; an eighth of the physical address in a page-table cache), ``size`` (0 4K,
+            1 2M, 2 1G; the level of a walk cache's entry), ``vpid``, ``pcid``, ``global``,
+            ``ep4ta`` and ``value``: the host-physical page, or the table that the entry leads to.
+        """
+        cdef int i = as_int(core, "core", 0, self.m.core_count - 1), level
+        cdef cache_t *c
+        cdef uint64_t address, slot, tag, low, value
+        cdef uint32_t set, way, depth
+        cdef context_t *k
+        self._check()
+        rows = []
+        for name, level, address in self._arrays(i):
+            c = <cache_t *>address
+            walks = name.startswith(("guest", "host")) and c.second != NULL
+            by_address = walks and level == 0 and (
+                self.m.cores[i].guest.kind if name.startswith("guest")
+                else self.m.cores[i].host.kind) == WALKCACHE_PAGE_TABLE
+            for set in range(c.sets):
+                for way in range(c.ways):
+                    slot = <uint64_t>set * c.stride + way
+                    tag = c.tags[slot]
+                    if tag == 0:
+                        continue
+                    low = c.second[slot] if by_address else tag
+                    value = c.values[slot]
+                    k = &self.m.contexts.items[low >> 3 & 0xFFFF]
+                    depth = <uint32_t>(tag >> 1 & 3)
+                    if by_address:
+                        number, size = tag >> 4, 0
+                    elif walks and level == 0:
+                        number, size = tag >> 19, depth + 2
+                        value = (self.m.cores[i].guest.paths if name == "guest"
+                                 else self.m.cores[i].host.paths)[slot * 8 + 2 * depth]
+                    else:
+                        number, size = tag >> 19, level if level else depth
+                        if tag >> 63 and number >> 44:
+                            number |= 0x7F << 45        # the sign of an address
+                    if not by_address:
+                        value &= 0x000FFFFFFFFFF000ULL
+                    rows.append((name, set, way, number, size, k.vpid, k.pcid,
+                                 bool(k.flags & CONTEXT_GLOBAL), k.ep4ta, value))
+        return np.array(rows, dtype=ENTRY_DTYPE)
+
+    def reset(self):
+        """Set all counters to zero. What is cached stays."""
+        self._check()
+        self.enter()
+        self._counters[...] = np.zeros((), COUNTER_DTYPE)
+        self.m.accesses = 0
+        self.leave()
+
+    def _arguments(self):
+        """What __init__ was given, without the ring buffer, which is the caller's."""
+        self._check()
+        return self.made
+
+    def _state(self):
+        """Everything that changes, as values."""
+        cdef uint64_t arena = (<uint64_t>self.m.arena + 63) & ~<uint64_t>63
+        self._check()
+        self.enter()
+        try:
+            return (
+                (<char *>arena)[:self.m.arena_size],
+                (<char *>self.m.vcpus)[:self.m.vcpu_count * sizeof(vcpu_t)],
+                (<char *>self.m.contexts.items)[:self.m.contexts.count * sizeof(context_t)],
+                self._counters.copy(), self.m.accesses, self.m.ring_written, self.m.globals,
+                [dict(options) for options in self.guest_options])
+        finally:
+            self.leave()
+
+    def _set_state(self, state):
+        """Back to what `_state` gave, of an MMU made with the same arguments."""
+        cdef bytes arena, vcpus, contexts
+        cdef char *source
+        cdef const context_t *items
+        cdef int i
+        arena, vcpus, contexts, counters, accesses, written, met, options = state
+        self._check()
+        if (len(arena) != self.m.arena_size
+                or len(vcpus) != self.m.vcpu_count * sizeof(vcpu_t)
+                or len(contexts) % sizeof(context_t)):
+            raise InvalidValueError("this snapshot is of an MMU with other caches or vCPUs")
+        source = contexts
+        items = <const context_t *>source
+        self.enter()
+        try:
+            source = arena
+            memcpy(<char *>((<uint64_t>self.m.arena + 63) & ~<uint64_t>63), source,
+                   self.m.arena_size)
+            source = vcpus
+            memcpy(self.m.vcpus, source, len(vcpus))
+            for i in range(self.m.vcpu_count):
+                # what is an address in this process comes from this process
+                self.m.vcpus[i].guest.mem = self.m.vcpus[i].host.mem = self.m.mem
+                self.m.vcpus[i].guest.memo = self.m.vcpus[i].host.memo = NULL
+                self.m.vcpus[i].host.outer = NULL
+                self.m.vcpus[i].guest.outer = (
+                    &self.m.vcpus[i].host if self.m.mode == MODE_NESTED else NULL)
+            if not contexts_restore(&self.m.contexts, items,
+                                    <uint32_t>(len(contexts) // sizeof(context_t))):
+                raise MemoryError
+            self._counters[...] = counters
+            self.m.accesses = accesses
+            self.m.ring_written = written
+            self.m.globals = met
+            self.guest_options = [dict(each) for each in options]
+        finally:
+            self.leave()
+
+    def __repr__(self):
+        if self.made is None:
+            return f"<{type(self).__name__} (not initialised)>"
+        return (f"<{type(self).__name__} {self.made[0]} {self.geometry.name} "
+                f"vcpus={self.m.vcpu_count}>")
+
+
+ENTRY_DTYPE = np.dtype([
+    ("structure", "U32"), ("set", "<u4"), ("way", "<u4"), ("page", "<u8"), ("size", "u1"),
+    ("vpid", "<u2"), ("pcid", "<u2"), ("global", "?"), ("ep4ta", "<u8"), ("value", "<u8")])
+
+
+cdef int kind_of(object access) except -1:
+    """Number of a kind of access, from its letter."""
+    kind = _KINDS.get(access) if isinstance(access, str) else None
+    if kind is None:
+        raise InvalidValueError(f"access must be 'r', 'w' or 'x', got {access!r:.80}")
+    return kind

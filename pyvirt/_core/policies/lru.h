@@ -1,0 +1,88 @@
+/* Least recently used, exactly. Up to four ways keep time stamps: a touch is one store, and four are
+   soon compared. Up to 64 keep their ranks, a touch being a compare and a subtraction of vectors,
+   and the victim a compare. More ways keep stamps again. */
+
+#ifndef PYVIRT_LRU_H
+#define PYVIRT_LRU_H
+
+#include "cache.h"
+
+/* `rank` is that of the way, which becomes 0; those below it move up. */
+PYVIRT_INLINE void rank_touch(int8_t *ranks, uint32_t stride, uint32_t way, int8_t rank)
+{
+#if PYVIRT_X86
+    const __m128i old = _mm_set1_epi8(rank);
+    __m128i ways = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m128i this_way = _mm_set1_epi8((char)way);
+    for (uint32_t i = 0; i < stride; i += 16) {
+        __m128i *place = (__m128i *)(ranks + i);
+        __m128i x = _mm_load_si128(place);
+        x = _mm_sub_epi8(x, _mm_cmplt_epi8(x, old));
+        x = _mm_andnot_si128(_mm_cmpeq_epi8(ways, this_way), x);
+        _mm_store_si128(place, x);
+        ways = _mm_add_epi8(ways, _mm_set1_epi8(16));
+    }
+#else
+    for (uint32_t i = 0; i < stride; i++)
+        ranks[i] = (int8_t)(ranks[i] + (ranks[i] < rank));
+    ranks[way] = 0;
+#endif
+}
+
+PYVIRT_INLINE uint32_t rank_last(const int8_t *ranks, uint32_t stride, uint32_t ways)
+{
+#if PYVIRT_X86
+    const __m128i last = _mm_set1_epi8((char)(ways - 1));
+    uint32_t i = 0;
+    for (;; i += 16) {
+        const __m128i x = _mm_load_si128((const __m128i *)(ranks + i));
+        const unsigned found = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(x, last));
+        if (found || i + 16 >= stride)
+            return i + PYVIRT_CTZ(found | 0x10000);
+    }
+#else
+    uint32_t way = 0;
+    while (way + 1 < ways && ranks[way] != (int8_t)(ways - 1))
+        way++;
+    (void)stride;
+    return way;
+#endif
+}
+
+PYVIRT_INLINE uint32_t oldest(const uint64_t *stamps, uint32_t ways)
+{
+    uint32_t first = 0;
+    for (uint32_t way = 1; way < ways; way++)
+        first = stamps[way] < stamps[first] ? way : first;
+    return first;
+}
+
+/* The same of four, without a branch: which it is, no one can predict. */
+PYVIRT_INLINE uint32_t oldest_of_four(const uint64_t *stamps)
+{
+    const uint64_t a = stamps[0], b = stamps[1], c = stamps[2], d = stamps[3];
+    const uint64_t second = b < a, fourth = d < c;
+    const uint64_t low = a ^ ((a ^ b) & -second), high = c ^ ((c ^ d) & -fourth);
+    const uint64_t upper = -(uint64_t)(high < low);
+    return (uint32_t)((second & ~upper) | ((2 | fourth) & upper));
+}
+
+PYVIRT_INLINE void lru_touch(cache_t *c, uint32_t set, uint32_t way)
+{
+    if (c->ranks)
+        rank_touch(c->ranks + (uint64_t)set * c->rank_stride, c->rank_stride, way,
+                   c->ranks[(uint64_t)set * c->rank_stride + way]);
+    else
+        c->stamps[(uint64_t)set * c->stride + way] = ++c->state->clock;
+}
+
+PYVIRT_INLINE uint32_t lru_victim(const cache_t *c, uint32_t set)
+{
+    if (c->ranks)
+        return rank_last(c->ranks + (uint64_t)set * c->rank_stride, c->rank_stride, c->ways);
+    if (c->ways == 4)
+        return oldest_of_four(c->stamps + (uint64_t)set * c->stride);
+    return oldest(c->stamps + (uint64_t)set * c->stride, c->ways);
+}
+
+#endif

@@ -1,0 +1,19 @@
+from typing import Any, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import disjoint_base
+
+CURVE_DTYPE: Final[np.dtype[Any]]
+
+@disjoint_base
+class StackProfile:
+    def __new__(cls, *, page_shift: int = ...) -> Self: ...
+    @property
+    def page_shift(self) -> int: ...
+    @property
+    def accesses(self) -> int: ...
+    @property
+    def pages(self) -> int: ...
+    def feed(self, vas: npt.ArrayLike) -> None: ...
+    def curve(self, entries: int | None = ...) -> npt.NDArray[np.void]: ...

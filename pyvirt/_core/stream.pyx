@@ -1,0 +1,425 @@
+"""Streams: many accesses of one kind, or a mixture of accesses and of what the system does.
+
+Accesses that hit 4 KiB pages stay in a small loop with vectors (`hits.h`); every other one goes
+through `pyvirt._core.pipeline`. Both count and change the same.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from pyvirt._core.cache cimport cache_t, pyvirt_has_avx2
+from pyvirt._core.counters cimport counters_t
+from pyvirt._core.datacache cimport drain
+from pyvirt._core.events cimport (
+    EVENT_FETCH,
+    EVENT_INVEPT,
+    EVENT_INVLPG,
+    EVENT_INVLPGA,
+    EVENT_INVPCID,
+    EVENT_INVVPID,
+    EVENT_LOAD,
+    EVENT_MAP,
+    EVENT_MODIFY,
+    EVENT_MOV_CR0,
+    EVENT_MOV_CR3,
+    EVENT_MOV_CR4,
+    EVENT_NOP,
+    EVENT_PROTECT,
+    EVENT_STORE,
+    EVENT_STORE_TABLE,
+    EVENT_TLB_CONTROL,
+    EVENT_UNMAP,
+    EVENT_VCPU_SWITCH,
+    EVENT_VM_ENTRY,
+    EVENT_VM_EXIT,
+    EVENT_VM_SWITCH,
+    event_t,
+)
+from pyvirt._core.hits cimport (
+    HITS_END,
+    HITS_IDENTITY,
+    HITS_MISS,
+    HITS_NATIVE,
+    HITS_NO_WALK,
+    hits,
+    hits_t,
+    hits_use_vectors,
+)
+from pyvirt._core.operations cimport (
+    DONE,
+    DONE_BAD_OP,
+    DONE_BAD_VCPU,
+    DONE_IN_PYTHON,
+    done_t,
+    invept,
+    invlpg,
+    invlpga,
+    invpcid,
+    invvpid,
+    mov_cr3,
+    start,
+    store_table,
+    tlb_control,
+    vcpu_switch,
+    vm_crossing,
+    vm_switch,
+)
+from pyvirt._core.paging cimport dimension_t
+from pyvirt._core.pipeline cimport VALUE_KEPT, access_missed, access_one
+from pyvirt._core.policies cimport POLICY_LRU
+from pyvirt._core.state cimport (
+    KIND_FETCH,
+    KIND_LOAD,
+    KIND_STORE,
+    MODE_NATIVE,
+    MODE_NESTED,
+    MODE_TLB_ONLY,
+    REFERENCE_ROOM,
+    VALUE_D,
+    VALUE_NESTED_SHIFT,
+    VALUE_U,
+    VALUE_W,
+    WALKCACHE_SPLIT,
+    mmu_t,
+    plan_t,
+    request_t,
+    run_t,
+    walkcache_t,
+)
+from pyvirt._core.tlb cimport tlb_others
+from pyvirt._core.walks cimport prefetch_leaf, prefetch_nested_leaf
+
+cdef enum:
+    BLOCK = 1024                    # accesses between two looks at how many walk
+    AHEAD = 16                      # accesses that a prefetch is ahead
+    MOST_OF_ONE = 512               # references that a single access can make, at the very most
+    HIT_FIRST = 0x10                # outcome: level 1, 4 KiB
+    CR4_PGE = 0x80
+    PS = 0x80
+
+hits_use_vectors = pyvirt_has_avx2()
+
+
+def use_vectors(wanted=None):
+    """Choose the form of the loop over hits; for tests and benchmarks, the results are the same.
+
+    Parameters
+    ----------
+    wanted : bool, optional
+        Vectors, where the processor has them, or plain code. None: as at first, vectors where
+        the processor has them.
+
+    Returns
+    -------
+    bool
+        Whether vectors were in use before.
+    """
+    global hits_use_vectors
+    before = bool(hits_use_vectors)
+    hits_use_vectors = pyvirt_has_avx2() if wanted is None or wanted else 0
+    return before
+
+
+cdef struct lane_t:                 # how the accesses of one stream go
+    hits_t h
+    int first                       # array; -1: none that the loop over hits can use
+    int second                      # likewise of the second level
+
+
+cdef bint loops(const cache_t *c) noexcept nogil:
+    """Whether the loop over hits knows such an array."""
+    return c.policy == POLICY_LRU and (c.set_mask != 0 or c.sets == 1)
+
+
+cdef int only_taker(const plan_t *plan, int kind, int level) noexcept nogil:
+    """The one array of a level that takes 4 KiB pages and is the first looked up; or -1."""
+    cdef int i, takers = 0
+    for i in range(plan.count[kind][level]):
+        takers += plan.takes[plan.index[kind][level][i]][0] == 0
+    if takers != 1 or plan.takes[plan.index[kind][level][0]][0] != 0:
+        return -1
+    return plan.index[kind][level][0]
+
+
+cdef void choose_lane(lane_t *lane, run_t *x, int kind, bint user) noexcept nogil:
+    cdef const plan_t *plan = &x.m.plan
+    cdef const request_t *r = &x.v.requests[kind][user]
+    lane.first = lane.second = -1
+    if plan.levels == 0 or not x.v.paging or r.judged or not x.v.guest.sign_extended:
+        return
+    lane.first = only_taker(plan, kind, 1)
+    if lane.first < 0 or not loops(&x.core.tlb[lane.first]):
+        lane.first = -1
+        return
+    if plan.levels > 1:
+        lane.second = only_taker(plan, kind, 2)
+        if lane.second >= 0 and not loops(&x.core.tlb[lane.second]):
+            lane.second = -1
+    lane.h.first = &x.core.tlb[lane.first]
+    lane.h.low = x.guest_low
+    lane.h.twin_low = x.global_low
+    lane.h.global_low = x.global_low if x.v.cr4 & CR4_PGE else x.guest_low
+    lane.h.mask = r.mask
+    lane.h.wanted = r.wanted
+    lane.h.unused = <uint8_t>(64 - x.v.guest.address_bits)
+    lane.h.walk = HITS_NO_WALK
+    lane.h.calm = True
+    # a short walk must be all there is to a miss: both levels filled, nothing else to do
+    if (plan.inclusive or plan.levels > 2 or (plan.levels == 2 and lane.second < 0)
+            or x.m.buffer != NULL):
+        return
+    if x.m.mode == MODE_TLB_ONLY:
+        lane.h.walk = HITS_IDENTITY
+        lane.h.identity = VALUE_W | VALUE_U | VALUE_D | <uint64_t>7 << VALUE_NESTED_SHIFT
+    elif x.m.mode == MODE_NATIVE and walks_short(x):
+        choose_walk(&lane.h, x, r)
+
+
+cdef bint walks_short(const run_t *x) noexcept nogil:
+    """Whether the loop over hits knows the tables and all walk caches."""
+    cdef const walkcache_t *c = &x.core.guest
+    cdef int level
+    if c.kind != WALKCACHE_SPLIT or x.v.guest.levels < 4:
+        return False
+    for level in range(2, x.v.guest.levels + 1):
+        if not c.has[level] or not loops(&c.level[level]):
+            return False
+    return True
+
+
+cdef void choose_walk(hits_t *h, run_t *x, const request_t *r) noexcept nogil:
+    """What a short walk must know: the rules of a leaf as masks."""
+    cdef const dimension_t *d = &x.v.guest
+    cdef int level
+    h.walk = HITS_NATIVE
+    h.levels = d.levels
+    h.caches = x.core.guest.level
+    h.start = d.root | d.rights_and
+    h.table_wanted = d.present | d.accessed
+    for level in range(2, d.levels + 1):
+        h.table_mask[level] = h.table_wanted | d.level[level].table_reserved
+        if d.level[level].may_map:
+            h.table_mask[level] |= PS
+    h.table_address = d.table_address
+    h.cache_hits = x.counters.guest_cache_hits
+    h.level_refs = x.counters.guest_refs
+    h.root = d.mem.root
+    h.limit = d.mem.limit
+    h.leaf_wanted = d.present | d.accessed
+    if r.dirty and d.accessed:
+        h.leaf_wanted |= d.dirty
+    h.leaf_mask = h.leaf_wanted | d.level[1].leaf_reserved
+    h.leaf_address = d.level[1].leaf_address
+    h.kept = VALUE_KEPT if d.nxe else VALUE_KEPT & ~(<uint64_t>1 << 63)
+    h.added = <uint64_t>7 << VALUE_NESTED_SHIFT
+    if d.accessed:
+        h.kept |= d.dirty
+    else:
+        h.added |= VALUE_D
+    h.rights_and = d.rights_and
+    h.rights_or = d.rights_or
+    h.hints = x.m.hints
+    h.hint_mask = 0xFFFF
+
+
+cdef inline void ask_ahead(run_t *x, const uint64_t *vas, uint64_t i, uint64_t n) noexcept nogil:
+    """Prefetch for the accesses after the next ones."""
+    cdef uint64_t k, last = min(n, i + 2 * AHEAD)
+    if x.m.mode == MODE_NESTED:
+        for k in range(i + 2 * AHEAD, min(n, i + 3 * AHEAD)):
+            prefetch_leaf(x, vas[k])
+        for k in range(i + AHEAD, last):
+            prefetch_nested_leaf(x, vas[k])
+    else:
+        for k in range(i + AHEAD, last):
+            prefetch_leaf(x, vas[k])
+
+
+cdef uint64_t run_lane(
+    lane_t *lane, run_t *x, bint sure, const uint64_t *vas, uint64_t i, uint64_t n, uint64_t *pas,
+    uint16_t *codes
+) noexcept nogil:
+    """The loop over hits, and what it counted."""
+    cdef uint64_t begin = i
+    cdef counters_t *counted = x.counters
+    lane.h.second = &x.core.tlb[lane.second] if lane.second >= 0 else NULL
+    lane.h.sure = sure
+    lane.h.globals = x.m.globals
+    lane.h.second_hits = lane.h.walks = 0
+    i = hits(&lane.h, vas, i, n, pas, codes)
+    x.m.globals = lane.h.globals
+    counted.tlb_hits[0] += i - begin - lane.h.second_hits - lane.h.walks
+    counted.tlb_hits[3] += lane.h.second_hits
+    if lane.h.walks:
+        counted.walks[0] += lane.h.walks
+    return i
+
+
+cdef uint64_t stream_accesses(
+    mmu_t *m, int vcpu, int kind, bint user, const uint64_t *vas, uint64_t n, uint64_t *pas,
+    uint16_t *codes, bint stop, int prefetch
+) noexcept nogil:
+    """Accesses of one kind by one vCPU; returns how many were done, fewer only with `stop`.
+
+    `pas` and `codes` may be NULL.
+    """
+    cdef run_t x
+    cdef lane_t lane
+    cdef uint64_t i = 0, end, part, k, slow, firsts, pa, base
+    cdef uint16_t code
+    cdef bint ahead, sure
+    if m.hints == NULL:
+        prefetch = PREFETCH_NEVER
+    ahead = prefetch == PREFETCH_ALWAYS
+    start(&x, m, vcpu)
+    choose_lane(&lane, &x, kind, user)
+    base = m.accesses
+    while i < n:
+        end = min(n, i + BLOCK)
+        slow = 0
+        firsts = x.counters.tlb_hits[0]
+        while i < end:
+            part = end
+            if ahead:
+                ask_ahead(&x, vas, i, n)
+                part = min(end, i + AHEAD)
+            if codes != NULL:
+                for k in range(i, part):
+                    codes[k] = HIT_FIRST
+            while i < part:
+                sure = False
+                if lane.first >= 0:
+                    sure = tlb_others(&m.plan, x.core, kind, lane.first, lane.second) == 0
+                    i = run_lane(&lane, &x, sure, vas, i, part, pas, codes)
+                    slow += lane.h.walks
+                    if i == part:
+                        break
+                    if lane.h.why == HITS_END:
+                        continue
+                    sure = sure and lane.h.why == HITS_MISS
+                slow += 1
+                m.accesses = base + i
+                if sure:
+                    code = access_missed(&x, vas[i], kind, &x.v.requests[kind][user], &pa)
+                else:
+                    code = access_one(&x, vas[i], kind, user, &pa)
+                if codes != NULL:
+                    codes[i] = code
+                if pas != NULL:
+                    pas[i] = pa
+                i += 1
+                if m.buffered > REFERENCE_ROOM - MOST_OF_ONE:
+                    drain(m)
+                if stop and code & 15:
+                    end = n = i
+                    break
+        lane.h.calm = x.counters.tlb_hits[0] - firsts > BLOCK - BLOCK // 32
+        if prefetch == PREFETCH_AUTO:
+            ahead = slow > BLOCK // 2
+    x.counters.accesses[kind] += n
+    m.accesses = base + n
+    drain(m)
+    return n
+
+
+cdef inline int kind_of(int op) noexcept nogil:
+    if op == EVENT_FETCH:
+        return KIND_FETCH
+    return KIND_LOAD if op == EVENT_LOAD else KIND_STORE
+
+
+cdef uint16_t access_event(run_t *x, const event_t *e, uint64_t *pa) noexcept nogil:
+    """An access of some bytes; one that crosses a 4 KiB boundary is two. The first's outcome."""
+    cdef int kind = kind_of(e.op)
+    cdef bint user = e.arg & 1
+    cdef uint64_t other
+    cdef uint16_t code, second
+    code = access_one(x, e.addr, kind, user, pa)
+    x.counters.accesses[kind] += 1
+    x.m.accesses += 1
+    if (e.addr & 0xFFF) + e.size > 0x1000:
+        second = access_one(x, (e.addr | 0xFFF) + 1, kind, user, &other)
+        x.counters.accesses[kind] += 1
+        x.counters.splits += 1
+        x.m.accesses += 1
+        if code & 15 == 0 and second & 15:
+            code = second
+            pa[0] = 0
+    return code
+
+
+cdef done_t operate(mmu_t *m, const event_t *e) noexcept nogil:
+    """Anything but an access."""
+    cdef int op = e.op, vcpu = e.vcpu
+    if op == EVENT_NOP:
+        return DONE
+    if op == EVENT_MOV_CR3:
+        return mov_cr3(m, vcpu, e.value)
+    if op == EVENT_INVLPG:
+        invlpg(m, vcpu, e.addr, e.arg & 1)
+        return DONE
+    if op == EVENT_INVPCID:
+        return invpcid(m, vcpu, e.arg, e.value, e.addr)
+    if op == EVENT_INVVPID:
+        return invvpid(m, vcpu, e.arg, e.value, e.addr)
+    if op == EVENT_INVEPT:
+        return invept(m, vcpu, e.arg, e.value)
+    if op == EVENT_INVLPGA:
+        return invlpga(m, vcpu, e.addr, e.value)
+    if op == EVENT_TLB_CONTROL:
+        return tlb_control(m, vcpu, e.arg)
+    if op == EVENT_VM_ENTRY or op == EVENT_VM_EXIT:
+        vm_crossing(m, vcpu, op == EVENT_VM_ENTRY)
+        return DONE
+    if op == EVENT_STORE_TABLE:
+        return store_table(m, vcpu, e.addr, e.value, e.size)
+    if op == EVENT_VCPU_SWITCH:
+        drain(m)                    # references count for the core that made them
+        return vcpu_switch(m, vcpu, e.arg)
+    if op == EVENT_VM_SWITCH:
+        return vm_switch(m, vcpu, e.arg, e.addr, e.value)
+    if op in (EVENT_MOV_CR0, EVENT_MOV_CR4, EVENT_MAP, EVENT_UNMAP, EVENT_PROTECT):
+        return DONE_IN_PYTHON
+    return DONE_BAD_OP
+
+
+cdef uint64_t stream_events(
+    mmu_t *m, const event_t *events, uint64_t n, uint64_t *pas, uint16_t *codes, bint stop,
+    done_t *done
+) noexcept nogil:
+    """Events in order; returns how many were done.
+
+    Fewer than n: `done` says what the next one lacks, or is DONE after a fault with `stop`.
+    """
+    cdef run_t x
+    cdef const event_t *e
+    cdef uint64_t i = 0, pa
+    cdef uint16_t code
+    x.vcpu = -1
+    done[0] = DONE
+    while i < n:
+        e = &events[i]
+        pa = 0
+        code = 0
+        if e.vcpu >= m.vcpu_count:
+            done[0] = DONE_BAD_VCPU
+            break
+        if EVENT_LOAD <= e.op <= EVENT_MODIFY:
+            if x.vcpu != e.vcpu:
+                start(&x, m, e.vcpu)
+            code = access_event(&x, e, &pa)
+            if m.buffered > REFERENCE_ROOM - 2 * MOST_OF_ONE:
+                drain(m)
+        else:
+            done[0] = operate(m, e)
+            if done[0] != DONE:
+                break
+            x.vcpu = -1
+        if pas != NULL:
+            pas[i] = pa
+        if codes != NULL:
+            codes[i] = code
+        i += 1
+        if stop and code & 15:
+            break
+    drain(m)
+    return i

@@ -1,0 +1,442 @@
+"""What counted events cost: cycles for each class of event, and published projections."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pyvirt.errors import InvalidTypeError, InvalidValueError
+from pyvirt.mmu.presets import Source
+
+__all__ = [
+    "CLASSES",
+    "GROUPS",
+    "CostModel",
+    "Cycles",
+    "describe",
+    "linear_overhead",
+    "names",
+    "project",
+]
+
+_FOLDER = files("pyvirt.mmu") / "cost_data"
+
+#: The counters of `pyvirt.MMU` that have a cost, with their number of elements.
+_COUNTERS = {
+    "tlb_hits": 12,
+    "walks": 3,
+    "dirty_assists": 1,
+    "rights_rewalks": 1,
+    "guest_refs": 6,
+    "host_refs": 6,
+    "guest_cache_hits": 6,
+    "host_cache_hits": 6,
+    "nested_tlb_hits": 3,
+    "guest_a_set": 1,
+    "guest_d_set": 1,
+    "host_a_set": 1,
+    "host_d_set": 1,
+    "pml_entries": 1,
+    "pml_full": 1,
+    "ept_violations": 1,
+    "ept_misconfigurations": 1,
+    "page_faults": 1,
+    "data_cache_hits": 4,
+    "invalidations": 16,
+    "shootdowns": 1,
+    "ipis": 1,
+}
+#: Counters without a cost: what happened is priced by others.
+_FREE = {"accesses", "faults", "nested_walks", "dropped", "splits"}
+
+#: The first elements of `invalidations`.
+_OPERATIONS = (
+    "invlpg",
+    "mov_cr3",
+    "mov_cr4",
+    "mov_cr0",
+    "invpcid",
+    "invvpid",
+    "invept",
+    "invlpga",
+    "tlb_control",
+    "vm_entry",
+    "vm_exit",
+)
+_MEMORY = ("reference_l1", "reference_l2", "reference_l3", "reference_memory")
+_FLAT = ("reference_guest", "reference_host")
+_EXITS = ("ept_violation", "ept_misconfiguration", "pml_full", "page_fault")
+
+#: The classes of events, by the group that a plot shows.
+GROUPS = {
+    "TLB hits": ("tlb_hit_1", "tlb_hit_2", "tlb_hit_3", "tlb_hit_4"),
+    "walk caches": ("walk_cache_hit", "nested_tlb_hit"),
+    "walks": ("walk", *_MEMORY, *_FLAT, "dirty_assist", "rights_rewalk"),
+    "A and D": ("accessed_update", "dirty_update", "pml_entry"),
+    "exits": _EXITS,
+    "operations": (*_OPERATIONS, "shootdown", "ipi"),
+}
+#: Every class of events that can have a cost.
+CLASSES = tuple(name for group in GROUPS.values() for name in group)
+
+
+@dataclass(frozen=True, slots=True)
+class Cycles:
+    """What events cost.
+
+    Attributes
+    ----------
+    total : float
+        Cycles.
+    breakdown : dict of str to float
+        Cycles by class, those of `CLASSES` that happened and have a cost.
+    events : dict of str to int
+        How often each class happened, with or without a cost.
+    """
+
+    total: float
+    breakdown: dict[str, float]
+    events: dict[str, int]
+
+    @property
+    def groups(self) -> dict[str, float]:
+        """Cycles by group of classes, zeros included: the bars of a plot."""
+        return {
+            group: sum(self.breakdown.get(name, 0) for name in members)
+            for group, members in GROUPS.items()
+        }
+
+
+class _Table(Mapping[str, float]):
+    """Costs that cannot change, so that a model has a hash."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Mapping[str, float]) -> None:
+        self._items = {name: items[name] for name in CLASSES if name in items}
+
+    def __getitem__(self, name: str) -> float:
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._items.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+
+@dataclass(frozen=True, slots=True)
+class CostModel:
+    """Cycles for each class of events.
+
+    Parameters
+    ----------
+    name : str
+        One of `pyvirt.mmu.costs.names`, or with `costs` any name.
+    costs : mapping of str to float, optional
+        Cycles by class, one of `CLASSES`; a class that is missing costs nothing. None: those of
+        the table with that name.
+
+    Raises
+    ------
+    InvalidValueError, InvalidTypeError
+        For a name that no table has, an unknown class, or a cost that is negative or not a
+        finite number.
+
+    Notes
+    -----
+    References of a walk cost what the level of the data-cache model that served them does. If no
+    such model ran, that is if ``data_cache_hits`` are all zero, every reference of the guest's
+    tables costs ``reference_guest`` and every one of the nested tables ``reference_host``.
+
+    A hit in the TLB costs ``tlb_hit_1`` to ``tlb_hit_4`` by its level. A walk that succeeds costs
+    ``walk`` besides its references.
+
+    Two models, for example of memory and of exits, are joined by ``|``; where both have a cost,
+    that of the right one counts.
+
+    Examples
+    --------
+    >>> CostModel("sagepte").cycles({"walks": [1, 0, 0], "data_cache_hits": [3, 0, 0, 1]}).total
+    212
+    """
+
+    name: str
+    costs: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise InvalidTypeError(f"name must be the name of a cost table, got {self.name!r:.80}")
+        costs = _load(self.name)[0] if self.costs is None else self.costs
+        if not isinstance(costs, Mapping):
+            raise InvalidTypeError(f"costs must map classes to cycles, got {costs!r:.80}")
+        entries: Mapping[str, Any] = costs
+        for key, value in entries.items():
+            _known(key, CLASSES, "costs has an unknown class")
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise InvalidTypeError(f"costs[{key!r}] must be a number, got {value!r:.80}")
+            if not 0 <= float(value) < float("inf"):
+                raise InvalidValueError(f"costs[{key!r}] must be finite and >= 0, got {value}")
+        object.__setattr__(self, "costs", _Table(costs))
+
+    def __or__(self, other: CostModel) -> CostModel:
+        if not isinstance(other, CostModel):
+            return NotImplemented
+        return CostModel(f"{self.name}|{other.name}", {**self._table, **other._table})
+
+    @property
+    def _table(self) -> Mapping[str, float]:
+        assert self.costs is not None  # __post_init__ has filled it in
+        return self.costs
+
+    def cycles(self, counters: Mapping[str, Any] | np.void | npt.NDArray[np.void]) -> Cycles:
+        """Price counted events.
+
+        Parameters
+        ----------
+        counters : mapping, structured array or record
+            Fields of the counters of `pyvirt.MMU`; what is missing is zero. The elements of an
+            array, for example the cores of an MMU, are added up.
+
+        Returns
+        -------
+        Cycles
+            The total, and by class.
+
+        Raises
+        ------
+        InvalidValueError
+            For a field of a mapping that is not a counter, or has another number of elements.
+        InvalidTypeError
+            For anything else.
+        """
+        events = _events(_counts(counters))
+        breakdown = {
+            name: count * cost
+            for name, cost in self._table.items()
+            if cost and (count := events.get(name, 0))
+        }
+        return Cycles(sum(breakdown.values()), breakdown, events)
+
+    def sources(self) -> list[Source]:
+        """Give the source of every cost of the table with this name.
+
+        Raises
+        ------
+        InvalidValueError
+            For a model that is not, unchanged, one of the tables.
+        """
+        costs, found = _load(self.name)
+        if costs != dict(self._table):
+            raise InvalidValueError(f"the costs of {self.name!r} are not those of that table")
+        return list(found)
+
+
+def names() -> list[str]:
+    """Give the names of the cost tables, in alphabetical order."""
+    return sorted(
+        entry.name.removesuffix(".toml")
+        for entry in _FOLDER.iterdir()
+        if entry.name.endswith(".toml")
+    )
+
+
+def describe(name: str) -> tuple[str, tuple[str, ...]]:
+    """Give the title and the notes of a cost table.
+
+    Raises
+    ------
+    InvalidValueError
+        For a name that no table has.
+    """
+    _load(name)
+    data = tomllib.loads((_FOLDER / f"{name}.toml").read_text("utf-8"))
+    return data["title"], tuple(data["notes"])
+
+
+def project(walk_fraction: npt.ArrayLike, walk_speedup: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Give the speed-up of a program whose page walks become faster.
+
+    Parameters
+    ----------
+    walk_fraction : array_like
+        The part of the program's time that it spends in walks, 0 to 1.
+    walk_speedup : array_like
+        How many times faster the walks become, above 0.
+
+    Returns
+    -------
+    ndarray of float64
+        ``1 / ((1 - walk_fraction) + walk_fraction / walk_speedup)``, broadcast.
+
+    Raises
+    ------
+    InvalidValueError
+        For a fraction or a speed-up out of range.
+
+    References
+    ----------
+    As used by the artifacts of DMT (ASPLOS 2024) and SagePTE (MICRO), equation 4 of the latter:
+    amirmnoohi/SagePTE-AE on GitHub, commit 317afce, Simulator/scripts/parse_walk_stats.py.
+
+    Examples
+    --------
+    >>> float(project(0.5, 2))
+    1.3333333333333333
+    """
+    fraction = _floats(walk_fraction, "walk_fraction")
+    speedup = _floats(walk_speedup, "walk_speedup")
+    if not np.all((fraction >= 0) & (fraction <= 1)):
+        raise InvalidValueError("walk_fraction must be from 0 to 1")
+    if not np.all(speedup > 0):
+        raise InvalidValueError("walk_speedup must be above 0")
+    return np.asarray(1 / ((1 - fraction) + fraction / speedup))
+
+
+def linear_overhead(
+    misses: npt.ArrayLike, references: npt.ArrayLike, cycles: npt.ArrayLike
+) -> npt.NDArray[np.float64]:
+    """Estimate the cycles of TLB misses as a product.
+
+    Parameters
+    ----------
+    misses : array_like
+        TLB misses.
+    references : array_like
+        References of one walk.
+    cycles : array_like
+        Cycles of one reference.
+
+    Returns
+    -------
+    ndarray of float64
+        ``misses * references * cycles``, broadcast.
+
+    Raises
+    ------
+    InvalidValueError
+        For a negative number.
+
+    Notes
+    -----
+    The form of the linear models of Gandhi et al. (MICRO 2014, ISCA 2016), which is recalled: the
+    papers were not read for it.
+    """
+    factors = [
+        _floats(misses, "misses"),
+        _floats(references, "references"),
+        _floats(cycles, "cycles"),
+    ]
+    for name, values in zip(("misses", "references", "cycles"), factors, strict=True):
+        if not np.all(values >= 0):
+            raise InvalidValueError(f"{name} must not be negative")
+    return np.asarray(factors[0] * factors[1] * factors[2])
+
+
+def _floats(values: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidTypeError(f"{name} must be numbers, got {values!r:.80}") from error
+
+
+def _known(name: object, accepted: Any, message: str) -> None:
+    """Refuse a name that is not among the accepted, with the nearest that are."""
+    if name not in accepted:
+        near = difflib.get_close_matches(str(name), accepted, 3, 0.5) or sorted(accepted)
+        raise InvalidValueError(f"{message} {name!r:.80}; nearest: {', '.join(near)}")
+
+
+@functools.cache
+def _load(name: str) -> tuple[dict[str, float], tuple[Source, ...]]:
+    """Parse a cost table."""
+    _known(name, names(), "no cost table is named")
+    data = tomllib.loads((_FOLDER / f"{name}.toml").read_text("utf-8"))
+    citations = data["sources"]
+    found = tuple(
+        Source(
+            key,
+            entry["value"],
+            citations.get(entry["source"], entry["source"]),
+            entry.get("recalled", False),
+        )
+        for key, entry in data["costs"].items()
+    )
+    return {entry.field: entry.value for entry in found}, found
+
+
+def _counts(counters: object) -> dict[str, list[int]]:
+    """Flatten the counters that matter, summed over cores."""
+    if isinstance(counters, np.void | np.ndarray) and counters.dtype.names:
+        present = [name for name in counters.dtype.names if name in _COUNTERS]
+        cores = np.atleast_1d(np.asarray(counters))
+        return {name: _elements(name, [core[name] for core in cores.flat]) for name in present}
+    if not isinstance(counters, Mapping):
+        raise InvalidTypeError(
+            f"counters must be a mapping, a structured array or a record, got {counters!r:.80}"
+        )
+    for name in counters:
+        _known(name, _COUNTERS.keys() | _FREE, "no counter is named")
+    return {name: _elements(name, [value]) for name, value in counters.items() if name in _COUNTERS}
+
+
+def _elements(name: str, per_core: list[Any]) -> list[int]:
+    """Add up one counter over cores, in Python's integers, which do not overflow."""
+    rows = [np.asarray(value).ravel() for value in per_core]
+    for row in rows:
+        if row.dtype.kind not in "iu":
+            raise InvalidTypeError(f"{name} must be integers, got dtype {row.dtype}")
+        if len(row) != _COUNTERS[name]:
+            raise InvalidValueError(f"{name} must have {_COUNTERS[name]} elements, got {len(row)}")
+        if row.dtype.kind == "i" and (row < 0).any():
+            raise InvalidValueError(f"{name} must not be negative")
+    return [sum(column) for column in zip(*(row.tolist() for row in rows), strict=True)] or [
+        0
+    ] * _COUNTERS[name]
+
+
+def _events(counts: dict[str, list[int]]) -> dict[str, int]:
+    """Count the classes of events; those that did not happen are left out."""
+
+    def total(*names: str) -> int:
+        return sum(sum(counts.get(name, ())) for name in names)
+
+    hits = counts.get("tlb_hits", [0] * 12)
+    events = {f"tlb_hit_{level + 1}": sum(hits[3 * level : 3 * level + 3]) for level in range(4)}
+    events["walk_cache_hit"] = total("guest_cache_hits", "host_cache_hits")
+    events["nested_tlb_hit"] = total("nested_tlb_hits")
+    events["walk"] = total("walks")
+    served = counts.get("data_cache_hits", [0] * 4)
+    if any(served):
+        events.update(zip(_MEMORY, served, strict=True))
+    else:
+        events.update(zip(_FLAT, (total("guest_refs"), total("host_refs")), strict=True))
+    events["dirty_assist"] = total("dirty_assists")
+    events["rights_rewalk"] = total("rights_rewalks")
+    events["accessed_update"] = total("guest_a_set", "host_a_set")
+    events["dirty_update"] = total("guest_d_set", "host_d_set")
+    events["pml_entry"] = total("pml_entries")
+    events["pml_full"] = total("pml_full")
+    events["ept_violation"] = total("ept_violations")
+    events["ept_misconfiguration"] = total("ept_misconfigurations")
+    events["page_fault"] = total("page_faults")
+    operations = counts.get("invalidations", [0] * 16)
+    events.update(zip(_OPERATIONS, operations[: len(_OPERATIONS)], strict=True))
+    events["shootdown"] = total("shootdowns")
+    events["ipi"] = total("ipis")
+    return {name: count for name, count in events.items() if count}
