@@ -70,7 +70,7 @@ PYVIRT_INLINE int find_plain(const uint64_t *tags, uint32_t stride, uint64_t key
 }
 
 #if PYVIRT_X86
-#define PYVIRT_AVX2 __attribute__((target("avx2,bmi")))
+#define PYVIRT_AVX2 __attribute__((target("avx2,bmi,bmi2")))
 
 PYVIRT_AVX2 PYVIRT_INLINE unsigned match_avx2(const uint64_t *tags, __m256i key, __m256i twin)
 {
@@ -119,7 +119,7 @@ int find_wide(const uint64_t *tags, uint32_t stride, uint64_t key, uint64_t twin
 PYVIRT_INLINE int find_way(const uint64_t *tags, uint32_t stride, uint64_t key, uint64_t twin)
 {
 #if PYVIRT_X86
-    if (stride > 4 && __builtin_cpu_supports("avx2"))
+    if (stride > 4 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"))
         return find_wide(tags, stride, key, twin);
 #endif
     return find_plain(tags, stride, key, twin);
@@ -129,7 +129,8 @@ static inline int pyvirt_has_avx2(void)
 {
 #if PYVIRT_X86
     __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi")
+           && __builtin_cpu_supports("bmi2");
 #else
     return 0;
 #endif

@@ -56,6 +56,7 @@ typedef struct {
     uint8_t sure;               /* nothing but these arrays can hold the page */
     uint8_t walk;
     uint8_t levels;
+    uint8_t fours;              /* every walk cache has four ways with stamps */
     uint8_t calm;               /* few of the accesses before this one missed the first array */
     uint8_t unused;             /* 64 - bits of an address, which is sign-extended */
     uint8_t why;                /* it ended */
@@ -72,6 +73,11 @@ typedef struct {
     uint8_t full;
 } array_t;
 
+PYVIRT_INLINE uint8_t is_full(const cache_t *c)
+{
+    return c->state->valid == (uint64_t)c->sets * c->ways;
+}
+
 PYVIRT_INLINE array_t array_of(const cache_t *c)
 {
     array_t a;
@@ -86,7 +92,7 @@ PYVIRT_INLINE array_t array_of(const cache_t *c)
     a.rank_stride = c->rank_stride;
     a.set_mask = c->set_mask;
     a.fold = c->fold;
-    a.full = c->state->valid == (uint64_t)c->sets * c->ways;
+    a.full = is_full(c);
     return a;
 }
 
@@ -148,93 +154,6 @@ PYVIRT_INLINE void array_fill(array_t *a, uint32_t set, uint64_t tag, uint64_t v
     a->values[slot + way] = value;
 }
 
-/* A table entry in the host's memory, or NULL where the frame is not owned. */
-PYVIRT_INLINE const uint8_t *entry_at(const hits_t *h, uint64_t pa)
-{
-    uint8_t **node;
-    const uint8_t *frame;
-    if (pa >= h->limit || !(node = h->root[pa >> 32]) || !(frame = node[pa >> 12 & 0xFFFFF]))
-        return NULL;
-    return frame + (pa & 4095);
-}
-
-/* Into a walk cache, as the entry for a new region. */
-PYVIRT_INLINE void region_fill(cache_t *c, uint64_t number, uint64_t tag, uint64_t value)
-{
-    const uint32_t set = cache_set(c, number);
-    const uint64_t slot = (uint64_t)set * c->stride;
-    uint32_t way = c->ways;
-    if (!PYVIRT_LIKELY(c->state->valid == (uint64_t)c->sets * c->ways))
-        way = invalid_way(c->state, c->tags + slot, c->ways);
-    if (way == c->ways)
-        way = lru_victim(c, set);
-    c->tags[slot + way] = tag;
-    c->values[slot + way] = value;
-    c->second[slot + way] = value & PYVIRT_ADDRESS;
-    lru_touch(c, set, way);
-}
-
-/* The value of a page by the walk caches and the tables, all levels of which have an array; 0, with
-   nothing changed, if that is not all there is to it. `*refs` are the entries read. */
-#define PYVIRT_SHORT_WALK(NAME, TARGET, FIND)                                                     \
-TARGET PYVIRT_NOINLINE uint64_t NAME##_walk(hits_t *h, uint64_t va, unsigned *refs)               \
-{                                                                                                 \
-    uint64_t next[6], value = h->start, leaf;                                                     \
-    cache_t *hit = NULL;                                                                          \
-    const uint8_t *place;                                                                         \
-    uint32_t set = 0;                                                                             \
-    int level, known, way = -1;                                                                   \
-    for (known = 2; known <= h->levels; known++) {                                                \
-        const uint64_t number = va >> (9 * known + 3), key = number << 19 | h->low;               \
-        hit = &h->caches[known];                                                                  \
-        set = cache_set(hit, number);                                                             \
-        way = FIND(hit->tags + (uint64_t)set * hit->stride, hit->stride, key, key);               \
-        if (way >= 0) {                                                                           \
-            value = hit->values[(uint64_t)set * hit->stride + way];                               \
-            break;                                                                                \
-        }                                                                                         \
-    }                                                                                             \
-    for (level = known - 1; level > 1; level--) {                                                 \
-        uint64_t entry;                                                                           \
-        place = entry_at(h, (value & PYVIRT_ADDRESS) | (va >> (9 * level) & 0xFF8));              \
-        if (!place)                                                                               \
-            return 0;                                                                             \
-        memcpy(&entry, place, 8);                                                                 \
-        if ((entry & h->table_mask[level]) != h->table_wanted)                                    \
-            return 0;                                                                             \
-        value = (entry & h->table_address) | (value & entry & h->rights_and)                      \
-                | ((value | entry) & h->rights_or);                                               \
-        next[level] = value;                                                                      \
-    }                                                                                             \
-    place = entry_at(h, (value & PYVIRT_ADDRESS) | (va >> 9 & 0xFF8));                            \
-    if (!place)                                                                                   \
-        return 0;                                                                                 \
-    memcpy(&leaf, place, 8);                                                                      \
-    if ((leaf & h->leaf_mask) != h->leaf_wanted)                                                  \
-        return 0;                                                                                 \
-    leaf = (leaf & (value | ~h->rights_and) & h->kept) | (value & h->rights_or)                   \
-           | (leaf & h->leaf_address) | h->added;                                                 \
-    if ((leaf & h->mask) != h->wanted)                                                            \
-        return 0;                                                                                 \
-    if (h->hints) {                                                                               \
-        hits_hint_t *hint = &h->hints[va >> 21 & h->hint_mask];                                   \
-        hint->region = va >> 21;                                                                  \
-        hint->table = place - (va >> 9 & 0xFF8);                                                  \
-    }                                                                                             \
-    if (way >= 0) {                                                                               \
-        lru_touch(hit, set, (uint32_t)way);                                                       \
-        h->cache_hits[known]++;                                                                   \
-    }                                                                                             \
-    for (level = known - 1; level > 1; level--) {                                                 \
-        const uint64_t number = va >> (9 * level + 3);                                            \
-        region_fill(&h->caches[level], number, number << 19 | h->low, next[level]);               \
-        h->level_refs[level]++;                                                                   \
-    }                                                                                             \
-    h->level_refs[1]++;                                                                           \
-    *refs = (unsigned)known - 1;                                                                  \
-    return leaf;                                                                                  \
-}
-
 /* Four ways one by one. A vector that is read just after one of its words was written waits for that
    word to reach the cache, so where there are many fills this is the faster way to look. */
 PYVIRT_INLINE int find_four(const uint64_t *tags, uint64_t key, uint64_t twin, int twins)
@@ -247,22 +166,169 @@ PYVIRT_INLINE int find_four(const uint64_t *tags, uint64_t key, uint64_t twin, i
     return found ? (int)PYVIRT_CTZ(found) : -1;
 }
 
-/* `four`: the first array has four ways with stamps, the second ranks of up to sixteen; `calm`: few accesses fill it; `twins`: there
-   are global pages. */
+/* A table's frame in the host, or NULL where it is not owned. Once owned it never moves. */
+PYVIRT_INLINE const uint8_t *frame_at(const hits_t *h, uint64_t pa)
+{
+    uint8_t **node;
+    if (pa >= h->limit || !(node = h->root[pa >> 32]))
+        return NULL;
+    return node[pa >> 12 & 0xFFFFF];
+}
+
+/* Into a walk cache, as the entry for a new region. Of a dimension whose tables are in host-physical
+   memory, the second word is where the next table lies in the host; 0: not known. */
+PYVIRT_INLINE void region_fill(cache_t *c, uint64_t number, uint64_t tag, uint64_t value,
+                               const uint8_t *frame, int fours)
+{
+    const uint32_t set = (uint32_t)((number ^ number >> c->fold) & c->set_mask);
+    const uint64_t slot = (uint64_t)set * (fours ? 4 : c->stride);
+    uint32_t way = fours ? 4 : c->ways;
+    if (!PYVIRT_LIKELY(is_full(c)))
+        way = invalid_way(c->state, c->tags + slot, c->ways);
+    if (way == (fours ? 4 : c->ways))
+        way = fours ? oldest_of_four(c->stamps + slot) : lru_victim(c, set);
+    c->tags[slot + way] = tag;
+    c->values[slot + way] = value;
+    c->second[slot + way] = (uint64_t)(uintptr_t)frame;
+    if (fours)
+        c->stamps[slot + way] = ++c->state->clock;
+    else
+        lru_touch(c, set, way);
+}
+
+/* The value of a page by the walk caches and the tables, all levels of which have an array; 0, with
+   nothing changed, if that is not all there is to it. `*refs` are the entries read. */
+#define PYVIRT_SHORT_WALK(NAME, TARGET, FIND)                                                     \
+TARGET PYVIRT_INLINE uint64_t NAME##_walk_in(hits_t *h, uint64_t va, unsigned *refs,              \
+                                             const int fours)                                     \
+{                                                                                                 \
+    uint64_t next[6], value = h->start, leaf;                                                     \
+    const uint8_t *frames[6], *frame = NULL;                                                      \
+    cache_t *hit = NULL;                                                                          \
+    uint32_t set = 0;                                                                             \
+    int level, known, way = -1;                                                                   \
+    for (known = 2; known <= h->levels; known++) {                                                \
+        const uint64_t number = va >> (9 * known + 3), key = number << 19 | h->low;               \
+        hit = &h->caches[known];                                                                  \
+        set = (uint32_t)((number ^ number >> hit->fold) & hit->set_mask);                         \
+        way = FIND(hit->tags + (uint64_t)set * (fours ? 4 : hit->stride),                         \
+                   fours ? 4 : hit->stride, key, key);                                            \
+        if (way >= 0) {                                                                           \
+            const uint64_t slot = (uint64_t)set * (fours ? 4 : hit->stride) + way;                \
+            value = hit->values[slot];                                                            \
+            frame = (const uint8_t *)(uintptr_t)hit->second[slot];                                \
+            if (!frame) {                                                                         \
+                frame = frame_at(h, value & PYVIRT_ADDRESS);                                      \
+                hit->second[slot] = (uint64_t)(uintptr_t)frame;                                   \
+            }                                                                                     \
+            break;                                                                                \
+        }                                                                                         \
+    }                                                                                             \
+    if (way < 0)                                                                                  \
+        frame = frame_at(h, value & PYVIRT_ADDRESS);                                              \
+    for (level = known - 1; level > 1; level--) {                                                 \
+        uint64_t entry;                                                                           \
+        if (!frame)                                                                               \
+            return 0;                                                                             \
+        memcpy(&entry, frame + (va >> (9 * level) & 0xFF8), 8);                                   \
+        if ((entry & h->table_mask[level]) != h->table_wanted)                                    \
+            return 0;                                                                             \
+        value = (entry & h->table_address) | (value & entry & h->rights_and)                      \
+                | ((value | entry) & h->rights_or);                                               \
+        frame = frame_at(h, value & PYVIRT_ADDRESS);                                              \
+        next[level] = value;                                                                      \
+        frames[level] = frame;                                                                    \
+    }                                                                                             \
+    if (!frame)                                                                                   \
+        return 0;                                                                                 \
+    memcpy(&leaf, frame + (va >> 9 & 0xFF8), 8);                                                  \
+    if ((leaf & h->leaf_mask) != h->leaf_wanted)                                                  \
+        return 0;                                                                                 \
+    leaf = (leaf & (value | ~h->rights_and) & h->kept) | (value & h->rights_or)                   \
+           | (leaf & h->leaf_address) | h->added;                                                 \
+    if ((leaf & h->mask) != h->wanted)                                                            \
+        return 0;                                                                                 \
+    if (h->hints) {                                                                               \
+        hits_hint_t *hint = &h->hints[va >> 21 & h->hint_mask];                                   \
+        hint->region = va >> 21;                                                                  \
+        hint->table = frame;                                                                      \
+    }                                                                                             \
+    if (way >= 0) {                                                                               \
+        if (fours)                                                                                \
+            hit->stamps[(uint64_t)set * 4 + way] = ++hit->state->clock;                           \
+        else                                                                                      \
+            lru_touch(hit, set, (uint32_t)way);                                                   \
+        h->cache_hits[known]++;                                                                   \
+    }                                                                                             \
+    for (level = known - 1; level > 1; level--) {                                                 \
+        const uint64_t number = va >> (9 * level + 3);                                            \
+        region_fill(&h->caches[level], number, number << 19 | h->low, next[level],                \
+                    frames[level], fours);                                                        \
+        h->level_refs[level]++;                                                                   \
+    }                                                                                             \
+    h->level_refs[1]++;                                                                           \
+    *refs = (unsigned)known - 1;                                                                  \
+    return leaf;                                                                                  \
+}                                                                                                 \
+TARGET PYVIRT_NOINLINE uint64_t NAME##_walk(hits_t *h, uint64_t va, unsigned *refs)               \
+{                                                                                                 \
+    return h->fours ? NAME##_walk_in(h, va, refs, 1) : NAME##_walk_in(h, va, refs, 0);            \
+}
+
+/* Nothing but hits of four ways with stamps and no hash: so little that it all stays in registers. */
+#define PYVIRT_CALM(NAME, TARGET, FIND)                                                           \
+TARGET PYVIRT_INLINE uint64_t NAME##_calm(const hits_t *h, const uint64_t *vas, uint64_t i,       \
+                                          uint64_t n, uint64_t *pas)                              \
+{                                                                                                 \
+    const uint64_t *const tags = h->first->tags, *const values = h->first->values;                \
+    uint64_t *const stamps = h->first->stamps;                                                    \
+    const uint64_t low = h->low, mask = h->mask, wanted = h->wanted;                              \
+    const uint64_t set_mask = h->first->set_mask;                                                 \
+    const uint8_t unused = h->unused;                                                             \
+    uint64_t clock = h->first->state->clock - i;                                                  \
+    for (; i < n; i++) {                                                                          \
+        const uint64_t va = vas[i], key = (va << 7 & ~PYVIRT_CONTEXT) | low;                      \
+        const uint64_t slot = (va >> 12 & set_mask) * 4;                                          \
+        uint64_t value;                                                                           \
+        int way;                                                                                  \
+        if (!PYVIRT_LIKELY((uint64_t)((int64_t)(va << unused) >> unused) == va))                  \
+            break;                                                                                \
+        way = FIND(tags + slot, 4, key, key);                                                     \
+        if (!PYVIRT_LIKELY(way >= 0))                                                             \
+            break;                                                                                \
+        value = values[slot + way];                                                               \
+        if (!PYVIRT_LIKELY((value & mask) == wanted))                                             \
+            break;                                                                                \
+        stamps[slot + way] = clock + i + 1;                                                       \
+        if (pas)                                                                                  \
+            pas[i] = (value & PYVIRT_ADDRESS) | (va & 4095);                                      \
+    }                                                                                             \
+    h->first->state->clock = clock + i;                                                           \
+    return i;                                                                                     \
+}
+
+/* `four`: the first array has four ways with stamps, the second ranks of up to sixteen; `twins`: there
+   are global pages; `plain`: twelve ways and nothing missing, the usual case in fewest steps. */
 #define PYVIRT_HITS(NAME, TARGET, FIND)                                                           \
 PYVIRT_SHORT_WALK(NAME, TARGET, FIND)                                                             \
+PYVIRT_CALM(NAME, TARGET, FIND)                                                                   \
 TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t n, \
                                           uint64_t *pas, uint16_t *codes, const int four,         \
-                                          const int calm, const int twins)                        \
+                                          const int twins, const int plain)                       \
 {                                                                                                 \
     array_t first = array_of(h->first), second = array_of(h->second ? h->second : h->first);      \
     const uint64_t low = h->low, mask = h->mask, wanted = h->wanted;                              \
     const uint64_t twin_low = twins ? h->twin_low : low;                                          \
-    const uint8_t unused = h->unused, sure = h->sure, walk = h->walk, two = h->second != NULL;    \
+    const uint8_t unused = h->unused, walk = h->walk;                                             \
+    const int sure = plain || h->sure, two = plain || h->second;                                  \
     uint64_t second_hits = 0, walks = 0;                                                          \
     h->why = HITS_END;                                                                            \
     if (four)                                                                                     \
         first.stride = first.ways = 4;                                                            \
+    if (plain) {                                                                                  \
+        first.full = second.full = 1;                                                             \
+        second.stride = 12;                                                                       \
+    }                                                                                             \
     for (; i < n; i++) {                                                                          \
         const uint64_t va = vas[i], number = va >> 12;                                            \
         const uint64_t upper = va << 7 & ~PYVIRT_CONTEXT;                                         \
@@ -276,9 +342,8 @@ TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64
             h->why = HITS_RANGE;                                                                  \
             break;                                                                                \
         }                                                                                         \
-        way = four && !calm                                                                       \
-                  ? find_four(first.tags + slot, upper | low, upper | twin_low, twins)            \
-                  : FIND(first.tags + slot, first.stride, upper | low, upper | twin_low);         \
+        way = four ? find_four(first.tags + slot, upper | low, upper | twin_low, twins)           \
+                   : FIND(first.tags + slot, first.stride, upper | low, upper | twin_low);        \
         if (PYVIRT_LIKELY(way >= 0)) {                                                            \
             value = first.values[slot + way];                                                     \
             if (!PYVIRT_LIKELY((value & mask) == wanted)) {                                       \
@@ -286,7 +351,7 @@ TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64
                 break;                                                                            \
             }                                                                                     \
             array_touch(&first, set, (uint32_t)way, four ? FOUR : EITHER);                        \
-            if (pas)                                                                              \
+            if (plain || pas)                                                                     \
                 pas[i] = (value & PYVIRT_ADDRESS) | (va & 4095);                                  \
             continue;                                                                             \
         }                                                                                         \
@@ -309,7 +374,7 @@ TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64
             array_touch(&second, set2, (uint32_t)way, four ? RANKED : EITHER);                    \
             tag = second.tags[slot2 + way];                                                       \
             second_hits++;                                                                        \
-            if (codes)                                                                            \
+            if (plain || codes)                                                                   \
                 codes[i] = 0x20;                                                                  \
         } else {                                                                                  \
             if (walk == HITS_IDENTITY)                                                            \
@@ -325,11 +390,11 @@ TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64
             if (two)                                                                              \
                 array_fill(&second, set2, tag, value, four ? RANKED : EITHER);                    \
             walks++;                                                                              \
-            if (codes)                                                                            \
+            if (plain || codes)                                                                   \
                 codes[i] = (uint16_t)(refs << 7);                                                 \
         }                                                                                         \
         array_fill(&first, set, tag, value, four ? FOUR : EITHER);                                \
-        if (pas)                                                                                  \
+        if (plain || pas)                                                                         \
             pas[i] = (value & PYVIRT_ADDRESS) | (va & 4095);                                      \
         if (!twins && h->globals) {                                                               \
             i++;                        /* from here on both tags must be compared */             \
@@ -343,18 +408,33 @@ TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64
     h->walks += walks;                                                                            \
     return i;                                                                                     \
 }                                                                                                 \
+TARGET PYVIRT_NOINLINE uint64_t NAME##_once(hits_t *h, const uint64_t *vas, uint64_t i,           \
+                                            uint64_t n, uint64_t *pas, uint16_t *codes)           \
+{                                                                                                 \
+    return NAME##_loop(h, vas, i, n, pas, codes, 1, 0, 0);                                        \
+}                                                                                                 \
 TARGET static uint64_t NAME(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t n,               \
                             uint64_t *pas, uint16_t *codes)                                       \
 {                                                                                                 \
     const int four = h->first->ways == 4 && h->first->stamps                                      \
                      && (!h->second || h->second->rank_stride == 16);                             \
+    const int plain = four && pas && codes && h->sure && h->second && h->second->stride == 12     \
+                      && is_full(h->first) && is_full(h->second);                                 \
+    h->why = HITS_END;                                                                            \
     if (h->globals)                                                                               \
-        return !four ? NAME##_loop(h, vas, i, n, pas, codes, 0, 0, 1)                             \
-               : h->calm ? NAME##_loop(h, vas, i, n, pas, codes, 1, 1, 1)                         \
-                         : NAME##_loop(h, vas, i, n, pas, codes, 1, 0, 1);                        \
-    return !four ? NAME##_loop(h, vas, i, n, pas, codes, 0, 0, 0)                                 \
-           : h->calm ? NAME##_loop(h, vas, i, n, pas, codes, 1, 1, 0)                             \
-                     : NAME##_loop(h, vas, i, n, pas, codes, 1, 0, 0);                            \
+        return four ? NAME##_loop(h, vas, i, n, pas, codes, 1, 1, 0)                              \
+                    : NAME##_loop(h, vas, i, n, pas, codes, 0, 1, 0);                             \
+    if (!four || !h->calm || h->first->fold != 63)                                                \
+        return four ? plain ? NAME##_loop(h, vas, i, n, pas, codes, 1, 0, 1)                      \
+                            : NAME##_loop(h, vas, i, n, pas, codes, 1, 0, 0)                      \
+                    : NAME##_loop(h, vas, i, n, pas, codes, 0, 0, 0);                             \
+    while ((i = NAME##_calm(h, vas, i, n, pas)) < n) {                                            \
+        const uint64_t next = NAME##_once(h, vas, i, i + 1, pas, codes);                          \
+        if (next == i || h->globals)                                                              \
+            return next;                                                                          \
+        i = next;                                                                                 \
+    }                                                                                             \
+    return i;                                                                                     \
 }
 
 PYVIRT_HITS(hits_plain, , find_plain)

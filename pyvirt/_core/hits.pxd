@@ -51,6 +51,7 @@ cdef extern from "hits.h" nogil:
         uint8_t sure
         uint8_t walk
         uint8_t levels
+        uint8_t fours
         uint8_t calm
         uint8_t unused
         uint8_t why

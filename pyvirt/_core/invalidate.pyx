@@ -4,7 +4,7 @@ A sweep of all arrays of a core costs about a microsecond, less than any operati
 one costs a real processor; an address narrows it to the sets that can hold it.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pyvirt._core.cache cimport cache_drop, cache_set, cache_slot, cache_t
@@ -16,6 +16,8 @@ from pyvirt._core.contexts cimport (
 )
 from pyvirt._core.paging cimport dimension_t
 from pyvirt._core.state cimport (
+    OWN_4M,
+    VALUE_OWN_SHIFT,
     WALKCACHE_NONE,
     WALKCACHE_PAGE_TABLE,
     WALKCACHE_PATH,
@@ -66,6 +68,8 @@ cdef uint64_t sweep_pages(
     for size in range(3):
         if c.state.present[size] == 0:
             continue
+        if size == 0 and <uint64_t>(<int64_t>(address << 7) >> 7) != address:
+            continue                # a tag has 57 bits: no page of 4 KiB can be there
         number = address >> (12 + 9 * size)
         first = cache_slot(c, cache_set(c, number), 0)
         for way in range(c.ways):
@@ -74,6 +78,31 @@ cdef uint64_t sweep_pages(
                     and matches(m, s, c.tags[first + way])):
                 cache_drop(c, first + way)
                 dropped += 1
+    return dropped
+
+
+cdef uint64_t sweep_pieces(
+    mmu_t *m, cache_t *c, const selector_t *s, uint64_t address
+) noexcept nogil:
+    """The entries that are parts of the page, in the vCPU's own tables, that holds an address.
+
+    SDM 4.10.4.1: where a page has several TLB entries, INVLPG drops all of them.
+    """
+    cdef uint64_t slot, tag, page, dropped = 0, last = <uint64_t>c.sets * c.stride
+    cdef int shift, size
+    for slot in range(last):
+        tag = c.tags[slot]
+        if tag == 0:
+            continue
+        size = 12 + 9 * <int>(tag >> 1 & 3)
+        shift = <int>(c.values[slot] >> VALUE_OWN_SHIFT & 3)
+        shift = 22 if shift == OWN_4M else 12 + 9 * shift
+        page = tag >> 19 << size
+        if size == 12:
+            page = <uint64_t>(<int64_t>(page << 7) >> 7)    # a tag has 57 bits of an address
+        if (page ^ address) >> max(shift, size) == 0 and matches(m, s, tag):
+            cache_drop(c, slot)
+            dropped += 1
     return dropped
 
 
@@ -144,9 +173,12 @@ cdef void drop(
     cdef int i
     if s.what & DROP_TLB:
         for i in range(m.plan.tlbs):
-            core.counters.dropped[0] += (
-                sweep_pages(m, &core.tlb[i], s, s.address) if s.by_address
-                else sweep(m, &core.tlb[i], s, False))
+            if not s.by_address:
+                core.counters.dropped[0] += sweep(m, &core.tlb[i], s, False)
+            elif m.pieces:
+                core.counters.dropped[0] += sweep_pieces(m, &core.tlb[i], s, s.address)
+            else:
+                core.counters.dropped[0] += sweep_pages(m, &core.tlb[i], s, s.address)
     if s.what & DROP_GUEST_CACHE:
         core.counters.dropped[1] += drop_regions(m, &core.guest, guest, s, s.by_address)
     if s.what & DROP_NESTED_TLB and m.plan.has_nested:

@@ -4,8 +4,9 @@ from cpython.pythread cimport PyThread_type_lock
 from libc.stdint cimport uint16_t, uint64_t
 
 from pyvirt._core.operations cimport done_t
+from pyvirt._core.paging cimport dimension_t
 from pyvirt._core.physmem cimport PhysMem
-from pyvirt._core.state cimport mmu_t
+from pyvirt._core.state cimport mmu_t, vcpu_t
 
 
 cdef class Access:
@@ -24,6 +25,7 @@ cdef class MmuCore:
     cdef dict host_options
     cdef tuple made                 # arguments of __init__, to build another
     cdef int prefetch
+    cdef bint begun                 # __init__ was called
     cdef bint marks                 # memory is written: its lock is needed
     cdef PyThread_type_lock lock
     cdef object __weakref__
@@ -37,5 +39,9 @@ cdef class MmuCore:
     cdef object _build(self, object seeds, object data_cache)
     cdef list _arrays(self, int core)
     cdef object _set_vcpu(self, int vcpu, object cr3, object root, int vpid)
+    cdef object _dimension(self, dimension_t *d, dict options, uint64_t cr3)
+    cdef done_t _adopt(self, vcpu_t *v, const dimension_t *d, uint64_t cr3) noexcept nogil
+    cdef tuple _copy(self)
+    cdef void _forget_places(self) noexcept nogil
     cdef uint64_t accesses_c(self, int vcpu, int kind, bint user, const uint64_t *vas, uint64_t n,
                              uint64_t *pas, uint16_t *codes, bint stop) noexcept nogil

@@ -1,6 +1,7 @@
 """The MMU object: it owns what `pyvirt._core.state` describes and checks what comes from Python."""
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.pythread cimport (
     NOWAIT_LOCK,
     WAIT_LOCK,
@@ -9,7 +10,7 @@ from cpython.pythread cimport (
     PyThread_free_lock,
     PyThread_release_lock,
 )
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -228,6 +229,29 @@ cdef uint64_t place_core(mmu_t *m, core_t *core, char *arena, uint64_t offset) n
     return offset + 64
 
 
+_REGISTERS = {"cr0": 64, "cr4": 64, "efer": 64, "pkru": 32, "pkrs": 32}
+_SWITCHES = ("ac", "large_1g", "exec_only", "ept_ad", "mbec", "set_ad")
+
+
+cdef dict plain_options(dict options):
+    """Options of a dimension as plain integers and booleans, which later use cannot surprise."""
+    found = dict(options)
+    for name, bits in _REGISTERS.items():
+        found[name] = as_int(options[name], name, 0, (1 << bits) - 1)
+    found["levels"] = as_int(options["levels"], "levels", 2, 5)
+    found["pa_width"] = as_int(options["pa_width"], "pa_width", 32, 52)
+    for name in _SWITCHES:
+        try:
+            found[name] = bool(options[name])
+        except (TypeError, ValueError) as error:
+            raise InvalidTypeError(
+                f"{name} must be True or False, got {options[name]!r:.80}") from error
+    for name in ("format", "vendor"):
+        if not isinstance(options[name], str):
+            raise InvalidTypeError(f"{name} must be text, got {options[name]!r:.80}")
+    return found
+
+
 cdef class MmuCore:
     """Cores, vCPUs and their caches over a memory. Use `pyvirt.MMU`, which says what it all means.
 
@@ -267,8 +291,9 @@ cdef class MmuCore:
     def __init__(self, mode, mem, geometry, guest, host, cr3, nested_root, vcpus, cores, vpids,
                  pml, conservative, prefetch, seeds, data_cache, ring):
         cdef int i
-        if self.made is not None:
-            raise InvalidTypeError("this MMU is initialised already")
+        if self.begun:
+            raise InvalidTypeError("this MMU is initialised already, or failed to be")
+        self.begun = True
         if not isinstance(mode, str) or mode not in MODES:
             raise InvalidValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r:.80}")
         if mode != "tlb-only":
@@ -296,6 +321,8 @@ cdef class MmuCore:
             self.m.mem = self.mem.pointer()
         self.ring = ring
         self._build(seeds, data_cache)
+        guest = plain_options(guest)
+        host = None if host is None else plain_options(host)
         self.guest_options = [dict(guest) for _ in range(vcpus)]
         self.host_options = host
         for i in range(vcpus):
@@ -330,6 +357,7 @@ cdef class MmuCore:
                     m.plan.pages[i] |= 1 << size
                     m.plan.takes[i][size] = <uint8_t>size
                 elif array.smash:
+                    m.plan.smashes = True
                     for smaller in range(size):
                         if _PAGES[smaller] in array.pages:
                             m.plan.takes[i][size] = <uint8_t>smaller
@@ -426,29 +454,41 @@ cdef class MmuCore:
     cdef object _set_vcpu(self, int vcpu, object cr3, object root, int vpid):
         """Power on a vCPU."""
         cdef vcpu_t *v = &self.m.vcpus[vcpu]
+        cdef dimension_t own
         options = self.guest_options[vcpu]
+        self._dimension(&own, options, cr3)
         v.cr0 = options["cr0"]
         v.cr4 = options["cr4"]
         v.vpid = <uint16_t>vpid
         if self.host_options is not None:
-            configure(&v.host, root, self.host_options)
+            try:
+                configure(&v.host, root, self.host_options)
+            except InvalidValueError as error:
+                raise InvalidValueError(str(error).replace("root", "nested_root")) from None
             v.host.mem = self.m.mem
             v.ep4ta = v.host.root
-        self._configure(vcpu, cr3)
+        self._done(self._adopt(v, &own, cr3))
 
-    def _configure(self, int vcpu, cr3):
-        """The dimension of a vCPU's own tables, from its options and CR3."""
-        cdef vcpu_t *v = &self.m.vcpus[vcpu]
-        cdef uint64_t value = as_int(cr3, "cr3", 0, 0xFFFFFFFFFFFFFFFF)
-        cdef uint64_t root = value & ~(<uint64_t>1 << 63) if v.cr4 & CR4_PCIDE else value
-        configure(&v.guest, root, self.guest_options[vcpu])
+    cdef object _dimension(self, dimension_t *d, dict options, uint64_t cr3):
+        """A vCPU's own dimension, without its links, from its options and CR3."""
+        cdef uint64_t root = cr3
+        if options["cr4"] & CR4_PCIDE:
+            root &= ~(<uint64_t>1 << 63)
+        try:
+            configure(d, 0 if self.m.mode == MODE_TLB_ONLY else root, options)
+        except InvalidValueError as error:
+            raise InvalidValueError(str(error).replace("root", "cr3")) from None
+
+    cdef done_t _adopt(self, vcpu_t *v, const dimension_t *d, uint64_t cr3) noexcept nogil:
+        """Take a dimension over, and what follows from the control registers."""
+        v.guest = d[0]
         v.guest.mem = self.m.mem
         v.guest.outer = &v.host if self.m.mode == MODE_NESTED else NULL
-        v.cr3 = root
-        v.pcid = <uint16_t>(root & 0xFFF) if v.cr4 & CR4_PCIDE else 0
+        v.cr3 = cr3 & ~(<uint64_t>1 << 63) if v.cr4 & CR4_PCIDE else cr3
+        v.pcid = <uint16_t>(cr3 & 0xFFF) if v.cr4 & CR4_PCIDE else 0
         v.paging = v.cr0 & CR0_PG != 0 or self.m.mode == MODE_TLB_ONLY
         set_requests(&self.m, v)
-        self._done(set_contexts(&self.m, v))
+        return set_contexts(&self.m, v)
 
     def __dealloc__(self):
         free(self.m.vcpus)
@@ -591,7 +631,7 @@ cdef class MmuCore:
         cdef uint64_t address = as_int(va, "va", 0, 0xFFFFFFFFFFFFFFFF)
         cdef int kind = kind_of(access)
         cdef bint by_user = user
-        result.va = va
+        result.va = address
         self.enter()
         stream_accesses(&self.m, cpu, kind, by_user, &address, 1, &result.c_pa, &result.c_code,
                         False, PREFETCH_NEVER)
@@ -774,22 +814,29 @@ cdef class MmuCore:
     def _mov_control(self, name, value, vcpu):
         cdef int cpu = self._vcpu(vcpu)
         cdef vcpu_t *v = &self.m.vcpus[cpu]
-        cdef uint64_t cr0 = v.cr0, cr4 = v.cr4
-        cdef uint16_t pcid = v.pcid
-        cdef uint64_t checked = as_int(value, "value", 0, 0xFFFFFFFFFFFFFFFF)
+        cdef uint64_t cr0, cr4, checked = as_int(value, "value", 0, 0xFFFFFFFFFFFFFFFF)
+        cdef uint16_t pcid
+        cdef bint is_cr0 = name == "cr0"
+        cdef dimension_t own
+        cdef dict options = dict(self.guest_options[cpu])
+        cdef done_t done
+        options[name] = checked
+        # outside the lock, for it runs Python code
+        self._dimension(&own, options, 0)
+        self.guest_options[cpu] = options
         self.enter()
-        try:
-            self.guest_options[cpu][name] = checked
-            if name == "cr0":
-                v.cr0 = checked
-            else:
-                v.cr4 = checked
-            self._configure(cpu, v.cr3)
-            cr0_cr4_changed(&self.m, cpu, cr0, cr4, pcid)
-            self.m.cores[v.core].counters.invalidations[
-                <int>(OP_MOV_CR0 if name == "cr0" else OP_MOV_CR4)] += 1
-        finally:
-            self.leave()
+        own.root = v.guest.root
+        cr0, cr4, pcid = v.cr0, v.cr4, v.pcid
+        if is_cr0:
+            v.cr0 = checked
+        else:
+            v.cr4 = checked
+        done = self._adopt(v, &own, v.cr3)
+        cr0_cr4_changed(&self.m, cpu, cr0, cr4, pcid)
+        self.m.cores[v.core].counters.invalidations[
+            <int>(OP_MOV_CR0 if is_cr0 else OP_MOV_CR4)] += 1
+        self.leave()
+        self._done(done)
 
     def invpcid(self, type, pcid=0, va=0, vcpu=0):
         """INVPCID of types 0 to 3."""
@@ -883,9 +930,16 @@ cdef class MmuCore:
         -------
         dict of str to int
         """
-        cdef vcpu_t *v = &self.m.vcpus[self._vcpu(vcpu)]
-        return {"cr0": v.cr0, "cr3": v.cr3, "cr4": v.cr4, "vpid": v.vpid, "pcid": v.pcid,
-                "ep4ta": v.ep4ta, "core": v.core}
+        cdef int cpu = self._vcpu(vcpu)
+        cdef const vcpu_t *v = &self.m.vcpus[cpu]
+        cdef uint64_t cr0, cr3, cr4, ep4ta
+        cdef int vpid, pcid, core
+        self.enter()
+        cr0, cr3, cr4, ep4ta = v.cr0, v.cr3, v.cr4, v.ep4ta
+        vpid, pcid, core = v.vpid, v.pcid, v.core
+        self.leave()
+        return {"cr0": cr0, "cr3": cr3, "cr4": cr4, "vpid": vpid, "pcid": pcid, "ep4ta": ep4ta,
+                "core": core}
 
     def pml_log(self, vcpu=0):
         """Guest-physical pages in a vCPU's page-modification log, oldest first.
@@ -894,9 +948,14 @@ cdef class MmuCore:
         -------
         ndarray of uint64
         """
-        cdef vcpu_t *v = &self.m.vcpus[self._vcpu(vcpu)]
-        cdef uint64_t i
-        return np.array([v.pml[i] for i in range(v.pml_count)], dtype=np.uint64)
+        cdef int cpu = self._vcpu(vcpu)
+        cdef uint64_t count
+        cdef uint64_t[::1] room = np.zeros(PML_ENTRIES, dtype=np.uint64)
+        self.enter()
+        count = self.m.vcpus[cpu].pml_count
+        memcpy(&room[0], self.m.vcpus[cpu].pml, count * 8)
+        self.leave()
+        return np.asarray(room)[:count].copy()
 
     # --- inspection and state ---
 
@@ -917,12 +976,20 @@ cdef class MmuCore:
             1 2M, 2 1G; the level of a walk cache's entry), ``vpid``, ``pcid``, ``global``,
             ``ep4ta`` and ``value``: the host-physical page, or the table that the entry leads to.
         """
+        self._check()
         cdef int i = as_int(core, "core", 0, self.m.core_count - 1), level
         cdef cache_t *c
         cdef uint64_t address, slot, tag, low, value
         cdef uint32_t set, way, depth
-        cdef context_t *k
-        self._check()
+        cdef const context_t *k
+        cdef const context_t *items
+        cdef const char *copied
+        cdef int64_t moved
+        copies = self._copy()
+        arena, contexts = copies[0], copies[2]
+        copied = <const char *>(<bytes>arena)
+        moved = copied - <char *>((<uint64_t>self.m.arena + 63) & ~<uint64_t>63)
+        items = <const context_t *><const char *>(<bytes>contexts)
         rows = []
         for name, level, address in self._arrays(i):
             c = <cache_t *>address
@@ -933,19 +1000,19 @@ cdef class MmuCore:
             for set in range(c.sets):
                 for way in range(c.ways):
                     slot = <uint64_t>set * c.stride + way
-                    tag = c.tags[slot]
+                    tag = at(c.tags, moved, slot)
                     if tag == 0:
                         continue
-                    low = c.second[slot] if by_address else tag
-                    value = c.values[slot]
-                    k = &self.m.contexts.items[low >> 3 & 0xFFFF]
+                    low = at(c.second, moved, slot) if by_address else tag
+                    value = at(c.values, moved, slot)
+                    k = &items[low >> 3 & 0xFFFF]
                     depth = <uint32_t>(tag >> 1 & 3)
                     if by_address:
                         number, size = tag >> 4, 0
                     elif walks and level == 0:
                         number, size = tag >> 19, depth + 2
-                        value = (self.m.cores[i].guest.paths if name == "guest"
-                                 else self.m.cores[i].host.paths)[slot * 8 + 2 * depth]
+                        value = at(self.m.cores[i].guest.paths if name == "guest"
+                                   else self.m.cores[i].host.paths, moved, slot * 8 + 2 * depth)
                     else:
                         number, size = tag >> 19, level if level else depth
                         if tag >> 63 and number >> 44:
@@ -959,8 +1026,9 @@ cdef class MmuCore:
     def reset(self):
         """Set all counters to zero. What is cached stays."""
         self._check()
+        cdef uint8_t[::1] counted = self._counters.view(np.uint8)
         self.enter()
-        self._counters[...] = np.zeros((), COUNTER_DTYPE)
+        memset(&counted[0], 0, counted.shape[0])
         self.m.accesses = 0
         self.leave()
 
@@ -971,57 +1039,98 @@ cdef class MmuCore:
 
     def _state(self):
         """Everything that changes, as values."""
-        cdef uint64_t arena = (<uint64_t>self.m.arena + 63) & ~<uint64_t>63
         self._check()
-        self.enter()
-        try:
-            return (
-                (<char *>arena)[:self.m.arena_size],
-                (<char *>self.m.vcpus)[:self.m.vcpu_count * sizeof(vcpu_t)],
-                (<char *>self.m.contexts.items)[:self.m.contexts.count * sizeof(context_t)],
-                self._counters.copy(), self.m.accesses, self.m.ring_written, self.m.globals,
+        arena, vcpus, contexts, counters, accesses, written, met = self._copy()
+        return (arena, vcpus, contexts, counters, accesses, written, met,
                 [dict(options) for options in self.guest_options])
-        finally:
+
+    cdef tuple _copy(self):
+        """The bytes of arrays, vCPUs and contexts, and the counters, all of one moment.
+
+        Nothing is allocated while the lock is held: that might run code that waits for it.
+        """
+        cdef bytes arena = PyBytes_FromStringAndSize(NULL, self.m.arena_size)
+        cdef bytes vcpus = PyBytes_FromStringAndSize(NULL, self.m.vcpu_count * sizeof(vcpu_t))
+        cdef bytes contexts
+        cdef uint64_t capacity, accesses, written
+        cdef uint32_t count
+        cdef bint globals_met, pieces
+        counters = np.empty_like(self._counters)
+        cdef uint8_t[::1] into = counters.view(np.uint8)
+        cdef uint8_t[::1] source = self._counters.view(np.uint8)
+        while True:
+            capacity = self.m.contexts.capacity
+            contexts = PyBytes_FromStringAndSize(NULL, capacity * sizeof(context_t))
+            self.enter()
+            count = self.m.contexts.count
+            if count <= capacity:
+                memcpy(PyBytes_AS_STRING(contexts), self.m.contexts.items,
+                       count * sizeof(context_t))
+                memcpy(PyBytes_AS_STRING(arena),
+                       <char *>((<uint64_t>self.m.arena + 63) & ~<uint64_t>63),
+                       self.m.arena_size)
+                memcpy(PyBytes_AS_STRING(vcpus), self.m.vcpus, self.m.vcpu_count * sizeof(vcpu_t))
+                memcpy(&into[0], &source[0], into.shape[0])
+                accesses, written = self.m.accesses, self.m.ring_written
+                globals_met, pieces = self.m.globals, self.m.pieces
+                self.leave()
+                break
             self.leave()
+        return (arena, vcpus, contexts[:count * sizeof(context_t)], counters, accesses, written,
+                (globals_met, pieces))
 
     def _set_state(self, state):
         """Back to what `_state` gave, of an MMU made with the same arguments."""
         cdef bytes arena, vcpus, contexts
-        cdef char *source
         cdef const context_t *items
         cdef int i
         arena, vcpus, contexts, counters, accesses, written, met, options = state
+        cdef uint32_t count = <uint32_t>(len(contexts) // sizeof(context_t))
+        cdef bint globals_met = met[0], pieces = met[1], restored
+        cdef uint64_t accesses_made = accesses, written_so_far = written
+        cdef uint8_t[::1] into = self._counters.view(np.uint8)
+        cdef const uint8_t[::1] counted = np.ascontiguousarray(counters).view(np.uint8)
         self._check()
         if (len(arena) != self.m.arena_size
                 or len(vcpus) != self.m.vcpu_count * sizeof(vcpu_t)
-                or len(contexts) % sizeof(context_t)):
+                or len(contexts) % sizeof(context_t) or counted.shape[0] != into.shape[0]):
             raise InvalidValueError("this snapshot is of an MMU with other caches or vCPUs")
-        source = contexts
-        items = <const context_t *>source
+        copied = [dict(each) for each in options]
+        items = <const context_t *>PyBytes_AS_STRING(contexts)
         self.enter()
-        try:
-            source = arena
-            memcpy(<char *>((<uint64_t>self.m.arena + 63) & ~<uint64_t>63), source,
-                   self.m.arena_size)
-            source = vcpus
-            memcpy(self.m.vcpus, source, len(vcpus))
-            for i in range(self.m.vcpu_count):
-                # what is an address in this process comes from this process
-                self.m.vcpus[i].guest.mem = self.m.vcpus[i].host.mem = self.m.mem
-                self.m.vcpus[i].guest.memo = self.m.vcpus[i].host.memo = NULL
-                self.m.vcpus[i].host.outer = NULL
-                self.m.vcpus[i].guest.outer = (
-                    &self.m.vcpus[i].host if self.m.mode == MODE_NESTED else NULL)
-            if not contexts_restore(&self.m.contexts, items,
-                                    <uint32_t>(len(contexts) // sizeof(context_t))):
-                raise MemoryError
-            self._counters[...] = counters
-            self.m.accesses = accesses
-            self.m.ring_written = written
-            self.m.globals = met
-            self.guest_options = [dict(each) for each in options]
-        finally:
-            self.leave()
+        memcpy(<char *>((<uint64_t>self.m.arena + 63) & ~<uint64_t>63), PyBytes_AS_STRING(arena),
+               self.m.arena_size)
+        memcpy(self.m.vcpus, PyBytes_AS_STRING(vcpus), self.m.vcpu_count * sizeof(vcpu_t))
+        for i in range(self.m.vcpu_count):
+            # what is an address in this process comes from this process
+            self.m.vcpus[i].guest.mem = self.m.vcpus[i].host.mem = self.m.mem
+            self.m.vcpus[i].guest.memo = self.m.vcpus[i].host.memo = NULL
+            self.m.vcpus[i].host.outer = NULL
+            self.m.vcpus[i].guest.outer = (
+                &self.m.vcpus[i].host if self.m.mode == MODE_NESTED else NULL)
+        self._forget_places()
+        restored = contexts_restore(&self.m.contexts, items, count)
+        memcpy(&into[0], &counted[0], into.shape[0])
+        self.m.accesses = accesses_made
+        self.m.ring_written = written_so_far
+        self.m.globals, self.m.pieces = globals_met, pieces
+        self.leave()
+        self.guest_options = copied
+        if not restored:
+            raise MemoryError
+
+    cdef void _forget_places(self) noexcept nogil:
+        """Drop the places of tables in the host from walk caches: they are this process's."""
+        cdef int i, level
+        cdef walkcache_t *c
+        for i in range(2 * self.m.core_count):
+            c = &self.m.cores[i >> 1].host if i & 1 else &self.m.cores[i >> 1].guest
+            if c.kind != WALKCACHE_SPLIT or (self.m.mode == MODE_NESTED and not i & 1):
+                continue
+            for level in range(2, 6):
+                if c.has[level]:
+                    memset(c.level[level].second, 0,
+                           <uint64_t>c.level[level].sets * c.level[level].stride * 8)
 
     def __repr__(self):
         if self.made is None:
@@ -1033,6 +1142,11 @@ cdef class MmuCore:
 ENTRY_DTYPE = np.dtype([
     ("structure", "U32"), ("set", "<u4"), ("way", "<u4"), ("page", "<u8"), ("size", "u1"),
     ("vpid", "<u2"), ("pcid", "<u2"), ("global", "?"), ("ep4ta", "<u8"), ("value", "<u8")])
+
+
+cdef inline uint64_t at(const uint64_t *words, int64_t moved, uint64_t i) noexcept nogil:
+    """A word of an array, in a copy that lies `moved` bytes further on."""
+    return (<const uint64_t *>(<const char *>words + moved))[i]
 
 
 cdef int kind_of(object access) except -1:

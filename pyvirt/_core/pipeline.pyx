@@ -19,9 +19,11 @@ from pyvirt._core.state cimport (
     MODE_NATIVE,
     MODE_NESTED,
     MODE_TLB_ONLY,
+    OWN_4M,
     VALUE_D,
     VALUE_G,
     VALUE_NESTED_SHIFT,
+    VALUE_OWN_SHIFT,
     VALUE_U,
     VALUE_W,
     request_t,
@@ -92,7 +94,7 @@ cdef uint16_t walk_and_fill(
     cdef host_t last
     cdef uint64_t value, offset, low, other
     cdef uint16_t code
-    cdef int size, level
+    cdef int size, own, level
     x.refs = 0
     last.rights = 0
     if x.m.mode == MODE_TLB_ONLY:
@@ -107,6 +109,10 @@ cdef uint16_t walk_and_fill(
             return faulted(x, va, code, w.gpa)
         value = value_of(x, &w, &last)
         size = size_of_shift(w.smallest)
+        own = OWN_4M if w.shift == 22 else size_of_shift(w.shift)
+        value |= <uint64_t>own << VALUE_OWN_SHIFT
+        if own != size or (size > 0 and x.m.plan.smashes):
+            x.m.pieces = True
         offset = (<uint64_t>1 << size_shift(size)) - 1
         value &= ~(offset & ADDRESS)
         pa[0] = w.pa

@@ -34,6 +34,8 @@ cdef enum:
     VALUE_D = 0x40                  # no walk is needed to set a D bit, in any dimension
     VALUE_G = 0x100
     VALUE_NESTED_SHIFT = 52         # R, W, X in bits 54:52
+    VALUE_OWN_SHIFT = 55            # size of the page in the vCPU's own tables, in bits 56:55:
+    OWN_4M = 3                      # 0 to 2 as in a tag, or 4 MiB
 
 cdef enum walkcache_kind_t:
     WALKCACHE_NONE = 0
@@ -65,6 +67,7 @@ cdef struct plan_t:                 # which arrays serve whom
     uint8_t pages[MAX_TLBS]         # bits by size
     uint8_t takes[MAX_TLBS][3]      # size that a page of a size is filled as; 3: not at all
     bint inclusive
+    bint smashes                    # some array does
     bint has_nested
 
 cdef struct request_t:              # what an access of one kind and CPL asks of a mapping
@@ -124,6 +127,7 @@ cdef struct mmu_t:
     uint64_t ring_written
     hits_hint_t *hints              # of guest leaf tables, then of nested ones; or NULL
     bint globals                    # a global page was cached at some time
+    bint pieces                     # and a part of a page
 
 cdef struct run_t:                  # one access on its way
     mmu_t *m

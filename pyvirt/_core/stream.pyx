@@ -195,7 +195,9 @@ cdef void choose_walk(hits_t *h, run_t *x, const request_t *r) noexcept nogil:
     h.caches = x.core.guest.level
     h.start = d.root | d.rights_and
     h.table_wanted = d.present | d.accessed
+    h.fours = True
     for level in range(2, d.levels + 1):
+        h.fours = h.fours and h.caches[level].ways == 4
         h.table_mask[level] = h.table_wanted | d.level[level].table_reserved
         if d.level[level].may_map:
             h.table_mask[level] |= PS

@@ -66,15 +66,17 @@ cdef uint64_t tlb_others(
 cdef void drop_inner(const plan_t *plan, core_t *core, int level, uint64_t tag) noexcept nogil:
     """Inclusion: what an evicted entry of `level` maps leaves the levels before it."""
     cdef int array, size = <int>(tag >> 1 & 3), inner
-    cdef uint64_t slot, number = tag >> 19, other
+    cdef uint64_t slot, number = tag >> 19, other, full = number
     cdef cache_t *c
+    if size == 0 and tag >> 63:
+        full |= <uint64_t>0x7F << 45        # the sign of an address, which a tag leaves out
     for array in range(plan.tlbs):
         if plan.level_of[array] >= level:
             continue
         c = &core.tlb[array]
         if size == 0:               # nothing smaller: only one set can hold it
             if c.state.present[0]:
-                slot = cache_slot(c, cache_set(c, number), 0)
+                slot = cache_slot(c, cache_set(c, full), 0)
                 for inner in range(<int>c.ways):
                     if c.tags[slot + inner] == tag:
                         cache_drop(c, slot + inner)
@@ -83,7 +85,8 @@ cdef void drop_inner(const plan_t *plan, core_t *core, int level, uint64_t tag) 
             other = c.tags[slot]
             inner = <int>(other >> 1 & 3)
             if (other and inner <= size and (other ^ tag) & 0x7FFF8 == 0
-                    and other >> 19 >> (9 * (size - inner)) == number):
+                    and (other >> 19 << (9 * inner) ^ number << (9 * size)) << 19 >> 19
+                    >> (9 * size) == 0):
                 cache_drop(c, slot)
 
 

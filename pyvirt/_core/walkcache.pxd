@@ -10,7 +10,8 @@ cdef enum:
 
 cdef struct path_t:                 # what a walk learnt, by level of the entry
     uint64_t value[LEVELS_HELD]     # next table | rights of the levels down to there
-    uint64_t second[LEVELS_HELD]    # the next table's address in the dimension's own space
+    uint64_t second[LEVELS_HELD]    # guest: the next table's guest-physical address; else 0, from
+                                    # which the loop over hits makes the table's place in the host
 
 
 cdef int walkcache_find(walkcache_t *c, const dimension_t *d, uint64_t address, uint64_t low,

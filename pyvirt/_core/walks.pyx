@@ -266,7 +266,7 @@ cdef uint16_t walk_dimension(
             rights_or |= entry & d.rights_or
         base = entry & d.table_address
         path.value[level] = base | (rights_and & d.rights_and) | rights_or
-        path.second[level] = base
+        path.second[level] = base if d.outer != NULL else 0
         level -= 1
 
     w.rights = entry & rights_and | rights_or
@@ -300,7 +300,8 @@ cdef uint16_t walk_dimension(
         if cache.kind == WALKCACHE_PAGE_TABLE:
             for n in range(first, level, -1):
                 if not from_cache >> n & 1:
-                    walkcache_keep(cache, pas[n], low, entries[n] | d.accessed)
+                    walkcache_keep(cache, pas[n], low,
+                                   entries[n] | (d.accessed if d.level[n].has_rights else 0))
         elif cache.kind != WALKCACHE_NONE:
             if cache.to_host:
                 for n in range(first, level, -1):

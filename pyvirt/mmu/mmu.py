@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyvirt._core.arrays import addresses
+from pyvirt._core.builder import PageTables
 from pyvirt._core.mmu import COUNTER_DTYPE, EVENT_DTYPE, Access, MmuCore
 from pyvirt._core.walker import DEFAULTS, Walker
 from pyvirt.errors import InvalidTypeError, InvalidValueError, PageFaultError
@@ -19,7 +20,6 @@ from pyvirt.mmu.accesses import Accesses
 from pyvirt.mmu.geometry import Cache, Geometry
 
 if TYPE_CHECKING:
-    from pyvirt._core.builder import PageTables
     from pyvirt._core.physmem import PhysMem
 
 __all__ = ["MMU", "Snapshot"]
@@ -117,7 +117,7 @@ class MMU(MmuCore):
     Two threads may use one MMU: a call waits for the other's.
     """
 
-    tables: PageTables | None
+    tables: PageTables | None = None
 
     def __init__(
         self,
@@ -145,18 +145,24 @@ class MMU(MmuCore):
         records: npt.NDArray[Any] | None = None,
         **options: Any,
     ) -> None:
+        for name, value in (("vpids", vpids), ("set_ad", set_ad), ("pml", pml)):
+            _boolean(value, name)
+        if tables is not None and not isinstance(tables, PageTables):
+            raise InvalidTypeError(f"tables must be a PageTables, got {tables!r:.80}")
+        if tables is not None and tables.mem is not memory:
+            raise InvalidValueError("tables must be in the same memory")
         unknown = options.keys() - _OPTIONS
         if unknown:
             raise InvalidTypeError(
                 f"unknown option {min(unknown)!r}; accepted are {', '.join(sorted(_OPTIONS))}"
             )
-        if precision not in ("exact", "conservative"):
+        if not isinstance(precision, str) or precision not in ("exact", "conservative"):
             raise InvalidValueError(f"precision must be exact or conservative, got {precision!r}")
-        if guest_format not in _GUEST_LEVELS:
+        if not isinstance(guest_format, str) or guest_format not in _GUEST_LEVELS:
             raise InvalidValueError(
                 f"guest_format must be one of {', '.join(_GUEST_LEVELS)}, got {guest_format!r:.80}"
             )
-        if nested_format not in ("ept", "npt"):
+        if not isinstance(nested_format, str) or nested_format not in ("ept", "npt"):
             raise InvalidValueError(f"nested_format must be ept or npt, got {nested_format!r:.80}")
         if pml and not (mode == "nested" and nested_format == "ept" and ept_ad and set_ad):
             raise InvalidValueError(
@@ -165,7 +171,7 @@ class MMU(MmuCore):
         geometry = presets.load(tlb) if isinstance(tlb, str) else tlb
         if not isinstance(geometry, Geometry):
             raise InvalidTypeError(f"tlb must be the name of a preset or a Geometry, got {tlb!r}")
-        data_cache = tuple(data_cache)
+        data_cache = tuple(data_cache) if isinstance(data_cache, Iterable) else (data_cache,)
         if len(data_cache) > 3 or not all(isinstance(c, Cache) for c in data_cache):
             raise InvalidValueError(
                 f"data_cache must be at most three Cache objects, got {data_cache!r:.80}"
@@ -201,8 +207,6 @@ class MMU(MmuCore):
             data_cache,
             records,
         )
-        if tables is not None and tables.mem is not memory:
-            raise InvalidValueError("tables must be in the same memory")
         self.tables = tables
 
     @classmethod
@@ -216,6 +220,8 @@ class MMU(MmuCore):
         **options
             The other parameters of `MMU`.
         """
+        if not isinstance(space, Walker):
+            raise InvalidTypeError(f"space must be an address space, got {space!r:.80}")
         own = space.options_of()
         taken = {name: own[name] for name in _OPTIONS if name not in ("ept_ad", "set_ad")}
         taken.update(cr3=space.root, guest_format=own["format"], guest_levels=own["levels"])
@@ -297,8 +303,7 @@ class MMU(MmuCore):
         InvalidTypeError, InvalidValueError
             For arguments that are not as described; nothing has happened then.
         """
-        if on_fault not in ("mark", "stop", "raise"):
-            raise InvalidValueError(f"on_fault must be mark, stop or raise, got {on_fault!r}")
+        _check_on_fault(on_fault)
         if isinstance(vas, SupportsIndex) and not isinstance(vas, np.ndarray):
             if out is not None:
                 raise InvalidTypeError("out is for batches; one address returns an Access")
@@ -369,13 +374,19 @@ class MMU(MmuCore):
         InvalidValueError, OutsideMemoryError, MappingError
             For an event that cannot be; those before it are done.
         """
-        if on_fault not in ("mark", "stop", "raise"):
-            raise InvalidValueError(f"on_fault must be mark, stop or raise, got {on_fault!r}")
+        _check_on_fault(on_fault)
+        self._arguments()
+        if out is not None and not isinstance(out, Accesses):
+            raise InvalidTypeError(f"out must be an Accesses, not {type(out).__name__}")
         if isinstance(events, np.ndarray):
             done, _ = self._run_array(events, out, on_fault)
             return done
         if out is not None:
             raise InvalidTypeError("out is for one array of events")
+        if not isinstance(events, Iterable):
+            raise InvalidTypeError(
+                f"events must be an array of EVENT_DTYPE or an iterable of them, got {events!r:.80}"
+            )
         total = 0
         for chunk in events:
             done, fault = self._run_array(chunk, None, on_fault)
@@ -388,6 +399,11 @@ class MMU(MmuCore):
         self, events: npt.NDArray[Any], out: Accesses | None, on_fault: OnFault
     ) -> tuple[int, bool]:
         """Run one array; give events done, and whether a fault ended it."""
+        if not isinstance(events, np.ndarray) or events.dtype != EVENT_DTYPE or events.ndim != 1:
+            raise InvalidTypeError(
+                "events must be one-dimensional arrays of EVENT_DTYPE, got "
+                f"{getattr(events, 'dtype', type(events).__name__)}"
+            )
         done = 0
         stop = on_fault != "mark"
         if out is None and stop:
@@ -450,6 +466,7 @@ class MMU(MmuCore):
 
     def stats(self) -> np.void:
         """Give the sum of the counters of all cores, a record of `pyvirt.mmu.COUNTER_DTYPE`."""
+        self._arguments()
         total = np.zeros((), COUNTER_DTYPE)
         for name in COUNTER_DTYPE.names or ():
             total[name] = self.counters[name].sum(axis=0)
@@ -469,7 +486,11 @@ class MMU(MmuCore):
 
     def _signature(self) -> tuple[Any, ...]:
         """What two MMUs must share to take each other's snapshots."""
-        return (self.mode, self.geometry, self.vcpus, self.cores)
+        (mode, _, geometry, guest, host, _, _, vcpus, cores, vpids, pml, conservative, _, _) = (
+            self._arguments()[:14]
+        )
+        data_cache = self._arguments()[14]
+        return (mode, geometry, guest, host, vcpus, cores, vpids, pml, conservative, data_cache)
 
     def __copy__(self) -> Self:
         """Copy the caches and registers; the memory and the tables are shared."""
@@ -494,6 +515,16 @@ def _rebuild(kind: Any, arguments: tuple[Any, ...], mem: Any, tables: Any, state
     mmu.tables = tables
     mmu._set_state(state)
     return mmu
+
+
+def _boolean(value: object, name: str) -> None:
+    if not isinstance(value, bool | np.bool_ | int):
+        raise InvalidTypeError(f"{name} must be True or False, got {value!r:.80}")
+
+
+def _check_on_fault(on_fault: object) -> None:
+    if not isinstance(on_fault, str) or on_fault not in ("mark", "stop", "raise"):
+        raise InvalidValueError(f"on_fault must be mark, stop or raise, got {on_fault!r:.80}")
 
 
 def _rights(bits: int) -> str:

@@ -150,7 +150,15 @@ def experiment(
 
 def experiments() -> dict[str, Experiment]:
     """Give every experiment by id, in the order of the plan."""
-    from pyvirt.validation import native, nested, references  # noqa: F401  (each enters its own)
+    from pyvirt.validation import (  # noqa: F401  (each enters its own)
+        invalidation,
+        native,
+        nested,
+        projection,
+        references,
+        tlb_streams,
+        walk_caches,
+    )
 
     return dict(sorted(_TABLE.items(), key=lambda item: _order(item[0])))
 

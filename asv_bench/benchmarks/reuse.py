@@ -1,0 +1,96 @@
+"""TLBs of all sizes in one pass, beside the C loop of one size."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from pyvirt._core.reuse import ReuseProfile
+from pyvirt._core.stack import StackProfile
+
+from .cloop import FLAGS
+from .mmu import PAIRS, _OnStreams
+from .timing import paired, target, unit
+
+SOURCE = Path(__file__).with_name("reuse_loop.c")
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """Build and load the loop; a benchmark that finds no compiler is skipped."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        raise NotImplementedError("no C compiler: cc is not on PATH")
+    with tempfile.TemporaryDirectory() as folder:
+        built = Path(folder, "reuse_loop.so")
+        done = subprocess.run(
+            [compiler, *FLAGS, SOURCE, "-o", built], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise NotImplementedError(f"{compiler} failed: {done.stderr.strip()[:200]}")
+        return ctypes.CDLL(str(built))
+
+
+class Reuse(_OnStreams):
+    """208 TLBs: 1 to 4096 sets, 1 to 16 ways each."""
+
+    def setup(self, files, stream):
+        if stream not in files:
+            raise NotImplementedError("docs/examples/data has no recorded trace")
+        self.vas = np.load(files[stream])
+        self.profile = self.swept("auto")
+        if len(self.profile.table()) < 100:
+            raise AssertionError("fewer than 100 configurations")
+
+    def swept(self, kernel: str) -> ReuseProfile:
+        profile = ReuseProfile(kernel=kernel)
+        profile.feed(self.vas)
+        return profile
+
+    def c_loop(self, name: str, sets: int, ways: int):
+        """A call of the loop, compared with ours."""
+        function = getattr(library(), name)
+        function.restype = ctypes.c_uint64
+        arguments = ctypes.c_void_p(self.vas.ctypes.data), ctypes.c_size_t(len(self.vas))
+        if function(*arguments) != self.profile.misses(sets, ways):
+            raise AssertionError(f"{name} counts other misses than pyvirt")
+        return lambda: function(*arguments)
+
+    def cost(self, kernel: str, loop) -> float:
+        """Runs of the loop that the whole pass is worth."""
+        return paired(loop, lambda: self.swept(kernel), **PAIRS).ratio
+
+    def time_ours(self, files, stream):
+        self.swept("auto")
+
+    @target("<=", 10)
+    @unit("times one 64/4 TLB in C, for 208 TLBs")
+    def track_cost_of_64_4(self, files, stream):
+        return self.cost("auto", self.c_loop("misses_64_4", 16, 4))
+
+    @target("<=", 10)
+    @unit("times one 1536/12 TLB in C, for 208 TLBs")
+    def track_cost_of_1536_12(self, files, stream):
+        return self.cost("auto", self.c_loop("misses_1536_12", 128, 12))
+
+    @unit("times one 1536/12 TLB in C, with AVX2")
+    def track_cost_avx2(self, files, stream):
+        return self.cost("avx2", self.c_loop("misses_1536_12", 128, 12))
+
+    @unit("times one 1536/12 TLB in C, without SIMD")
+    def track_cost_portable(self, files, stream):
+        return self.cost("portable", self.c_loop("misses_1536_12", 128, 12))
+
+    @unit("times one 1536/12 TLB in C, for fully associative ones of every size")
+    def track_cost_of_every_size(self, files, stream):
+        def every_size():
+            StackProfile().feed(self.vas)
+
+        return paired(self.c_loop("misses_1536_12", 128, 12), every_size, **PAIRS).ratio

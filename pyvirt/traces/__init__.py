@@ -1,0 +1,30 @@
+"""Traces of addresses and system events: readers and writers, in memory that does not grow.
+
+`open` reads any format in chunks of events, `read` all of it, `create` and `write` write.
+"""
+
+from pyvirt.traces.champsim import CHAMPSIM_DTYPE, CLOUDSUITE_DTYPE
+from pyvirt.traces.events import EVENT_DTYPE, Events, Op, accesses, is_access
+from pyvirt.traces.formats import FORMATS
+from pyvirt.traces.reader import TraceReader, open, read
+from pyvirt.traces.summary import Summary, summarise
+from pyvirt.traces.writer import TraceWriter, create, write
+
+__all__ = [
+    "CHAMPSIM_DTYPE",
+    "CLOUDSUITE_DTYPE",
+    "EVENT_DTYPE",
+    "FORMATS",
+    "Events",
+    "Op",
+    "Summary",
+    "TraceReader",
+    "TraceWriter",
+    "accesses",
+    "create",
+    "is_access",
+    "open",
+    "read",
+    "summarise",
+    "write",
+]
