@@ -54,5 +54,5 @@ cdef object cache_describe(cache_t *c, object spec)
 cdef uint64_t cache_place(cache_t *c, char *arena, uint64_t offset, bint second) noexcept nogil
 cdef void cache_clear(cache_t *c, uint64_t seed) noexcept nogil
 cdef void cache_drop(cache_t *c, uint64_t slot) noexcept nogil
-cdef uint64_t cache_put(cache_t *c, uint32_t set, uint64_t tag, uint64_t value,
-                        uint64_t *evicted) noexcept nogil
+cdef uint64_t cache_put_slowly(cache_t *c, uint32_t set, uint64_t tag, uint64_t value,
+                               uint64_t *evicted) noexcept nogil

@@ -81,13 +81,10 @@ cdef void cache_drop(cache_t *c, uint64_t slot) noexcept nogil:
     c.tags[slot] = 0
 
 
-cdef uint64_t cache_put(
+cdef uint64_t cache_put_slowly(
     cache_t *c, uint32_t set, uint64_t tag, uint64_t value, uint64_t *evicted
 ) noexcept nogil:
-    """A new entry in the lowest invalid way, or the policy's victim's; returns its slot.
-
-    `evicted` receives the tag that made room, or 0.
-    """
+    """`put` for any policy."""
     cdef uint64_t first = <uint64_t>set * c.stride, slot
     cdef uint32_t way = c.ways
     if c.state.valid != <uint64_t>c.sets * c.ways:

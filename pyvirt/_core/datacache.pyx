@@ -6,8 +6,8 @@ slowed by them and the result does not depend on where blocks end.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from pyvirt._core.cache cimport cache_find, cache_put, cache_set, cache_t
-from pyvirt._core.policies cimport touch
+from pyvirt._core.cache cimport cache_find, cache_set, cache_t
+from pyvirt._core.policies cimport put, touch
 from pyvirt._core.state cimport mmu_t, record_t
 
 cdef enum:
@@ -28,7 +28,7 @@ cdef int look_up(mmu_t *m, uint64_t pa) noexcept nogil:
             break
         level += 1
     for before in range(m.data_first, min(level, m.data_first + m.data_levels)):
-        cache_put(&m.data[before], cache_set(&m.data[before], line), key, 0, &evicted)
+        put(&m.data[before], cache_set(&m.data[before], line), key, 0, &evicted)
     return level if way >= 0 else MEMORY
 
 

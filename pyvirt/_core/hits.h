@@ -6,22 +6,14 @@
 #ifndef PYVIRT_HITS_H
 #define PYVIRT_HITS_H
 
-#include <string.h>
-
 #include "cache.h"
 #include "policies/lru.h"
+#include "shortwalk.h"
 
-#define PYVIRT_ADDRESS 0x000FFFFFFFFFF000ULL    /* of a value: the physical page */
-#define PYVIRT_NX 0x8000000000000000ULL
 #define PYVIRT_CONTEXT 0x7FFFFULL               /* of a tag: bits 18:0 */
 
 enum { HITS_END, HITS_MISS, HITS_WEAK, HITS_RANGE };    /* why the loop ended */
 enum { HITS_NO_WALK, HITS_IDENTITY, HITS_NATIVE };      /* what it knows of walks */
-
-typedef struct {                /* a leaf table in the host, for the prefetcher: hint_t */
-    uint64_t region;
-    const uint8_t *table;
-} hits_hint_t;
 
 typedef struct {
     cache_t *first;
@@ -32,31 +24,12 @@ typedef struct {
     uint64_t mask;              /* a value allows the access if value & mask == wanted */
     uint64_t wanted;
     uint64_t identity;          /* HITS_IDENTITY: rights of every page */
-    cache_t *caches;            /* HITS_NATIVE: walk caches by level of the entries */
-    uint64_t start;             /* root, with all rights */
-    uint8_t ***root;            /* of the memory's directory */
-    uint64_t limit;             /* end of memory */
-    uint64_t leaf_mask;         /* a leaf is plain if leaf & leaf_mask == leaf_wanted */
-    uint64_t leaf_wanted;
-    uint64_t leaf_address;
-    uint64_t kept;              /* rights and attributes of a leaf that a value has */
-    uint64_t added;             /* bits of every value */
-    uint64_t rights_and;        /* bits that count only if set in every entry */
-    uint64_t rights_or;         /* bits that count if set in any */
-    uint64_t table_mask[6];     /* an entry leads to a table if entry & table_mask == table_wanted */
-    uint64_t table_wanted;
-    uint64_t table_address;
-    uint64_t *cache_hits;       /* counters, by level */
-    uint64_t *level_refs;
-    hits_hint_t *hints;
-    uint64_t hint_mask;
+    shortwalk_t tables;         /* HITS_NATIVE */
     uint64_t second_hits;       /* counted: hits of the second array */
     uint64_t walks;             /* and short walks */
     uint8_t globals;            /* set when a walk met a global page */
     uint8_t sure;               /* nothing but these arrays can hold the page */
     uint8_t walk;
-    uint8_t levels;
-    uint8_t fours;              /* every walk cache has four ways with stamps */
     uint8_t calm;               /* few of the accesses before this one missed the first array */
     uint8_t unused;             /* 64 - bits of an address, which is sign-extended */
     uint8_t why;                /* it ended */
@@ -72,11 +45,6 @@ typedef struct {
     uint8_t fold;
     uint8_t full;
 } array_t;
-
-PYVIRT_INLINE uint8_t is_full(const cache_t *c)
-{
-    return c->state->valid == (uint64_t)c->sets * c->ways;
-}
 
 PYVIRT_INLINE array_t array_of(const cache_t *c)
 {
@@ -112,19 +80,6 @@ PYVIRT_INLINE void array_touch(array_t *a, uint32_t set, uint32_t way, int form)
         rank_touch(ranks, stride, way, ranks[way]);
     } else
         a->stamps[(uint64_t)set * a->stride + way] = ++a->clock;
-}
-
-/* The lowest invalid way of a set, which will be filled; `ways` if there is none. */
-PYVIRT_COLD uint32_t invalid_way(cache_state_t *state, const uint64_t *tags, uint32_t ways)
-{
-    uint32_t way = 0;
-    while (way < ways && tags[way])
-        way++;
-    if (way < ways) {
-        state->valid++;
-        state->present[0]++;
-    }
-    return way;
 }
 
 /* A new page, in the lowest invalid way or the least recently used one's. All entries of the array
@@ -166,117 +121,8 @@ PYVIRT_INLINE int find_four(const uint64_t *tags, uint64_t key, uint64_t twin, i
     return found ? (int)PYVIRT_CTZ(found) : -1;
 }
 
-/* A table's frame in the host, or NULL where it is not owned. Once owned it never moves. */
-PYVIRT_INLINE const uint8_t *frame_at(const hits_t *h, uint64_t pa)
-{
-    uint8_t **node;
-    if (pa >= h->limit || !(node = h->root[pa >> 32]))
-        return NULL;
-    return node[pa >> 12 & 0xFFFFF];
-}
-
-/* Into a walk cache, as the entry for a new region. Of a dimension whose tables are in host-physical
-   memory, the second word is where the next table lies in the host; 0: not known. */
-PYVIRT_INLINE void region_fill(cache_t *c, uint64_t number, uint64_t tag, uint64_t value,
-                               const uint8_t *frame, int fours)
-{
-    const uint32_t set = (uint32_t)((number ^ number >> c->fold) & c->set_mask);
-    const uint64_t slot = (uint64_t)set * (fours ? 4 : c->stride);
-    uint32_t way = fours ? 4 : c->ways;
-    if (!PYVIRT_LIKELY(is_full(c)))
-        way = invalid_way(c->state, c->tags + slot, c->ways);
-    if (way == (fours ? 4 : c->ways))
-        way = fours ? oldest_of_four(c->stamps + slot) : lru_victim(c, set);
-    c->tags[slot + way] = tag;
-    c->values[slot + way] = value;
-    c->second[slot + way] = (uint64_t)(uintptr_t)frame;
-    if (fours)
-        c->stamps[slot + way] = ++c->state->clock;
-    else
-        lru_touch(c, set, way);
-}
-
-/* The value of a page by the walk caches and the tables, all levels of which have an array; 0, with
-   nothing changed, if that is not all there is to it. `*refs` are the entries read. */
-#define PYVIRT_SHORT_WALK(NAME, TARGET, FIND)                                                     \
-TARGET PYVIRT_INLINE uint64_t NAME##_walk_in(hits_t *h, uint64_t va, unsigned *refs,              \
-                                             const int fours)                                     \
-{                                                                                                 \
-    uint64_t next[6], value = h->start, leaf;                                                     \
-    const uint8_t *frames[6], *frame = NULL;                                                      \
-    cache_t *hit = NULL;                                                                          \
-    uint32_t set = 0;                                                                             \
-    int level, known, way = -1;                                                                   \
-    for (known = 2; known <= h->levels; known++) {                                                \
-        const uint64_t number = va >> (9 * known + 3), key = number << 19 | h->low;               \
-        hit = &h->caches[known];                                                                  \
-        set = (uint32_t)((number ^ number >> hit->fold) & hit->set_mask);                         \
-        way = FIND(hit->tags + (uint64_t)set * (fours ? 4 : hit->stride),                         \
-                   fours ? 4 : hit->stride, key, key);                                            \
-        if (way >= 0) {                                                                           \
-            const uint64_t slot = (uint64_t)set * (fours ? 4 : hit->stride) + way;                \
-            value = hit->values[slot];                                                            \
-            frame = (const uint8_t *)(uintptr_t)hit->second[slot];                                \
-            if (!frame) {                                                                         \
-                frame = frame_at(h, value & PYVIRT_ADDRESS);                                      \
-                hit->second[slot] = (uint64_t)(uintptr_t)frame;                                   \
-            }                                                                                     \
-            break;                                                                                \
-        }                                                                                         \
-    }                                                                                             \
-    if (way < 0)                                                                                  \
-        frame = frame_at(h, value & PYVIRT_ADDRESS);                                              \
-    for (level = known - 1; level > 1; level--) {                                                 \
-        uint64_t entry;                                                                           \
-        if (!frame)                                                                               \
-            return 0;                                                                             \
-        memcpy(&entry, frame + (va >> (9 * level) & 0xFF8), 8);                                   \
-        if ((entry & h->table_mask[level]) != h->table_wanted)                                    \
-            return 0;                                                                             \
-        value = (entry & h->table_address) | (value & entry & h->rights_and)                      \
-                | ((value | entry) & h->rights_or);                                               \
-        frame = frame_at(h, value & PYVIRT_ADDRESS);                                              \
-        next[level] = value;                                                                      \
-        frames[level] = frame;                                                                    \
-    }                                                                                             \
-    if (!frame)                                                                                   \
-        return 0;                                                                                 \
-    memcpy(&leaf, frame + (va >> 9 & 0xFF8), 8);                                                  \
-    if ((leaf & h->leaf_mask) != h->leaf_wanted)                                                  \
-        return 0;                                                                                 \
-    leaf = (leaf & (value | ~h->rights_and) & h->kept) | (value & h->rights_or)                   \
-           | (leaf & h->leaf_address) | h->added;                                                 \
-    if ((leaf & h->mask) != h->wanted)                                                            \
-        return 0;                                                                                 \
-    if (h->hints) {                                                                               \
-        hits_hint_t *hint = &h->hints[va >> 21 & h->hint_mask];                                   \
-        hint->region = va >> 21;                                                                  \
-        hint->table = frame;                                                                      \
-    }                                                                                             \
-    if (way >= 0) {                                                                               \
-        if (fours)                                                                                \
-            hit->stamps[(uint64_t)set * 4 + way] = ++hit->state->clock;                           \
-        else                                                                                      \
-            lru_touch(hit, set, (uint32_t)way);                                                   \
-        h->cache_hits[known]++;                                                                   \
-    }                                                                                             \
-    for (level = known - 1; level > 1; level--) {                                                 \
-        const uint64_t number = va >> (9 * level + 3);                                            \
-        region_fill(&h->caches[level], number, number << 19 | h->low, next[level],                \
-                    frames[level], fours);                                                        \
-        h->level_refs[level]++;                                                                   \
-    }                                                                                             \
-    h->level_refs[1]++;                                                                           \
-    *refs = (unsigned)known - 1;                                                                  \
-    return leaf;                                                                                  \
-}                                                                                                 \
-TARGET PYVIRT_NOINLINE uint64_t NAME##_walk(hits_t *h, uint64_t va, unsigned *refs)               \
-{                                                                                                 \
-    return h->fours ? NAME##_walk_in(h, va, refs, 1) : NAME##_walk_in(h, va, refs, 0);            \
-}
-
 /* Nothing but hits of four ways with stamps and no hash: so little that it all stays in registers. */
-#define PYVIRT_CALM(NAME, TARGET, FIND)                                                           \
+#define PYVIRT_CALM(NAME, TARGET, FIND, WALK)                                                     \
 TARGET PYVIRT_INLINE uint64_t NAME##_calm(const hits_t *h, const uint64_t *vas, uint64_t i,       \
                                           uint64_t n, uint64_t *pas)                              \
 {                                                                                                 \
@@ -309,9 +155,8 @@ TARGET PYVIRT_INLINE uint64_t NAME##_calm(const hits_t *h, const uint64_t *vas, 
 
 /* `four`: the first array has four ways with stamps, the second ranks of up to sixteen; `twins`: there
    are global pages; `plain`: twelve ways and nothing missing, the usual case in fewest steps. */
-#define PYVIRT_HITS(NAME, TARGET, FIND)                                                           \
-PYVIRT_SHORT_WALK(NAME, TARGET, FIND)                                                             \
-PYVIRT_CALM(NAME, TARGET, FIND)                                                                   \
+#define PYVIRT_HITS(NAME, TARGET, FIND, WALK)                                                     \
+PYVIRT_CALM(NAME, TARGET, FIND, WALK)                                                             \
 TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t n, \
                                           uint64_t *pas, uint16_t *codes, const int four,         \
                                           const int twins, const int plain)                       \
@@ -379,7 +224,7 @@ TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64
         } else {                                                                                  \
             if (walk == HITS_IDENTITY)                                                            \
                 value = (va & PYVIRT_ADDRESS) | h->identity;                                      \
-            else if (walk == HITS_NO_WALK || !(value = NAME##_walk(h, va, &refs))) {              \
+            else if (walk == HITS_NO_WALK || !(value = WALK(&h->tables, va, &refs))) {            \
                 h->why = HITS_MISS;                                                               \
                 break;                                                                            \
             }                                                                                     \
@@ -437,9 +282,9 @@ TARGET static uint64_t NAME(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t
     return i;                                                                                     \
 }
 
-PYVIRT_HITS(hits_plain, , find_plain)
+PYVIRT_HITS(hits_plain, , find_plain, shortwalk_plain)
 #if PYVIRT_X86
-PYVIRT_HITS(hits_avx2, PYVIRT_AVX2, find_avx2)
+PYVIRT_HITS(hits_avx2, PYVIRT_AVX2, find_avx2, shortwalk_avx2)
 #endif
 
 static int hits_use_vectors = 0;

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
 from pyvirt._core.cache cimport cache_t
+from pyvirt._core.shortwalk cimport shortwalk_t
 
 cdef extern from "hits.h" nogil:
     enum:
@@ -14,10 +15,6 @@ cdef extern from "hits.h" nogil:
         HITS_IDENTITY
         HITS_NATIVE
 
-    ctypedef struct hits_hint_t:
-        uint64_t region
-        const uint8_t *table
-
     ctypedef struct hits_t:
         cache_t *first
         cache_t *second
@@ -27,31 +24,12 @@ cdef extern from "hits.h" nogil:
         uint64_t mask
         uint64_t wanted
         uint64_t identity
-        cache_t *caches
-        uint64_t start
-        uint8_t ***root
-        uint64_t limit
-        uint64_t leaf_mask
-        uint64_t leaf_wanted
-        uint64_t leaf_address
-        uint64_t kept
-        uint64_t added
-        uint64_t rights_and
-        uint64_t rights_or
-        uint64_t table_mask[6]
-        uint64_t table_wanted
-        uint64_t table_address
-        uint64_t *cache_hits
-        uint64_t *level_refs
-        hits_hint_t *hints
-        uint64_t hint_mask
+        shortwalk_t tables
         uint64_t second_hits
         uint64_t walks
         uint8_t globals
         uint8_t sure
         uint8_t walk
-        uint8_t levels
-        uint8_t fours
         uint8_t calm
         uint8_t unused
         uint8_t why

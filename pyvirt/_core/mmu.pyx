@@ -27,7 +27,6 @@ from pyvirt._core.contexts cimport (
 from pyvirt._core.counters cimport OP_MOV_CR0, OP_MOV_CR4, counters_t
 from pyvirt._core.events cimport event_t
 from pyvirt._core.frames cimport pm_lock, pm_unlock
-from pyvirt._core.hits cimport hits_hint_t
 from pyvirt._core.operations cimport (
     DONE,
     DONE_BAD_CORE,
@@ -59,6 +58,7 @@ from pyvirt._core.operations cimport (
 from pyvirt._core.paging cimport configure, dimension_t
 from pyvirt._core.physmem cimport PhysMem
 from pyvirt._core.pipeline cimport access_one
+from pyvirt._core.shortwalk cimport hint_t
 from pyvirt._core.state cimport (
     KIND_FETCH,
     KIND_LOAD,
@@ -408,7 +408,7 @@ cdef class MmuCore:
             m.ring = <record_t *>&ring[0]
             m.ring_size = self.ring.size
         if self.prefetch != PREFETCH_NEVER and m.mode != MODE_TLB_ONLY:
-            m.hints = <hits_hint_t *>calloc(HINTS, sizeof(hits_hint_t))
+            m.hints = <hint_t *>calloc(HINTS, sizeof(hint_t))
             if m.hints == NULL:
                 raise MemoryError
 

@@ -7,13 +7,14 @@ from pyvirt._core.contexts cimport contexts_t
 from pyvirt._core.counters cimport counters_t
 from pyvirt._core.paging cimport dimension_t
 from pyvirt._core.frames cimport physmem_t
-from pyvirt._core.hits cimport hits_hint_t
+from pyvirt._core.shortwalk cimport hint_t, shortwalk_t
 
 cdef enum:
     MAX_TLBS = 16
     TLB_LEVELS = 4
     PML_ENTRIES = 512               # SDM 30.2.6
     REFERENCE_ROOM = 4096           # references buffered between two drains
+    HOST_HINTS = 65536              # hints for guest tables come first, for as many regions
 
 cdef enum kind_t:
     KIND_FETCH = 0
@@ -125,7 +126,7 @@ cdef struct mmu_t:
     record_t *ring                  # the caller's, or NULL
     uint64_t ring_size
     uint64_t ring_written
-    hits_hint_t *hints              # of guest leaf tables, then of nested ones; or NULL
+    hint_t *hints              # of guest leaf tables, then of nested ones; or NULL
     bint globals                    # a global page was cached at some time
     bint pieces                     # and a part of a page
 
@@ -138,5 +139,7 @@ cdef struct run_t:                  # one access on its way
     uint64_t global_low
     uint64_t host_low
     uint32_t refs                   # of the walk
+    bint short_host                 # the nested tables can be walked the short way,
+    shortwalk_t host                # by this
     bint marking                    # an A or D bit: what that takes is not counted
     int vcpu

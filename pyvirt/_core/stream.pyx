@@ -6,7 +6,7 @@ through `pyvirt._core.pipeline`. Both count and change the same.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from pyvirt._core.cache cimport cache_t, pyvirt_has_avx2
+from pyvirt._core.cache cimport pyvirt_has_avx2
 from pyvirt._core.counters cimport counters_t
 from pyvirt._core.datacache cimport drain
 from pyvirt._core.events cimport (
@@ -64,8 +64,13 @@ from pyvirt._core.operations cimport (
     vm_switch,
 )
 from pyvirt._core.paging cimport dimension_t
-from pyvirt._core.pipeline cimport VALUE_KEPT, access_missed, access_one
-from pyvirt._core.policies cimport POLICY_LRU
+from pyvirt._core.pipeline cimport access_missed, access_one
+from pyvirt._core.shortwalk cimport (
+    shortwalk_ask,
+    shortwalk_describe,
+    shortwalk_loops,
+    shortwalk_t,
+)
 from pyvirt._core.state cimport (
     KIND_FETCH,
     KIND_LOAD,
@@ -83,7 +88,6 @@ from pyvirt._core.state cimport (
     plan_t,
     request_t,
     run_t,
-    walkcache_t,
 )
 from pyvirt._core.tlb cimport tlb_others
 from pyvirt._core.walks cimport prefetch_leaf, prefetch_nested_leaf
@@ -94,7 +98,6 @@ cdef enum:
     MOST_OF_ONE = 512               # references that a single access can make, at the very most
     HIT_FIRST = 0x10                # outcome: level 1, 4 KiB
     CR4_PGE = 0x80
-    PS = 0x80
 
 hits_use_vectors = pyvirt_has_avx2()
 
@@ -125,11 +128,6 @@ cdef struct lane_t:                 # how the accesses of one stream go
     int second                      # likewise of the second level
 
 
-cdef bint loops(const cache_t *c) noexcept nogil:
-    """Whether the loop over hits knows such an array."""
-    return c.policy == POLICY_LRU and (c.set_mask != 0 or c.sets == 1)
-
-
 cdef int only_taker(const plan_t *plan, int kind, int level) noexcept nogil:
     """The one array of a level that takes 4 KiB pages and is the first looked up; or -1."""
     cdef int i, takers = 0
@@ -147,12 +145,12 @@ cdef void choose_lane(lane_t *lane, run_t *x, int kind, bint user) noexcept nogi
     if plan.levels == 0 or not x.v.paging or r.judged or not x.v.guest.sign_extended:
         return
     lane.first = only_taker(plan, kind, 1)
-    if lane.first < 0 or not loops(&x.core.tlb[lane.first]):
+    if lane.first < 0 or not shortwalk_loops(&x.core.tlb[lane.first]):
         lane.first = -1
         return
     if plan.levels > 1:
         lane.second = only_taker(plan, kind, 2)
-        if lane.second >= 0 and not loops(&x.core.tlb[lane.second]):
+        if lane.second >= 0 and not shortwalk_loops(&x.core.tlb[lane.second]):
             lane.second = -1
     lane.h.first = &x.core.tlb[lane.first]
     lane.h.low = x.guest_low
@@ -170,57 +168,29 @@ cdef void choose_lane(lane_t *lane, run_t *x, int kind, bint user) noexcept nogi
     if x.m.mode == MODE_TLB_ONLY:
         lane.h.walk = HITS_IDENTITY
         lane.h.identity = VALUE_W | VALUE_U | VALUE_D | <uint64_t>7 << VALUE_NESTED_SHIFT
-    elif x.m.mode == MODE_NATIVE and walks_short(x):
-        choose_walk(&lane.h, x, r)
+    elif x.m.mode == MODE_NATIVE and choose_walk(&lane.h, x, r):
+        lane.h.walk = HITS_NATIVE
 
 
-cdef bint walks_short(const run_t *x) noexcept nogil:
-    """Whether the loop over hits knows the tables and all walk caches."""
-    cdef const walkcache_t *c = &x.core.guest
-    cdef int level
-    if c.kind != WALKCACHE_SPLIT or x.v.guest.levels < 4:
-        return False
-    for level in range(2, x.v.guest.levels + 1):
-        if not c.has[level] or not loops(&c.level[level]):
-            return False
-    return True
-
-
-cdef void choose_walk(hits_t *h, run_t *x, const request_t *r) noexcept nogil:
-    """What a short walk must know: the rules of a leaf as masks."""
+cdef bint choose_walk(hits_t *h, run_t *x, const request_t *r) noexcept nogil:
+    """Whether the loop can walk the vCPU's own tables, and how."""
     cdef const dimension_t *d = &x.v.guest
-    cdef int level
-    h.walk = HITS_NATIVE
-    h.levels = d.levels
-    h.caches = x.core.guest.level
-    h.start = d.root | d.rights_and
-    h.table_wanted = d.present | d.accessed
-    h.fours = True
-    for level in range(2, d.levels + 1):
-        h.fours = h.fours and h.caches[level].ways == 4
-        h.table_mask[level] = h.table_wanted | d.level[level].table_reserved
-        if d.level[level].may_map:
-            h.table_mask[level] |= PS
-    h.table_address = d.table_address
-    h.cache_hits = x.counters.guest_cache_hits
-    h.level_refs = x.counters.guest_refs
-    h.root = d.mem.root
-    h.limit = d.mem.limit
-    h.leaf_wanted = d.present | d.accessed
-    if r.dirty and d.accessed:
-        h.leaf_wanted |= d.dirty
-    h.leaf_mask = h.leaf_wanted | d.level[1].leaf_reserved
-    h.leaf_address = d.level[1].leaf_address
-    h.kept = VALUE_KEPT if d.nxe else VALUE_KEPT & ~(<uint64_t>1 << 63)
-    h.added = <uint64_t>7 << VALUE_NESTED_SHIFT
-    if d.accessed:
-        h.kept |= d.dirty
-    else:
-        h.added |= VALUE_D
-    h.rights_and = d.rights_and
-    h.rights_or = d.rights_or
-    h.hints = x.m.hints
-    h.hint_mask = 0xFFFF
+    cdef shortwalk_t *w = &h.tables
+    if (x.core.guest.kind != WALKCACHE_SPLIT
+            or not shortwalk_describe(w, d, x.core.guest.level, x.core.guest.has)):
+        return False
+    shortwalk_ask(w, d, r.access)
+    w.low = x.guest_low
+    w.mask = r.mask
+    w.wanted = r.wanted
+    w.added = <uint64_t>7 << VALUE_NESTED_SHIFT
+    if not d.accessed:
+        w.added |= VALUE_D
+    w.cache_hits = x.counters.guest_cache_hits
+    w.level_refs = x.counters.guest_refs
+    w.hints = x.m.hints
+    w.hint_mask = 0xFFFF
+    return True
 
 
 cdef inline void ask_ahead(run_t *x, const uint64_t *vas, uint64_t i, uint64_t n) noexcept nogil:

@@ -10,12 +10,11 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from pyvirt._core.cache cimport (
     cache_drop,
     cache_find,
-    cache_put,
     cache_set,
     cache_slot,
     cache_t,
 )
-from pyvirt._core.policies cimport touch
+from pyvirt._core.policies cimport put, touch
 from pyvirt._core.state cimport core_t, plan_t
 
 cdef enum:
@@ -178,7 +177,7 @@ cdef void tlb_fill(
         return
     c = &core.tlb[array]
     number = va >> size_shift(as_size)
-    cache_put(c, cache_set(c, number), number << 19 | low | <uint64_t>as_size << 1,
+    put(c, cache_set(c, number), number << 19 | low | <uint64_t>as_size << 1,
               part(value, va, size, as_size), &evicted)
     if evicted and plan.inclusive and level > 1:
         drop_inner(plan, core, level, evicted)

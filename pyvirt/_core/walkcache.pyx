@@ -8,9 +8,9 @@ entry holds all pointers of one path.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from pyvirt._core.cache cimport cache_find, cache_put, cache_set, cache_slot, cache_t
+from pyvirt._core.cache cimport cache_find, cache_set, cache_slot, cache_t
 from pyvirt._core.paging cimport dimension_t
-from pyvirt._core.policies cimport touch
+from pyvirt._core.policies cimport put, touch
 from pyvirt._core.state cimport (
     WALKCACHE_PATH,
     WALKCACHE_SPLIT,
@@ -105,7 +105,7 @@ cdef void store_split(
             array.values[slot] = path.value[level]
             touch(array, set, way)
         else:
-            slot = cache_put(array, set, key, path.value[level], &evicted)
+            slot = put(array, set, key, path.value[level], &evicted)
         array.second[slot] = path.second[level]
 
 
@@ -125,7 +125,7 @@ cdef void store_path(
         array.values[slot] = known
         touch(array, 0, way)
     else:
-        slot = cache_put(array, 0, key, known, &evicted)
+        slot = put(array, 0, key, known, &evicted)
     for level in range(last, top + 1):
         c.paths[slot * PATH_WORDS + 2 * (level - 2)] = path.value[level]
         c.paths[slot * PATH_WORDS + 2 * (level - 2) + 1] = path.second[level]
@@ -176,5 +176,5 @@ cdef void walkcache_keep(
             array.values[first + way] = entry
             touch(array, set, way)
             return
-    slot = cache_put(array, set, key, entry, &evicted)
+    slot = put(array, set, key, entry, &evicted)
     array.second[slot] = low

@@ -12,7 +12,6 @@ from libc.string cimport memcpy, memset
 from pyvirt._core.cache cimport (
     PYVIRT_PREFETCH,
     cache_find,
-    cache_put,
     cache_set,
     cache_slot,
     cache_t,
@@ -41,7 +40,8 @@ from pyvirt._core.paging cimport (
     level_t,
     walk_t,
 )
-from pyvirt._core.policies cimport touch
+from pyvirt._core.policies cimport put, touch
+from pyvirt._core.shortwalk cimport shortwalk, shortwalk_ask
 from pyvirt._core.state cimport (
     PML_ENTRIES,
     WALKCACHE_NONE,
@@ -319,6 +319,20 @@ cdef inline bint serves(const dimension_t *d, uint64_t rights, uint32_t access) 
     return judge(d, rights, access) == FAULT_NONE
 
 
+cdef void keep_nested(
+    cache_t *c, uint64_t gpa, int size, uint64_t low, uint64_t value
+) noexcept nogil:
+    """Into the nested TLB, in the place of an entry for the same page if there is one."""
+    cdef uint64_t tag = tag_of(gpa, size, low), evicted
+    cdef uint32_t set = cache_set(c, gpa >> size_shift(size))
+    cdef int way = cache_find(c, set, tag, tag)
+    if way >= 0:
+        c.values[cache_slot(c, set, way)] = value
+        touch(c, set, way)
+    else:
+        put(c, set, tag, value, &evicted)
+
+
 cdef uint16_t translate_host(
     run_t *x, uint64_t gpa, uint32_t access, int level, host_t *place, walk_t *w
 ) noexcept nogil:
@@ -331,8 +345,9 @@ cdef uint16_t translate_host(
     cdef cache_t *c = &x.core.nested
     cdef walk_t o
     cdef uint16_t code
-    cdef uint64_t tag, slot, offset, evicted
+    cdef uint64_t tag, slot, offset, value
     cdef uint32_t set = 0
+    cdef unsigned int refs = 0
     cdef int size, way = -1
     if x.m.plan.has_nested:
         for size in range(3):
@@ -355,6 +370,17 @@ cdef uint16_t translate_host(
                 return FAULT_NONE
             break
     x.counters.nested_walks += 1
+    if x.short_host and not x.marking and in_range(d, gpa):
+        shortwalk_ask(&x.host, d, access)
+        value = shortwalk(&x.host, gpa, &refs)
+        if value:
+            x.refs += refs
+            place.pa = value & ADDRESS | (gpa & PAGE_OFFSET)
+            place.rights = value & ~ADDRESS
+            place.shift = 12
+            if x.m.plan.has_nested:
+                keep_nested(c, gpa, 0, x.host_low, value)
+            return FAULT_NONE
     code = walk_dimension(x, d, True, gpa, access, &o, NULL)
     if code:
         w.gpa = gpa
@@ -367,14 +393,7 @@ cdef uint16_t translate_host(
     if x.m.plan.has_nested:
         size = size_of_shift(o.shift)
         offset = (<uint64_t>1 << size_shift(size)) - 1
-        set = cache_set(c, gpa >> size_shift(size))
-        tag = tag_of(gpa, size, x.host_low)
-        way = cache_find(c, set, tag, tag)
-        if way >= 0:
-            c.values[cache_slot(c, set, way)] = place.rights | (o.pa & ~offset)
-            touch(c, set, way)
-        else:
-            cache_put(c, set, tag, place.rights | (o.pa & ~offset), &evicted)
+        keep_nested(c, gpa, size, x.host_low, place.rights | (o.pa & ~offset))
     return FAULT_NONE
 
 

@@ -85,4 +85,43 @@ PYVIRT_INLINE uint32_t lru_victim(const cache_t *c, uint32_t set)
     return oldest(c->stamps + (uint64_t)set * c->stride, c->ways);
 }
 
+/* A new entry in the lowest invalid way, or the least recently used one's; its slot. `evicted`
+   receives the tag that made room, or 0. */
+PYVIRT_INLINE uint64_t lru_put(cache_t *c, uint32_t set, uint64_t tag, uint64_t value,
+                               uint64_t *evicted)
+{
+    const uint64_t first = (uint64_t)set * c->stride;
+    uint64_t *const tags = c->tags + first;
+    uint32_t way = c->ways;
+    uint64_t old;
+    if (!PYVIRT_LIKELY(c->state->valid == (uint64_t)c->sets * c->ways)) {
+        way = 0;
+        while (way < c->ways && tags[way])
+            way++;
+    }
+    if (c->ranks) {
+        int8_t *ranks = c->ranks + (uint64_t)set * c->rank_stride;
+        if (way == c->ways) {
+            way = rank_last(ranks, c->rank_stride, way);
+            rank_touch(ranks, c->rank_stride, way, (int8_t)(c->ways - 1));
+        } else
+            rank_touch(ranks, c->rank_stride, way, ranks[way]);
+    } else {
+        if (way == c->ways)
+            way = c->ways == 4 ? oldest_of_four(c->stamps + first) : oldest(c->stamps + first, way);
+        c->stamps[first + way] = ++c->state->clock;
+    }
+    *evicted = old = tags[way];
+    if (!old) {
+        c->state->valid++;
+        c->state->present[tag >> 1 & 3]++;
+    } else if ((old ^ tag) & 6) {
+        c->state->present[old >> 1 & 3]--;
+        c->state->present[tag >> 1 & 3]++;
+    }
+    tags[way] = tag;
+    c->values[first + way] = value;
+    return first + way;
+}
+
 #endif

@@ -1,0 +1,189 @@
+/* Walks with nothing out of the ordinary: tables whose frames memory owns, 4 KiB leaves, nothing to
+   set, rights that suffice, split walk caches with LRU at every level. What such a walk does to the
+   caches it does all at once at its end, so that one that turns out not to be short has changed
+   nothing, and `pyvirt._core.walks` can start anew. */
+
+#ifndef PYVIRT_SHORTWALK_H
+#define PYVIRT_SHORTWALK_H
+
+#include <string.h>
+
+#include "cache.h"
+#include "policies/lru.h"
+
+#define PYVIRT_ADDRESS 0x000FFFFFFFFFF000ULL    /* of a value: the physical page */
+
+typedef struct {                /* where the leaf table of a 2 MiB region lies in the host */
+    uint64_t region;
+    const uint8_t *table;
+} hint_t;
+
+typedef struct {                /* one dimension, its rules as masks */
+    cache_t *caches;            /* walk caches by level of the entries */
+    uint64_t low;               /* bits 18:0 of their tags */
+    uint64_t start;             /* root, with all rights */
+    uint8_t ***root;            /* of the memory's directory */
+    uint64_t limit;             /* end of memory */
+    uint64_t table_mask[6];     /* an entry leads to a table if entry & table_mask == table_wanted */
+    uint64_t table_wanted;
+    uint64_t table_address;
+    uint64_t leaf_mask;         /* a leaf is plain if leaf & leaf_mask == leaf_wanted */
+    uint64_t leaf_wanted;
+    uint64_t leaf_address;
+    uint64_t kept;              /* rights and attributes of a leaf that a value has */
+    uint64_t added;             /* bits of every value */
+    uint64_t rights_and;        /* bits that count only if set in every entry */
+    uint64_t rights_or;         /* bits that count if set in any */
+    uint64_t mask;              /* a value allows the access if value & mask == wanted */
+    uint64_t wanted;
+    uint64_t *cache_hits;       /* counters, by level */
+    uint64_t *level_refs;
+    hint_t *hints;              /* for the prefetcher; or NULL */
+    uint64_t hint_mask;
+    uint8_t levels;
+    uint8_t fours;              /* every walk cache has four ways with stamps */
+} shortwalk_t;
+
+PYVIRT_INLINE uint8_t is_full(const cache_t *c)
+{
+    return c->state->valid == (uint64_t)c->sets * c->ways;
+}
+
+/* The lowest invalid way of a set, which will be filled; `ways` if there is none. */
+PYVIRT_COLD uint32_t invalid_way(cache_state_t *state, const uint64_t *tags, uint32_t ways)
+{
+    uint32_t way = 0;
+    while (way < ways && tags[way])
+        way++;
+    if (way < ways) {
+        state->valid++;
+        state->present[0]++;
+    }
+    return way;
+}
+
+/* A table's frame in the host, or NULL where it is not owned. Once owned it never moves. */
+PYVIRT_INLINE const uint8_t *frame_at(const shortwalk_t *h, uint64_t pa)
+{
+    uint8_t **node;
+    if (pa >= h->limit || !(node = h->root[pa >> 32]))
+        return NULL;
+    return node[pa >> 12 & 0xFFFFF];
+}
+
+/* Into a walk cache, as the entry for a new region. Of a dimension whose tables are in host-physical
+   memory, the second word is where the next table lies in the host; 0: not known. */
+PYVIRT_INLINE void region_fill(cache_t *c, uint64_t number, uint64_t tag, uint64_t value,
+                               const uint8_t *frame, int fours)
+{
+    const uint32_t set = (uint32_t)((number ^ number >> c->fold) & c->set_mask);
+    const uint64_t slot = (uint64_t)set * (fours ? 4 : c->stride);
+    uint32_t way = fours ? 4 : c->ways;
+    if (!PYVIRT_LIKELY(is_full(c)))
+        way = invalid_way(c->state, c->tags + slot, c->ways);
+    if (way == (fours ? 4 : c->ways))
+        way = fours ? oldest_of_four(c->stamps + slot) : lru_victim(c, set);
+    c->tags[slot + way] = tag;
+    c->values[slot + way] = value;
+    c->second[slot + way] = (uint64_t)(uintptr_t)frame;
+    if (fours)
+        c->stamps[slot + way] = ++c->state->clock;
+    else
+        lru_touch(c, set, way);
+}
+
+/* The value of a page by the walk caches and the tables, all levels of which have an array; 0, with
+   nothing changed, if that is not all there is to it. `*refs` are the entries read. */
+#define PYVIRT_SHORT_WALK(NAME, TARGET, FIND)                                                     \
+TARGET PYVIRT_INLINE uint64_t NAME##_in(shortwalk_t *h, uint64_t va, unsigned *refs,              \
+                                             const int fours)                                     \
+{                                                                                                 \
+    uint64_t next[6], value = h->start, leaf;                                                     \
+    const uint8_t *frames[6], *frame = NULL;                                                      \
+    cache_t *hit = NULL;                                                                          \
+    uint32_t set = 0;                                                                             \
+    int level, known, way = -1;                                                                   \
+    for (known = 2; known <= h->levels; known++) {                                                \
+        const uint64_t number = va >> (9 * known + 3), key = number << 19 | h->low;               \
+        hit = &h->caches[known];                                                                  \
+        set = (uint32_t)((number ^ number >> hit->fold) & hit->set_mask);                         \
+        way = FIND(hit->tags + (uint64_t)set * (fours ? 4 : hit->stride),                         \
+                   fours ? 4 : hit->stride, key, key);                                            \
+        if (way >= 0) {                                                                           \
+            const uint64_t slot = (uint64_t)set * (fours ? 4 : hit->stride) + way;                \
+            value = hit->values[slot];                                                            \
+            frame = (const uint8_t *)(uintptr_t)hit->second[slot];                                \
+            if (!frame) {                                                                         \
+                frame = frame_at(h, value & PYVIRT_ADDRESS);                                      \
+                hit->second[slot] = (uint64_t)(uintptr_t)frame;                                   \
+            }                                                                                     \
+            break;                                                                                \
+        }                                                                                         \
+    }                                                                                             \
+    if (way < 0)                                                                                  \
+        frame = frame_at(h, value & PYVIRT_ADDRESS);                                              \
+    for (level = known - 1; level > 1; level--) {                                                 \
+        uint64_t entry;                                                                           \
+        if (!frame)                                                                               \
+            return 0;                                                                             \
+        memcpy(&entry, frame + (va >> (9 * level) & 0xFF8), 8);                                   \
+        if ((entry & h->table_mask[level]) != h->table_wanted)                                    \
+            return 0;                                                                             \
+        value = (entry & h->table_address) | (value & entry & h->rights_and)                      \
+                | ((value | entry) & h->rights_or);                                               \
+        frame = frame_at(h, value & PYVIRT_ADDRESS);                                              \
+        next[level] = value;                                                                      \
+        frames[level] = frame;                                                                    \
+    }                                                                                             \
+    if (!frame)                                                                                   \
+        return 0;                                                                                 \
+    memcpy(&leaf, frame + (va >> 9 & 0xFF8), 8);                                                  \
+    if ((leaf & h->leaf_mask) != h->leaf_wanted)                                                  \
+        return 0;                                                                                 \
+    leaf = (leaf & (value | ~h->rights_and) & h->kept) | (value & h->rights_or)                   \
+           | (leaf & h->leaf_address) | h->added;                                                 \
+    if ((leaf & h->mask) != h->wanted)                                                            \
+        return 0;                                                                                 \
+    if (h->hints) {                                                                               \
+        hint_t *hint = &h->hints[va >> 21 & h->hint_mask];                                        \
+        hint->region = va >> 21;                                                                  \
+        hint->table = frame;                                                                      \
+    }                                                                                             \
+    if (way >= 0) {                                                                               \
+        if (fours)                                                                                \
+            hit->stamps[(uint64_t)set * 4 + way] = ++hit->state->clock;                           \
+        else                                                                                      \
+            lru_touch(hit, set, (uint32_t)way);                                                   \
+        h->cache_hits[known]++;                                                                   \
+    }                                                                                             \
+    for (level = known - 1; level > 1; level--) {                                                 \
+        const uint64_t number = va >> (9 * level + 3);                                            \
+        region_fill(&h->caches[level], number, number << 19 | h->low, next[level],                \
+                    frames[level], fours);                                                        \
+        h->level_refs[level]++;                                                                   \
+    }                                                                                             \
+    h->level_refs[1]++;                                                                           \
+    *refs = (unsigned)known - 1;                                                                  \
+    return leaf;                                                                                  \
+}                                                                                                 \
+TARGET PYVIRT_NOINLINE uint64_t NAME(shortwalk_t *h, uint64_t va, unsigned *refs)                 \
+{                                                                                                 \
+    return h->fours ? NAME##_in(h, va, refs, 1) : NAME##_in(h, va, refs, 0);                      \
+}
+
+PYVIRT_SHORT_WALK(shortwalk_plain, , find_plain)
+#if PYVIRT_X86
+PYVIRT_SHORT_WALK(shortwalk_avx2, PYVIRT_AVX2, find_avx2)
+#endif
+
+/* For code that is compiled once only. */
+PYVIRT_INLINE uint64_t shortwalk(shortwalk_t *h, uint64_t address, unsigned *refs)
+{
+#if PYVIRT_X86
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"))
+        return shortwalk_avx2(h, address, refs);
+#endif
+    return shortwalk_plain(h, address, refs);
+}
+
+#endif
