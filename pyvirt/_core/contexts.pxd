@@ -22,6 +22,7 @@ cdef struct contexts_t:
     int32_t *buckets                # open addressing: id, or -1
     uint32_t count                  # ids given out so far, free ones included
     uint32_t live
+    uint32_t next_free              # no id below it is free
     uint32_t capacity               # of items; buckets are twice as many
 
 

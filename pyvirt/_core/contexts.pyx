@@ -66,9 +66,9 @@ cdef int contexts_find(
     id = t.count
     if t.count == t.capacity:
         if t.live < t.count:
-            id = 0
-            while t.items[id].used:
-                id += 1
+            while t.items[t.next_free].used:
+                t.next_free += 1
+            id = t.next_free
         elif t.capacity == MAX_CONTEXTS:
             return -1
         elif not rebuild(t, 2 * t.capacity):
@@ -88,6 +88,7 @@ cdef void contexts_sweep(contexts_t *t, const unsigned char *in_use) noexcept no
         if t.items[id].used and not in_use[id]:
             t.items[id].used = 0
             t.live -= 1
+    t.next_free = 0
     rebuild(t, t.capacity)          # the same size: cannot fail
 
 

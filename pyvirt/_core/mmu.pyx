@@ -185,6 +185,8 @@ cdef class Access:
         return 0 if self.c_code & 15 else 12 + 9 * (self.c_code >> 13 & 3)
 
     def __repr__(self):
+        if self.va is None:
+            return "<Access (not made)>"
         return f"<Access {self.va:#x} -> {self.c_pa:#x} code={self.c_code:#x}>"
 
 
@@ -302,7 +304,7 @@ cdef class MmuCore:
                     f"memory must be a PhysicalMemory in mode {mode!r}, got {mem!r:.80}")
             if (<PhysMem>mem).m.region_count == 0:
                 raise InvalidTypeError("memory was not initialised")
-        if prefetch not in (True, False, "auto"):
+        if not isinstance(prefetch, (bool, str)) or prefetch not in (True, False, "auto"):
             raise InvalidValueError(f'prefetch must be True, False or "auto", got {prefetch!r:.80}')
         vcpus = as_int(vcpus, "vcpus", 1, MOST_CPUS)
         cores = as_int(vcpus if cores is None else cores, "cores", 1, MOST_CPUS)
@@ -1055,6 +1057,8 @@ cdef class MmuCore:
         cdef uint64_t capacity, accesses, written
         cdef uint32_t count
         cdef bint globals_met, pieces
+        cdef vcpu_t *v
+        cdef int i
         counters = np.empty_like(self._counters)
         cdef uint8_t[::1] into = counters.view(np.uint8)
         cdef uint8_t[::1] source = self._counters.view(np.uint8)
@@ -1063,6 +1067,7 @@ cdef class MmuCore:
             contexts = PyBytes_FromStringAndSize(NULL, capacity * sizeof(context_t))
             self.enter()
             count = self.m.contexts.count
+            self._forget_places()   # so that equal states have equal bytes
             if count <= capacity:
                 memcpy(PyBytes_AS_STRING(contexts), self.m.contexts.items,
                        count * sizeof(context_t))
@@ -1076,6 +1081,11 @@ cdef class MmuCore:
                 self.leave()
                 break
             self.leave()
+        v = <vcpu_t *>PyBytes_AS_STRING(vcpus)
+        for i in range(self.m.vcpu_count):
+            # addresses in this process mean nothing elsewhere
+            v[i].guest.mem = v[i].host.mem = NULL
+            v[i].guest.outer = NULL
         return (arena, vcpus, contexts[:count * sizeof(context_t)], counters, accesses, written,
                 (globals_met, pieces))
 

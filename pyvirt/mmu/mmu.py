@@ -168,6 +168,8 @@ class MMU(MmuCore):
             raise InvalidValueError(
                 "pml needs mode='nested', nested_format='ept', ept_ad=True and set_ad=True"
             )
+        if not isinstance(mode, str):
+            raise InvalidTypeError(f"mode must be text, got {mode!r:.80}")
         geometry = presets.load(tlb) if isinstance(tlb, str) else tlb
         if not isinstance(geometry, Geometry):
             raise InvalidTypeError(f"tlb must be the name of a preset or a Geometry, got {tlb!r}")
@@ -314,8 +316,8 @@ class MMU(MmuCore):
         vas = addresses(vas, "vas")
         if out is None:
             out = Accesses.empty(len(vas))
-        elif not isinstance(out, Accesses):
-            raise InvalidTypeError(f"out must be an Accesses, not {type(out).__name__}")
+        else:
+            _check_out(out)
         done = self.translate_into(
             vas, access, user, vcpu, out.pa, out.code, stop=on_fault != "mark"
         )
@@ -376,8 +378,8 @@ class MMU(MmuCore):
         """
         _check_on_fault(on_fault)
         self._arguments()
-        if out is not None and not isinstance(out, Accesses):
-            raise InvalidTypeError(f"out must be an Accesses, not {type(out).__name__}")
+        if out is not None:
+            _check_out(out)
         if isinstance(events, np.ndarray):
             done, _ = self._run_array(events, out, on_fault)
             return done
@@ -520,6 +522,14 @@ def _rebuild(kind: Any, arguments: tuple[Any, ...], mem: Any, tables: Any, state
 def _boolean(value: object, name: str) -> None:
     if not isinstance(value, bool | np.bool_ | int):
         raise InvalidTypeError(f"{name} must be True or False, got {value!r:.80}")
+
+
+def _check_out(out: object) -> None:
+    if not isinstance(out, Accesses):
+        raise InvalidTypeError(f"out must be an Accesses, not {type(out).__name__}")
+    for name in ("pa", "code"):
+        if not isinstance(getattr(out, name), np.ndarray):
+            raise InvalidTypeError(f"out.{name} must be an ndarray, got {getattr(out, name)!r:.80}")
 
 
 def _check_on_fault(on_fault: object) -> None:
