@@ -28,7 +28,7 @@ from benchmarks.timing import seconds
 
 import pyvirt
 
-MODULES = ["translate", "nested", "images", "imports"]
+MODULES = ["translate", "nested", "images", "imports", "mmu", "reuse", "tables"]
 RELATIONS = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -84,15 +84,37 @@ def verdict(method, parameter: str, value: float) -> tuple[str, str]:
     return f"{relation} {shown}", "ok" if RELATIONS[relation](value, bound) else "MISSED"
 
 
-def run(cls: type, cache: dict, wanted: re.Pattern) -> Iterator[Row]:
+class Caches:
+    """What each ``setup_cache`` returned: classes that share the function share its value."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._values: dict = {}
+
+    def of(self, cls: type) -> list:
+        """The first argument of the methods of `cls`, if it has a ``setup_cache``."""
+        function = getattr(cls, "setup_cache", None)
+        if function is None:
+            return []
+        if function not in self._values:
+            home = Path.cwd()
+            os.chdir(self._folder)  # as asv does: files go into the working directory
+            try:
+                self._values[function] = function(cls())
+            finally:
+                os.chdir(home)
+        return [self._values[function]]
+
+
+def run(cls: type, caches: Caches, wanted: re.Pattern) -> Iterator[Row]:
     """Run the benchmarks of one class; a skip gives its reason as the figure."""
-    names = [n for n in vars(cls) if n.startswith(("time_", "track_"))]
+    names = [n for n in dir(cls) if n.startswith(("time_", "track_"))]
     names = [n for n in names if wanted.search(f"{cls.__name__}.{n}")]
     if not names:
         return
     for parameter in getattr(cls, "params", [None]):
         benchmark = cls()
-        arguments = [cache] if issubclass(cls, OnImages) else []
+        arguments = caches.of(cls)
         arguments += [] if parameter is None else [parameter]
         label = parameter or ""
         try:
@@ -139,12 +161,9 @@ def main() -> int:
 
     began = time.perf_counter()
     rows = []
-    home = Path.cwd()
     with tempfile.TemporaryDirectory(prefix="pyvirt-bench-") as folder:
-        os.chdir(folder)  # as asv does: the expanded images are written to the working directory
-        cache = OnImages().setup_cache()
-        os.chdir(home)
-        native = cache["native"]
+        caches = Caches(folder)
+        native = caches.of(OnImages)[0]["native"]
         print(f"pyvirt {pyvirt.__version__}, NumPy {np.__version__}, {platform.python_version()}")
         print(f"{processor()}, {os.cpu_count()} CPUs; {compiler()}")
         print(f"native set: {native.name if native else 'none'}; batch: {data.COUNT:,} addresses")
@@ -155,11 +174,11 @@ def main() -> int:
                 if isinstance(cls, type) and cls.__module__ == f"benchmarks.{module}":
                     if cls.__name__.startswith("_"):
                         continue
-                    for row in run(cls, cache, wanted):
+                    for row in run(cls, caches, wanted):
                         rows.append(row)
                         line = f"{row.name:44} {row.parameter:16} {row.figure:52} {row.target:10}"
                         print(f"{line} {row.verdict}".rstrip(), flush=True)
-        del cache, native
+        del caches, native
     missed = sum(row.verdict == "MISSED" for row in rows)
     met = sum(row.verdict == "ok" for row in rows)
     skipped = sum(row.value is None for row in rows)

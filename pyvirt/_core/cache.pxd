@@ -27,7 +27,6 @@ cdef extern from "cache.h" nogil:
 
     uint32_t cache_set(const cache_t *c, uint64_t number)
     int find_way(const uint64_t *tags, uint32_t stride, uint64_t key, uint64_t twin)
-    int pyvirt_has_avx2()
     void PYVIRT_PREFETCH(const void *p)
 
 # A tag: bit 0 set (0 is an invalid entry), bits 2:1 the size of the page, 18:3 the context, the

@@ -3,7 +3,7 @@
 Every array of a simulated machine lives in one arena, so that a snapshot is one copy.
 """
 
-from libc.stdint cimport int8_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pyvirt._core.policies cimport (

@@ -6,7 +6,7 @@ slowed by them and the result does not depend on where blocks end.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from pyvirt._core.cache cimport cache_find, cache_set, cache_t
+from pyvirt._core.cache cimport cache_find, cache_set
 from pyvirt._core.policies cimport put, touch
 from pyvirt._core.state cimport mmu_t, record_t
 

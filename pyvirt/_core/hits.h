@@ -287,13 +287,21 @@ PYVIRT_HITS(hits_plain, , find_plain, shortwalk_plain)
 PYVIRT_HITS(hits_avx2, PYVIRT_AVX2, find_avx2, shortwalk_avx2)
 #endif
 
-static int hits_use_vectors = 0;
+static int hits_vectors = 0;
+
+/* Choose the form; nonzero: vectors, if the processor has them. Returns what it was before. */
+static inline int hits_choose(int vectors)
+{
+    const int before = hits_vectors;
+    hits_vectors = vectors && pyvirt_has_avx2();
+    return before;
+}
 
 static inline uint64_t hits(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t n, uint64_t *pas,
                             uint16_t *codes)
 {
 #if PYVIRT_X86
-    if (hits_use_vectors)
+    if (hits_vectors)
         return hits_avx2(h, vas, i, n, pas, codes);
 #endif
     return hits_plain(h, vas, i, n, pas, codes);

@@ -34,6 +34,6 @@ cdef extern from "hits.h" nogil:
         uint8_t unused
         uint8_t why
 
-    int hits_use_vectors
+    int hits_choose(int vectors)
     uint64_t hits(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t n, uint64_t *pas,
                   uint16_t *codes)

@@ -4,7 +4,7 @@ A sweep of all arrays of a core costs about a microsecond, less than any operati
 one costs a real processor; an address narrows it to the sets that can hold it.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pyvirt._core.cache cimport cache_drop, cache_set, cache_slot, cache_t
@@ -21,7 +21,6 @@ from pyvirt._core.state cimport (
     WALKCACHE_NONE,
     WALKCACHE_PAGE_TABLE,
     WALKCACHE_PATH,
-    WALKCACHE_SPLIT,
     core_t,
     mmu_t,
     run_t,

@@ -1,7 +1,6 @@
-from typing_extensions import Buffer as _Buffer
-
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import Buffer as _Buffer
 
 _Bytes = npt.NDArray[np.uint8]
 _Done = tuple[int, int, int, int, int]

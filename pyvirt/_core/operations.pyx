@@ -6,9 +6,9 @@ INVVPID; 28.3.3 in older editions); AMD APM vol. 2, 15.16 (ASIDs, INVLPGA, TLB_C
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
-from pyvirt._core.cache cimport cache_drop, cache_t
+from pyvirt._core.cache cimport cache_t
 from pyvirt._core.contexts cimport (
     CONTEXT_COMBINED,
     CONTEXT_GLOBAL,
@@ -23,9 +23,7 @@ from pyvirt._core.counters cimport (
     OP_INVLPGA,
     OP_INVPCID,
     OP_INVVPID,
-    OP_MOV_CR0,
     OP_MOV_CR3,
-    OP_MOV_CR4,
     OP_TLB_CONTROL,
     OP_VM_ENTRY,
     OP_VM_EXIT,
@@ -34,8 +32,6 @@ from pyvirt._core.counters cimport (
 from pyvirt._core.frames cimport PM_OK, pm_frame, pm_write
 from pyvirt._core.invalidate cimport (
     DROP_GUEST_CACHE,
-    DROP_HOST_CACHE,
-    DROP_NESTED_TLB,
     DROP_TLB,
     drop,
     selector_t,
@@ -59,7 +55,6 @@ from pyvirt._core.state cimport (
     HOST_HINTS,
     KIND_FETCH,
     KIND_LOAD,
-    KIND_STORE,
     MODE_NESTED,
     MODE_TLB_ONLY,
     VALUE_D,
@@ -73,7 +68,6 @@ from pyvirt._core.state cimport (
     request_t,
     run_t,
     vcpu_t,
-    walkcache_t,
 )
 
 cdef enum:

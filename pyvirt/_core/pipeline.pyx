@@ -4,7 +4,6 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from pyvirt._core.invalidate cimport drop_for_page_fault, drop_for_violation
 from pyvirt._core.counters cimport OP_PAGE_FAULT, OP_VIOLATION
-from pyvirt._core.cache cimport cache_t
 from pyvirt._core.paging cimport (
     FAULT_MISCONFIGURED,
     FAULT_NON_CANONICAL,
@@ -16,7 +15,6 @@ from pyvirt._core.paging cimport (
 )
 from pyvirt._core.policies cimport touch
 from pyvirt._core.state cimport (
-    MODE_NATIVE,
     MODE_NESTED,
     MODE_TLB_ONLY,
     OWN_4M,
@@ -135,7 +133,9 @@ cdef uint16_t access_missed(
     return walk_and_fill(x, va, kind, r, False, pa)
 
 
-cdef uint16_t access_unpaged(run_t *x, uint64_t va, const request_t *r, uint64_t *pa) noexcept nogil:
+cdef uint16_t access_unpaged(
+    run_t *x, uint64_t va, const request_t *r, uint64_t *pa
+) noexcept nogil:
     """CR0.PG clear: no linear mapping is made; nested, the address is guest-physical."""
     cdef walk_t w
     cdef host_t last
@@ -162,7 +162,6 @@ cdef uint16_t access_one(
     cdef const request_t *r = &x.v.requests[kind][user]
     cdef found_t found
     cdef uint64_t mask, offset, low, other
-    cdef uint16_t code
     cdef int level
     if not in_reach(x, va):
         pa[0] = 0

@@ -4,9 +4,8 @@ Accesses that hit 4 KiB pages stay in a small loop with vectors (`hits.h`); ever
 through `pyvirt._core.pipeline`. Both count and change the same.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
-from pyvirt._core.cache cimport pyvirt_has_avx2
 from pyvirt._core.counters cimport counters_t
 from pyvirt._core.datacache cimport drain
 from pyvirt._core.events cimport (
@@ -24,7 +23,6 @@ from pyvirt._core.events cimport (
     EVENT_MOV_CR4,
     EVENT_NOP,
     EVENT_PROTECT,
-    EVENT_STORE,
     EVENT_STORE_TABLE,
     EVENT_TLB_CONTROL,
     EVENT_UNMAP,
@@ -41,8 +39,8 @@ from pyvirt._core.hits cimport (
     HITS_NATIVE,
     HITS_NO_WALK,
     hits,
+    hits_choose,
     hits_t,
-    hits_use_vectors,
 )
 from pyvirt._core.operations cimport (
     DONE,
@@ -99,7 +97,7 @@ cdef enum:
     HIT_FIRST = 0x10                # outcome: level 1, 4 KiB
     CR4_PGE = 0x80
 
-hits_use_vectors = pyvirt_has_avx2()
+hits_choose(True)
 
 
 def use_vectors(wanted=None):
@@ -116,10 +114,7 @@ def use_vectors(wanted=None):
     bool
         Whether vectors were in use before.
     """
-    global hits_use_vectors
-    before = bool(hits_use_vectors)
-    hits_use_vectors = pyvirt_has_avx2() if wanted is None or wanted else 0
-    return before
+    return bool(hits_choose(wanted is None or bool(wanted)))
 
 
 cdef struct lane_t:                 # how the accesses of one stream go

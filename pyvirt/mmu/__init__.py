@@ -1,7 +1,20 @@
-"""Address spaces over physical memory, and the images that physical memory comes from."""
+"""Address translation: memory and its images, address spaces, and the MMU with its caches."""
 
+from pyvirt._core.mmu import COUNTER_DTYPE, ENTRY_DTYPE, RECORD_DTYPE
 from pyvirt.mmu.memory import ImageInfo, PhysicalMemory
+from pyvirt.mmu.mmu import MMU, Snapshot
 from pyvirt.mmu.results import Translations
 from pyvirt.mmu.spaces import AddressSpace, NestedAddressSpace
 
-__all__ = ["AddressSpace", "ImageInfo", "NestedAddressSpace", "PhysicalMemory", "Translations"]
+__all__ = [
+    "COUNTER_DTYPE",
+    "ENTRY_DTYPE",
+    "MMU",
+    "RECORD_DTYPE",
+    "AddressSpace",
+    "ImageInfo",
+    "NestedAddressSpace",
+    "PhysicalMemory",
+    "Snapshot",
+    "Translations",
+]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pyvirt._core.arrays import addresses
 from pyvirt._core.builder import PageTables
-from pyvirt._core.mmu import COUNTER_DTYPE, EVENT_DTYPE, Access, MmuCore
+from pyvirt._core.mmu import COUNTER_DTYPE, EVENT_DTYPE, MODES, Access, MmuCore
 from pyvirt._core.walker import DEFAULTS, Walker
 from pyvirt.errors import InvalidTypeError, InvalidValueError, PageFaultError
 from pyvirt.mmu import presets
@@ -156,28 +156,18 @@ class MMU(MmuCore):
             raise InvalidTypeError(
                 f"unknown option {min(unknown)!r}; accepted are {', '.join(sorted(_OPTIONS))}"
             )
-        if not isinstance(precision, str) or precision not in ("exact", "conservative"):
-            raise InvalidValueError(f"precision must be exact or conservative, got {precision!r}")
-        if not isinstance(guest_format, str) or guest_format not in _GUEST_LEVELS:
-            raise InvalidValueError(
-                f"guest_format must be one of {', '.join(_GUEST_LEVELS)}, got {guest_format!r:.80}"
-            )
-        if not isinstance(nested_format, str) or nested_format not in ("ept", "npt"):
-            raise InvalidValueError(f"nested_format must be ept or npt, got {nested_format!r:.80}")
+        _choice(mode, "mode", MODES)
+        _choice(precision, "precision", ("exact", "conservative"))
+        _choice(guest_format, "guest_format", _GUEST_LEVELS)
+        _choice(nested_format, "nested_format", ("ept", "npt"))
         if pml and not (mode == "nested" and nested_format == "ept" and ept_ad and set_ad):
             raise InvalidValueError(
                 "pml needs mode='nested', nested_format='ept', ept_ad=True and set_ad=True"
             )
-        if not isinstance(mode, str):
-            raise InvalidTypeError(f"mode must be text, got {mode!r:.80}")
         geometry = presets.load(tlb) if isinstance(tlb, str) else tlb
         if not isinstance(geometry, Geometry):
             raise InvalidTypeError(f"tlb must be the name of a preset or a Geometry, got {tlb!r}")
-        data_cache = tuple(data_cache) if isinstance(data_cache, Iterable) else (data_cache,)
-        if len(data_cache) > 3 or not all(isinstance(c, Cache) for c in data_cache):
-            raise InvalidValueError(
-                f"data_cache must be at most three Cache objects, got {data_cache!r:.80}"
-            )
+        data_cache = _caches(data_cache)
         shared = {**DEFAULTS, **options, "ept_ad": ept_ad, "set_ad": set_ad}
         guest = {
             **shared,
@@ -188,9 +178,6 @@ class MMU(MmuCore):
             # only the width of addresses counts: 57 bits, sign-extended
             guest.update(format="x86-64", levels=5, set_ad=False, pkru=0, pkrs=0)
         host = {**shared, "format": nested_format, "levels": nested_levels}
-        count = operator.index(vcpus) if isinstance(vcpus, SupportsIndex) else 1
-        if cores is not None and isinstance(cores, SupportsIndex):
-            count = operator.index(cores)
         super().__init__(
             mode,
             memory,
@@ -205,7 +192,7 @@ class MMU(MmuCore):
             pml,
             precision == "conservative",
             prefetch,
-            _seeds(rng, geometry, mode, max(1, min(count, 4096)), len(data_cache)),
+            _seeds(rng, geometry, mode, _cores(vcpus, cores), len(data_cache)),
             data_cache,
             records,
         )
@@ -401,11 +388,7 @@ class MMU(MmuCore):
         self, events: npt.NDArray[Any], out: Accesses | None, on_fault: OnFault
     ) -> tuple[int, bool]:
         """Run one array; give events done, and whether a fault ended it."""
-        if not isinstance(events, np.ndarray) or events.dtype != EVENT_DTYPE or events.ndim != 1:
-            raise InvalidTypeError(
-                "events must be one-dimensional arrays of EVENT_DTYPE, got "
-                f"{getattr(events, 'dtype', type(events).__name__)}"
-            )
+        _check_events(events)
         done = 0
         stop = on_fault != "mark"
         if out is None and stop:
@@ -466,7 +449,7 @@ class MMU(MmuCore):
 
     # --- results and state ---
 
-    def stats(self) -> np.void:
+    def stats(self) -> Any:
         """Give the sum of the counters of all cores, a record of `pyvirt.mmu.COUNTER_DTYPE`."""
         self._arguments()
         total = np.zeros((), COUNTER_DTYPE)
@@ -519,9 +502,37 @@ def _rebuild(kind: Any, arguments: tuple[Any, ...], mem: Any, tables: Any, state
     return mmu
 
 
+def _choice(value: object, name: str, accepted: Iterable[str]) -> None:
+    if not isinstance(value, str) or value not in accepted:
+        raise InvalidValueError(f"{name} must be one of {', '.join(accepted)}, got {value!r:.80}")
+
+
+def _caches(given: object) -> tuple[Cache, ...]:
+    caches = tuple(given) if isinstance(given, Iterable) else (given,)
+    if len(caches) > 3 or not all(isinstance(cache, Cache) for cache in caches):
+        raise InvalidValueError(
+            f"data_cache must be at most three Cache objects, got {given!r:.80}"
+        )
+    return caches
+
+
+def _cores(vcpus: object, cores: object) -> int:
+    """How many cores to seed; what is no count is refused later, with the right words."""
+    wanted = vcpus if cores is None else cores
+    return max(1, min(operator.index(wanted), 4096)) if isinstance(wanted, SupportsIndex) else 1
+
+
 def _boolean(value: object, name: str) -> None:
     if not isinstance(value, bool | np.bool_ | int):
         raise InvalidTypeError(f"{name} must be True or False, got {value!r:.80}")
+
+
+def _check_events(events: object) -> None:
+    if not isinstance(events, np.ndarray) or events.dtype != EVENT_DTYPE or events.ndim != 1:
+        raise InvalidTypeError(
+            "events must be one-dimensional arrays of EVENT_DTYPE, got "
+            f"{getattr(events, 'dtype', type(events).__name__)}"
+        )
 
 
 def _check_out(out: object) -> None:
