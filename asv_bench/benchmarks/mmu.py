@@ -288,31 +288,3 @@ class MmuScalar(_OnStreams):
     @unit("ns a call, the loop included")
     def track_nested_ns(self, files, stream):
         return self.nanoseconds(make("nested", Tables.build(self.vas, nested=True)))
-
-
-class MmuScale:
-    """A table over 1 TiB in 4 KiB pages: 2 GiB of entries."""
-
-    timeout = 300
-    timer = time.process_time
-
-    def setup(self):
-        began = time.process_time()
-        self.memory = pv.PhysicalMemory(1 << 41)
-        self.tables = pv.PageTables(self.memory, frames=(0, 1 << 32))
-        self.tables.map_range(0, 1 << 40, 1 << 40)
-        self.seconds = time.process_time() - began
-
-    @target("<=", 5.0)
-    @unit("s to map 1 TiB")
-    def track_map_seconds(self):
-        return self.seconds
-
-    @target("<=", 1.05)
-    @unit("times the size of the tables")
-    def track_memory_over_tables(self):
-        return self.memory.nbytes / (self.tables.tables_used * 4096)
-
-    @unit("bytes for each GiB mapped")
-    def track_bytes_per_mapped_gib(self):
-        return self.memory.nbytes / 1024

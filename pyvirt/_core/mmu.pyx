@@ -642,9 +642,13 @@ cdef class MmuCore:
         cdef uint64_t address, pa = 0
         cdef uint16_t code
         cdef run_t x
-        self._check()
-        if type(va) is int and 0 <= va <= 0xFFFFFFFFFFFFFFFF:
-            address = va
+        if self.made is None:
+            self._check()
+        if type(va) is int:
+            try:
+                address = va        # two comparisons would take as long as the access
+            except OverflowError:
+                address = as_int(va, "va", 0, 0xFFFFFFFFFFFFFFFF)
         else:
             address = as_int(va, "va", 0, 0xFFFFFFFFFFFFFFFF)
         self.enter()

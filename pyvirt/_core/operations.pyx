@@ -50,19 +50,17 @@ from pyvirt._core.paging cimport (
     walk,
     walk_t,
 )
-from pyvirt._core.shortwalk cimport shortwalk_describe
 from pyvirt._core.state cimport (
-    HOST_HINTS,
     KIND_FETCH,
     KIND_LOAD,
     MODE_NESTED,
     MODE_TLB_ONLY,
+    SHORT_UNKNOWN,
     VALUE_D,
     VALUE_NESTED_SHIFT,
     VALUE_U,
     VALUE_W,
     WALKCACHE_PAGE_TABLE,
-    WALKCACHE_SPLIT,
     core_t,
     mmu_t,
     request_t,
@@ -96,16 +94,7 @@ cdef void start(run_t *x, mmu_t *m, int vcpu) noexcept nogil:
     x.host_low = <uint64_t>x.v.host_context << 3 | 1
     x.refs = 0
     x.marking = False
-    x.short_host = (
-        m.mode == MODE_NESTED and m.buffer == NULL and x.core.host.kind == WALKCACHE_SPLIT
-        and not x.v.host.mbec
-        and shortwalk_describe(&x.host, &x.v.host, x.core.host.level, x.core.host.has))
-    if x.short_host:
-        x.host.low = x.host_low
-        x.host.cache_hits = x.counters.host_cache_hits
-        x.host.level_refs = x.counters.host_refs
-        x.host.hints = NULL if m.hints == NULL else m.hints + HOST_HINTS
-        x.host.hint_mask = HOST_HINTS - 1
+    x.short_host = SHORT_UNKNOWN
 
 
 cdef void set_requests(mmu_t *m, vcpu_t *v) noexcept nogil:

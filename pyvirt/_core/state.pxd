@@ -21,6 +21,11 @@ cdef enum kind_t:
     KIND_LOAD = 1
     KIND_STORE = 2
 
+cdef enum:
+    SHORT_NO = 0
+    SHORT_YES = 1
+    SHORT_UNKNOWN = 2               # until the first walk of the nested tables
+
 cdef enum mode_t:
     MODE_NATIVE = 0
     MODE_NESTED = 1
@@ -139,7 +144,7 @@ cdef struct run_t:                  # one access on its way
     uint64_t global_low
     uint64_t host_low
     uint32_t refs                   # of the walk
-    bint short_host                 # the nested tables can be walked the short way,
-    shortwalk_t host                # by this
+    uint8_t short_host              # whether the nested tables can be walked the short way,
+    shortwalk_t host                # and by what
     bint marking                    # an A or D bit: what that takes is not counted
     int vcpu

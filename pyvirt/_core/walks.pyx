@@ -41,11 +41,16 @@ from pyvirt._core.paging cimport (
     walk_t,
 )
 from pyvirt._core.policies cimport put, touch
-from pyvirt._core.shortwalk cimport shortwalk, shortwalk_ask
+from pyvirt._core.shortwalk cimport shortwalk, shortwalk_ask, shortwalk_describe
 from pyvirt._core.state cimport (
+    HOST_HINTS,
     PML_ENTRIES,
+    SHORT_NO,
+    SHORT_UNKNOWN,
+    SHORT_YES,
     WALKCACHE_NONE,
     WALKCACHE_PAGE_TABLE,
+    WALKCACHE_SPLIT,
     record_t,
     run_t,
     walkcache_t,
@@ -319,6 +324,20 @@ cdef inline bint serves(const dimension_t *d, uint64_t rights, uint32_t access) 
     return judge(d, rights, access) == FAULT_NONE
 
 
+cdef void describe_host(run_t *x) noexcept nogil:
+    """Whether the nested tables can be walked the short way, and by what."""
+    x.short_host = SHORT_NO
+    if (x.m.buffer != NULL or x.core.host.kind != WALKCACHE_SPLIT or x.v.host.mbec
+            or not shortwalk_describe(&x.host, &x.v.host, x.core.host.level, x.core.host.has)):
+        return
+    x.short_host = SHORT_YES
+    x.host.low = x.host_low
+    x.host.cache_hits = x.counters.host_cache_hits
+    x.host.level_refs = x.counters.host_refs
+    x.host.hints = NULL if x.m.hints == NULL else x.m.hints + HOST_HINTS
+    x.host.hint_mask = HOST_HINTS - 1
+
+
 cdef void keep_nested(
     cache_t *c, uint64_t gpa, int size, uint64_t low, uint64_t value
 ) noexcept nogil:
@@ -370,6 +389,8 @@ cdef uint16_t translate_host(
                 return FAULT_NONE
             break
     x.counters.nested_walks += 1
+    if x.short_host == SHORT_UNKNOWN:
+        describe_host(x)
     if x.short_host and not x.marking and in_range(d, gpa):
         shortwalk_ask(&x.host, d, access)
         value = shortwalk(&x.host, gpa, &refs)

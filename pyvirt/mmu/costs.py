@@ -7,8 +7,8 @@ import functools
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ __all__ = [
     "project",
 ]
 
-_FOLDER = files("pyvirt.mmu") / "cost_data"
+_FOLDER = Path(__file__).with_name("cost_data")
 
 #: The counters of `pyvirt.MMU` that have a cost, with their number of elements.
 _COUNTERS = {
@@ -172,7 +172,8 @@ class CostModel:
 
     Examples
     --------
-    >>> CostModel("sagepte").cycles({"walks": [1, 0, 0], "data_cache_hits": [3, 0, 0, 1]}).total
+    >>> counted = {"walks": [1, 0, 0], "data_cache_hits": [3, 0, 0, 1]}
+    >>> CostModel("sagepte").cycles(counted).total
     212
     """
 

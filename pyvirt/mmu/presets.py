@@ -7,7 +7,7 @@ import functools
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
@@ -15,7 +15,7 @@ from pyvirt.mmu.geometry import Geometry
 
 __all__ = ["Preset", "Source", "load", "names", "read", "sources"]
 
-_FOLDER = files("pyvirt.mmu") / "preset_data"
+_FOLDER = Path(__file__).with_name("preset_data")
 
 
 class Source(NamedTuple):
