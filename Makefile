@@ -55,6 +55,9 @@ demo: $(VENV)/.installed
 	@printf '\n--- a guest in a guest, through its own tables and the nested ones of KVM\n'
 	$(BIN)/pyvirt image translate $(IMAGES)/nested_npt.tables.lime.xz --size 512MiB --pa-width 48 \
 	    --cr3 0x100000 --nested-root 0x19fd0000 0x1234 0x4000 0x200000 0x3f0000000000
+	@printf '\n--- a recorded program as a guest: TLBs and walk caches of Zen 4, cycles of walks and exits\n'
+	$(BIN)/pyvirt mmu docs/examples/data/mawk-hash.lackey.xz --mode nested --tlb zen4 \
+	    --cost 'sagepte|adams-agesen-2006'
 	@printf '\n--- every mapping of these images against what the guests themselves reported\n'
 	PYVIRT_DATA=tests/data $(BIN)/pyvirt validate
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         describe_fault,
     )
     from pyvirt.mmu.accesses import Accesses
+    from pyvirt.mmu.costs import CostModel
     from pyvirt.mmu.geometry import Geometry
     from pyvirt.mmu.memory import PhysicalMemory
     from pyvirt.mmu.mmu import MMU
@@ -43,6 +44,7 @@ _HOME = {
     "Walker": "pyvirt._core.walker",
     "Access": "pyvirt._core.mmu",
     "Accesses": "pyvirt.mmu.accesses",
+    "CostModel": "pyvirt.mmu.costs",
     "Geometry": "pyvirt.mmu.geometry",
     "MMU": "pyvirt.mmu.mmu",
     "PhysicalMemory": "pyvirt.mmu.memory",
@@ -64,11 +66,15 @@ _HOME = {
     "describe_fault": "pyvirt.errors",
 }
 
+# Packages that are loaded when they are named: `pyvirt.traces` needs no import of its own.
+_PARTS = frozenset({"mmu", "report", "traces", "validation"})
+
 __all__ = [
     "MMU",
     "Access",
     "Accesses",
     "AddressSpace",
+    "CostModel",
     "Fault",
     "FrameExhaustedError",
     "Geometry",
@@ -94,6 +100,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
+    if name in _PARTS:
+        return importlib.import_module(f"pyvirt.{name}")
     if home is None:
         raise AttributeError(f"module 'pyvirt' has no attribute {name!r}")
     value = getattr(importlib.import_module(home), name)
@@ -102,4 +110,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted({*globals(), *_HOME, *_PARTS})

@@ -121,36 +121,60 @@ PYVIRT_INLINE int find_four(const uint64_t *tags, uint64_t key, uint64_t twin, i
     return found ? (int)PYVIRT_CTZ(found) : -1;
 }
 
-/* Nothing but hits of four ways with stamps and no hash: so little that it all stays in registers. */
-#define PYVIRT_CALM(NAME, TARGET, FIND, WALK)                                                     \
+/* Nothing but hits of four ways with stamps and no hash: so little that it all stays in registers.
+   `near`: most accesses are to the page of the one before. */
+#define PYVIRT_CALM(NAME, TARGET, FIND, WALK)                                                           \
 TARGET PYVIRT_INLINE uint64_t NAME##_calm(const hits_t *h, const uint64_t *vas, uint64_t i,       \
-                                          uint64_t n, uint64_t *pas)                              \
+                                          uint64_t n, uint64_t *pas, const int near)              \
 {                                                                                                 \
     const uint64_t *const tags = h->first->tags, *const values = h->first->values;                \
     uint64_t *const stamps = h->first->stamps;                                                    \
     const uint64_t low = h->low, mask = h->mask, wanted = h->wanted;                              \
     const uint64_t set_mask = h->first->set_mask;                                                 \
     const uint8_t unused = h->unused;                                                             \
-    uint64_t clock = h->first->state->clock - i;                                                  \
+    uint64_t clock = h->first->state->clock - i, last = i < n ? ~vas[i] : 0, page = 0, none;      \
+    uint64_t *stamp = &none;        /* of the page that is stayed at: written when it is left */  \
     for (; i < n; i++) {                                                                          \
-        const uint64_t va = vas[i], key = (va << 7 & ~PYVIRT_CONTEXT) | low;                      \
-        const uint64_t slot = (va >> 12 & set_mask) * 4;                                          \
-        uint64_t value;                                                                           \
-        int way;                                                                                  \
-        if (!PYVIRT_LIKELY((uint64_t)((int64_t)(va << unused) >> unused) == va))                  \
-            break;                                                                                \
-        way = FIND(tags + slot, 4, key, key);                                                     \
-        if (!PYVIRT_LIKELY(way >= 0))                                                             \
-            break;                                                                                \
-        value = values[slot + way];                                                               \
-        if (!PYVIRT_LIKELY((value & mask) == wanted))                                             \
-            break;                                                                                \
-        stamps[slot + way] = clock + i + 1;                                                       \
+        const uint64_t va = vas[i];                                                               \
+        if (!near || (va ^ last) >> 12) {                                                         \
+            const uint64_t key = (va << 7 & ~PYVIRT_CONTEXT) | low;                               \
+            const uint64_t slot = (va >> 12 & set_mask) * 4;                                      \
+            uint64_t value;                                                                       \
+            int way;                                                                              \
+            if (!PYVIRT_LIKELY((uint64_t)((int64_t)(va << unused) >> unused) == va))              \
+                break;                                                                            \
+            way = FIND(tags + slot, 4, key, key);                                                 \
+            if (!PYVIRT_LIKELY(way >= 0))                                                         \
+                break;                                                                            \
+            value = values[slot + way];                                                           \
+            if (!PYVIRT_LIKELY((value & mask) == wanted))                                         \
+                break;                                                                            \
+            if (near) {                                                                           \
+                *stamp = clock + i;                                                               \
+                stamp = &stamps[slot + way];                                                      \
+            } else                                                                                \
+                stamps[slot + way] = clock + i + 1;                                               \
+            page = value & PYVIRT_ADDRESS;                                                        \
+            last = va;                                                                            \
+        }                                                                                         \
         if (pas)                                                                                  \
-            pas[i] = (value & PYVIRT_ADDRESS) | (va & 4095);                                      \
+            pas[i] = page | (va & 4095);                                                          \
     }                                                                                             \
+    if (near)                                                                                     \
+        *stamp = clock + i;                                                                       \
     h->first->state->clock = clock + i;                                                           \
     return i;                                                                                     \
+}
+
+/* Whether half of the next accesses or more are to the page of the one before. */
+PYVIRT_INLINE int stays_near(const uint64_t *vas, uint64_t n)
+{
+    unsigned same = 0;
+    if (n <= 16)
+        return 0;
+    for (unsigned k = 0; k < 16; k++)
+        same += (vas[k] ^ vas[k + 1]) >> 12 == 0;
+    return same >= 8;
 }
 
 /* `four`: the first array has four ways with stamps, the second ranks of up to sixteen; `twins`: there
@@ -273,7 +297,9 @@ TARGET static uint64_t NAME(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t
         return four ? plain ? NAME##_loop(h, vas, i, n, pas, codes, 1, 0, 1)                      \
                             : NAME##_loop(h, vas, i, n, pas, codes, 1, 0, 0)                      \
                     : NAME##_loop(h, vas, i, n, pas, codes, 0, 0, 0);                             \
-    while ((i = NAME##_calm(h, vas, i, n, pas)) < n) {                                            \
+    const int near = stays_near(vas + i, n - i);                                                  \
+    while ((i = near ? NAME##_calm(h, vas, i, n, pas, 1)                                          \
+                     : NAME##_calm(h, vas, i, n, pas, 0)) < n) {                                  \
         const uint64_t next = NAME##_once(h, vas, i, i + 1, pas, codes);                          \
         if (next == i || h->globals)                                                              \
             return next;                                                                          \
@@ -286,6 +312,30 @@ PYVIRT_HITS(hits_plain, , find_plain, shortwalk_plain)
 #if PYVIRT_X86
 PYVIRT_HITS(hits_avx2, PYVIRT_AVX2, find_avx2, shortwalk_avx2)
 #endif
+
+/* One access that hits the first array; 0, with nothing changed, if it does not. */
+PYVIRT_INLINE int hit_one(hits_t *h, uint64_t va, uint64_t *pa)
+{
+    cache_t *const c = h->first;
+    const uint64_t upper = va << 7 & ~PYVIRT_CONTEXT;
+    const uint64_t twin = upper | (h->globals ? h->twin_low : h->low);
+    const uint32_t set = cache_set(c, va >> 12);
+    const uint64_t slot = (uint64_t)set * c->stride;
+    uint64_t value;
+    int way;
+    if (!PYVIRT_LIKELY((uint64_t)((int64_t)(va << h->unused) >> h->unused) == va))
+        return 0;
+    way = c->stride == 4 ? find_four(c->tags + slot, upper | h->low, twin, h->globals)
+                         : find_way(c->tags + slot, c->stride, upper | h->low, twin);
+    if (way < 0)
+        return 0;
+    value = c->values[slot + way];
+    if (!PYVIRT_LIKELY((value & h->mask) == h->wanted))
+        return 0;
+    lru_touch(c, set, (uint32_t)way);
+    *pa = (value & PYVIRT_ADDRESS) | (va & 4095);
+    return 1;
+}
 
 static int hits_vectors = 0;
 

@@ -35,5 +35,6 @@ cdef extern from "hits.h" nogil:
         uint8_t why
 
     int hits_choose(int vectors)
+    int hit_one(hits_t *h, uint64_t va, uint64_t *pa)
     uint64_t hits(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t n, uint64_t *pas,
                   uint16_t *codes)

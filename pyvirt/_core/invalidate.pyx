@@ -85,7 +85,7 @@ cdef uint64_t sweep_pieces(
 ) noexcept nogil:
     """The entries that are parts of the page, in the vCPU's own tables, that holds an address.
 
-    SDM 4.10.4.1: where a page has several TLB entries, INVLPG drops all of them.
+    SDM 5.10.4.1 (formerly 4.10.4.1): where a page has several TLB entries, INVLPG drops all of them.
     """
     cdef uint64_t slot, tag, page, dropped = 0, last = <uint64_t>c.sets * c.stride
     cdef int shift, size
@@ -189,7 +189,7 @@ cdef void drop(
 
 
 cdef void drop_for_page_fault(run_t *x, uint64_t va) noexcept nogil:
-    """What served the address that faulted (SDM vol. 3, 4.10.4.1), in the current context."""
+    """What served the address that faulted (SDM vol. 3, 5.10.4.1), in the current context."""
     cdef selector_t s
     memset(&s, 0, sizeof(selector_t))
     s.what = DROP_TLB | DROP_GUEST_CACHE

@@ -716,7 +716,7 @@ cdef class MmuCore:
         """
         return self._one(va, KIND_FETCH)
 
-    def run_into(self, events, pa=None, code=None, stop=False):
+    def run_into(self, events, pa=None, code=None, stop=False, position=0):
         """Run events up to the end, a fault with `stop`, or one that needs Python.
 
         Parameters
@@ -726,6 +726,8 @@ cdef class MmuCore:
             Receive the results of accesses, uint64 and uint16; 0 for other events.
         stop : bool, default False
             End after the first fault.
+        position : int, default 0
+            Number of the first event, for error messages.
 
         Returns
         -------
@@ -770,7 +772,7 @@ cdef class MmuCore:
             if self.m.mem != NULL:
                 pm_lock(self.m.mem)     # stores to tables write, whatever `marks` says
             done = stream_events(&self.m, <const event_t *>&raw[0], n, pa_pointer, code_pointer,
-                                 until_fault, &status)
+                                 until_fault, self.prefetch, &status)
             if self.m.mem != NULL:
                 pm_unlock(self.m.mem)
             PyThread_release_lock(self.lock)
@@ -782,7 +784,7 @@ cdef class MmuCore:
             except (InvalidValueError, OutsideMemoryError) as error:
                 event = events[done]
                 raise type(error)(
-                    f"event {done} (op {event['op']}, vcpu {event['vcpu']}, arg {event['arg']}, "
+                    f"event {position + done} (op {event['op']}, vcpu {event['vcpu']}, arg {event['arg']}, "
                     f"addr {event['addr']:#x}, value {event['value']:#x}): {error}") from None
         return done, False
 

@@ -1,7 +1,8 @@
-"""Register loads, invalidations, switches: each drops what the manuals say, or the next larger thing.
+"""Register loads, invalidations, switches: each drops what the manuals say, or the next larger.
 
-Sources: SDM vol. 3, 4.10.4.1 (INVLPG, INVPCID, MOV CR0/CR3/CR4), 30.4.3 (VM entry and exit, INVEPT,
-INVVPID; 28.3.3 in older editions); AMD APM vol. 2, 15.16 (ASIDs, INVLPGA, TLB_CONTROL).
+Sources: SDM vol. 3, 5.10.4.1 (INVLPG, INVPCID, MOV CR0/CR3/CR4) and 30.4.3 (VM entry and exit,
+INVEPT, INVVPID), which in older editions are 4.10.4.1 and 28.3.3; AMD APM vol. 2, 15.16 (ASIDs,
+INVLPGA, TLB_CONTROL).
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -98,7 +99,7 @@ cdef void start(run_t *x, mmu_t *m, int vcpu) noexcept nogil:
 
 
 cdef void set_requests(mmu_t *m, vcpu_t *v) noexcept nogil:
-    """The rules of `pyvirt._core.paging.judge` as masks (SDM vol. 3, 4.6)."""
+    """The rules of `pyvirt._core.paging.judge` as masks (SDM vol. 3, 5.6, formerly 4.6)."""
     cdef int kind, user
     cdef request_t *r
     cdef const dimension_t *d = &v.guest

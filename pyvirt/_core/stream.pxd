@@ -16,4 +16,5 @@ cdef uint64_t stream_accesses(mmu_t *m, int vcpu, int kind, bint user, const uin
                               uint64_t n, uint64_t *pas, uint16_t *codes, bint stop,
                               int prefetch) noexcept nogil
 cdef uint64_t stream_events(mmu_t *m, const event_t *events, uint64_t n, uint64_t *pas,
-                            uint16_t *codes, bint stop, done_t *done) noexcept nogil
+                            uint16_t *codes, bint stop, int prefetch,
+                            done_t *done) noexcept nogil

@@ -38,6 +38,7 @@ from pyvirt._core.hits cimport (
     HITS_MISS,
     HITS_NATIVE,
     HITS_NO_WALK,
+    hit_one,
     hits,
     hits_choose,
     hits_t,
@@ -294,24 +295,65 @@ cdef inline int kind_of(int op) noexcept nogil:
     return KIND_LOAD if op == EVENT_LOAD else KIND_STORE
 
 
-cdef uint16_t access_event(run_t *x, const event_t *e, uint64_t *pa) noexcept nogil:
+cdef struct lanes_t:                # how each kind of access by one vCPU goes, until an operation
+    run_t x
+    lane_t lane[3][2]               # [kind][user]
+
+
+cdef void choose_lanes(lanes_t *l, mmu_t *m, int vcpu) noexcept nogil:
+    cdef int kind, user
+    start(&l.x, m, vcpu)
+    for kind in range(3):
+        for user in range(2):
+            choose_lane(&l.lane[kind][user], &l.x, kind, user)
+
+
+cdef inline uint16_t access_part(
+    lanes_t *l, uint64_t va, int kind, bint user, uint64_t *pa
+) noexcept nogil:
+    """One access, by the shortest way; counted."""
+    cdef lane_t *lane = &l.lane[kind][user]
+    cdef uint16_t code = HIT_FIRST
+    if lane.first >= 0:
+        lane.h.globals = l.x.m.globals
+    if lane.first >= 0 and hit_one(&lane.h, va, pa):
+        l.x.counters.tlb_hits[0] += 1
+    else:
+        code = access_one(&l.x, va, kind, user, pa)
+    l.x.counters.accesses[kind] += 1
+    l.x.m.accesses += 1
+    return code
+
+
+cdef uint16_t access_event(lanes_t *l, const event_t *e, uint64_t *pa) noexcept nogil:
     """An access of some bytes; one that crosses a 4 KiB boundary is two. The first's outcome."""
     cdef int kind = kind_of(e.op)
     cdef bint user = e.arg & 1
     cdef uint64_t other
     cdef uint16_t code, second
-    code = access_one(x, e.addr, kind, user, pa)
-    x.counters.accesses[kind] += 1
-    x.m.accesses += 1
+    code = access_part(l, e.addr, kind, user, pa)
     if (e.addr & 0xFFF) + e.size > 0x1000:
-        second = access_one(x, (e.addr | 0xFFF) + 1, kind, user, &other)
-        x.counters.accesses[kind] += 1
-        x.counters.splits += 1
-        x.m.accesses += 1
+        l.x.counters.splits += 1
+        second = access_part(l, (e.addr | 0xFFF) + 1, kind, user, &other)
         if code & 15 == 0 and second & 15:
             code = second
             pa[0] = 0
     return code
+
+
+cdef void ask_ahead_of(
+    lanes_t *l, const event_t *events, uint64_t i, uint64_t n
+) noexcept nogil:
+    """`ask_ahead` for events; what is no access does no harm."""
+    cdef uint64_t k
+    if l.x.m.mode == MODE_NESTED:
+        for k in range(min(n, i + 2 * AHEAD), min(n, i + 3 * AHEAD)):
+            prefetch_leaf(&l.x, events[k].addr)
+        for k in range(min(n, i + AHEAD), min(n, i + 2 * AHEAD)):
+            prefetch_nested_leaf(&l.x, events[k].addr)
+    else:
+        for k in range(min(n, i + AHEAD), min(n, i + 2 * AHEAD)):
+            prefetch_leaf(&l.x, events[k].addr)
 
 
 cdef done_t operate(mmu_t *m, const event_t *e) noexcept nogil:
@@ -351,36 +393,47 @@ cdef done_t operate(mmu_t *m, const event_t *e) noexcept nogil:
 
 cdef uint64_t stream_events(
     mmu_t *m, const event_t *events, uint64_t n, uint64_t *pas, uint16_t *codes, bint stop,
-    done_t *done
+    int prefetch, done_t *done
 ) noexcept nogil:
     """Events in order; returns how many were done.
 
     Fewer than n: `done` says what the next one lacks, or is DONE after a fault with `stop`.
     """
-    cdef run_t x
-    cdef const event_t *e
-    cdef uint64_t i = 0, pa
+    cdef lanes_t l
+    cdef event_t event
+    cdef const event_t *e = &event
+    cdef uint64_t i = 0, pa, walked = 0
     cdef uint16_t code
-    x.vcpu = -1
+    cdef bint ahead = False
+    if m.hints == NULL:
+        prefetch = PREFETCH_NEVER
+    l.x.vcpu = -1
     done[0] = DONE
     while i < n:
-        e = &events[i]
+        event = events[i]           # a copy: the caller may write the array meanwhile
         pa = 0
         code = 0
         if e.vcpu >= m.vcpu_count:
             done[0] = DONE_BAD_VCPU
             break
+        if i % AHEAD == 0 and prefetch != PREFETCH_NEVER:
+            if i % BLOCK == 0:
+                ahead = prefetch == PREFETCH_ALWAYS or walked > BLOCK // 2
+                walked = 0
+            if ahead and l.x.vcpu >= 0:
+                ask_ahead_of(&l, events, i, n)
         if EVENT_LOAD <= e.op <= EVENT_MODIFY:
-            if x.vcpu != e.vcpu:
-                start(&x, m, e.vcpu)
-            code = access_event(&x, e, &pa)
+            if l.x.vcpu != e.vcpu:
+                choose_lanes(&l, m, e.vcpu)
+            code = access_event(&l, e, &pa)
+            walked += code & 0x70 == 0
             if m.buffered > REFERENCE_ROOM - 2 * MOST_OF_ONE:
                 drain(m)
         else:
             done[0] = operate(m, e)
             if done[0] != DONE:
                 break
-            x.vcpu = -1
+            l.x.vcpu = -1
         if pas != NULL:
             pas[i] = pa
         if codes != NULL:

@@ -1,7 +1,7 @@
 """Paging-structure caches: what spares a walk its upper levels.
 
 Three organisations (Barr, Cox, Rixner, ISCA 2010): *split*, a translation cache with an array for
-each level, as Intel's PML4E, PDPTE and PDE caches (SDM vol. 3, 4.10.3); *page-table*, one array of
+each level, as Intel's PML4E, PDPTE and PDE caches (SDM vol. 3, 5.10.3); *page-table*, one array of
 entries tagged by their physical address, as AMD's page walk cache; *path*, one array in which an
 entry holds all pointers of one path.
 """

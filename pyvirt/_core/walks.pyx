@@ -2,8 +2,8 @@
 
 Both dimensions take the same steps; the guest's differs in that each of its addresses is
 guest-physical, and goes through the nested TLB or a walk of the nested tables first. Rules: SDM
-vol. 3, 4.10 and 30.4 (28.3 in older editions); AMD APM vol. 2, 15.25; where the manuals leave a
-choice, the choice made is in the documentation of `pyvirt.MMU`.
+vol. 3, 5.10 and 30.4 (4.10 and 28.3 in older editions); AMD APM vol. 2, 15.25; where the manuals
+leave a choice, the choice made is in the documentation of `pyvirt.MMU`.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -93,7 +93,9 @@ cdef inline void count_reference(run_t *x, bint host, int level, hpa_t pa) noexc
         x.m.buffered += 1
 
 
-cdef inline void keep_hint(run_t *x, bint host, uint64_t address, const uint8_t *table) noexcept nogil:
+cdef inline void keep_hint(
+    run_t *x, bint host, uint64_t address, const uint8_t *table
+) noexcept nogil:
     """Where the leaf table of a region lies, for the prefetcher; never read by a walk."""
     cdef uint64_t i
     if x.m.hints != NULL:
@@ -105,7 +107,7 @@ cdef inline void keep_hint(run_t *x, bint host, uint64_t address, const uint8_t 
 # --- A and D ----------------------------------------------------------------------------------
 
 cdef void log_dirty(run_t *x, uint64_t gpa) noexcept nogil:
-    """Page-modification logging (SDM 30.2.6): a full log is a VM exit, which empties it."""
+    """Page-modification logging (SDM 30.3.6): a full log is a VM exit, which empties it."""
     if x.v.pml_count == PML_ENTRIES:
         x.counters.pml_full += 1
         x.v.pml_count = 0
@@ -149,7 +151,7 @@ cdef uint16_t mark_path(
     run_t *x, dimension_t *d, bint host, uint64_t address, const uint64_t *slots,
     uint64_t *entries, uint32_t from_cache, int first, int leaf, uint32_t access, walk_t *w
 ) noexcept nogil:
-    """A in every entry that was read, D in the leaf for a write (SDM 4.8, 30.3.5)."""
+    """A in every entry that was read, D in the leaf for a write (SDM 5.8, 30.3.5)."""
     cdef int n
     cdef uint64_t wanted, lacking
     cdef uint16_t code

@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 import click
 
 from pyvirt.cli.image import image
+from pyvirt.cli.mmu import mmu
+from pyvirt.cli.trace import trace
 from pyvirt.cli.validate import validate
 from pyvirt.errors import PyvirtError
 
@@ -87,4 +89,6 @@ def main() -> None:
 
 
 main.add_command(image)
+main.add_command(mmu)
+main.add_command(trace)
 main.add_command(validate)

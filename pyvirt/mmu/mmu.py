@@ -110,8 +110,8 @@ class MMU(MmuCore):
     the order of the geometry, 4 KiB pages before larger ones. A match that lacks a right or D
     walks again; a hit beyond level 1 is filled into the levels before, and a walk into all. Walk
     caches are asked from the PDE upwards, and filled once the walk has succeeded. What is tagged
-    with what and which operation drops what: SDM vol. 3, 4.10 and 30.4 (28.3 in older editions),
-    AMD APM vol. 2, 15.16. A 4 MiB page of 32-bit tables is cached as two of 2 MiB. Of a page that
+    with what and which operation drops what: SDM vol. 3, 5.10 and 30.4 (4.10 and 28.3 in older
+    editions), AMD APM vol. 2, 15.16. A 4 MiB page of 32-bit tables is cached as two of 2 MiB. Of a page that
     faults, its own translations are dropped.
 
     Two threads may use one MMU: a call waits for the other's.
@@ -368,7 +368,7 @@ class MMU(MmuCore):
         if out is not None:
             _check_out(out)
         if isinstance(events, np.ndarray):
-            done, _ = self._run_array(events, out, on_fault)
+            done, _ = self._run_array(events, out, on_fault, 0)
             return done
         if out is not None:
             raise InvalidTypeError("out is for one array of events")
@@ -378,16 +378,19 @@ class MMU(MmuCore):
             )
         total = 0
         for chunk in events:
-            done, fault = self._run_array(chunk, None, on_fault)
+            done, fault = self._run_array(chunk, None, on_fault, total)
             total += done
             if fault:
                 break
         return total
 
     def _run_array(
-        self, events: npt.NDArray[Any], out: Accesses | None, on_fault: OnFault
+        self, events: npt.NDArray[Any], out: Accesses | None, on_fault: OnFault, position: int
     ) -> tuple[int, bool]:
-        """Run one array; give events done, and whether a fault ended it."""
+        """Run one array; give events done, and whether a fault ended it.
+
+        `position` is the number of its first event, for messages.
+        """
         _check_events(events)
         done = 0
         stop = on_fault != "mark"
@@ -400,10 +403,11 @@ class MMU(MmuCore):
                 None if out is None else out.pa[rest],
                 None if out is None else out.code[rest],
                 stop,
+                position + done,
             )
             done += part
             if rare:
-                self._rare(events[done], done)
+                self._rare(events[done], position + done)
                 if out is not None:
                     out.pa[done] = out.code[done] = 0
                 done += 1

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from pyvirt.compression import SUFFIXES
 from pyvirt.errors import InvalidValueError, TraceFormatError
 from pyvirt.traces import arrays, champsim, drmemtrace, gem5, text
 from pyvirt.traces.codec import Decoder, Encoder
-from pyvirt.traces.compression import SUFFIXES
 from pyvirt.traces.sources import Source
 
 __all__ = ["FORMATS", "decoder_for", "detect_format", "encoder_for", "format_of_name"]

@@ -15,8 +15,8 @@ from contextlib import closing
 from io import BufferedReader
 from typing import IO
 
+from pyvirt.compression import detect_compression, expand
 from pyvirt.errors import TraceFormatError
-from pyvirt.traces.compression import detect_compression, expand
 
 __all__ = ["Piece", "Source"]
 
@@ -178,7 +178,8 @@ class Source:
             yield piece
 
     def _expanded(self) -> Generator[Piece, None, None]:
-        with closing(expand(self._file, self.compression, self.name, _PIECE)) as pieces:
+        expanded = expand(self._file, self.compression, self.name, _PIECE, error=TraceFormatError)
+        with closing(expanded) as pieces:
             for piece, done in pieces:
                 self.position = done
                 yield piece

@@ -1,5 +1,6 @@
 """The readers of images, on real and hostile files; no memory is made here."""
 
+import bz2
 import gzip
 import io
 import lzma
@@ -14,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyvirt.compression import detect_compression, expand
 from pyvirt.errors import ImageFormatError, InvalidValueError, MissingDependencyError
 from pyvirt.mmu.images import Extents, Record, detect_format, open_source, read_image
-from pyvirt.mmu.images.compression import detect_compression, expand
 
 LIMIT = 1 << 52
 
@@ -194,12 +195,16 @@ def zst(content, **options):
     return zstandard.ZstdCompressor(**options).compress(content)
 
 
-PACKERS = {"xz": xz, "gz": gz, "zst": zst}
+PACKERS = {"xz": xz, "gz": gz, "zst": zst, "bz2": bz2.compress}
 CONTENT = random.Random(3).randbytes(400_000) + bytes(1_000_000) + b"end"
 
 
+def expanding(raw, compression, size):
+    return expand(io.BufferedReader(raw), compression, "image", size, error=ImageFormatError)
+
+
 def expanded(packed, compression, size=1 << 20):
-    pieces = expand(io.BufferedReader(io.BytesIO(packed)), compression, "image", size)
+    pieces = expanding(io.BytesIO(packed), compression, size)
     return b"".join(bytes(piece) for piece, _ in pieces)
 
 
@@ -215,10 +220,7 @@ def test_expand(kind, size):
 def test_pieces_are_bounded(kind):
     packed = PACKERS[kind](bytes(50 << 20))
     assert len(packed) < 300_000
-    sizes = [
-        len(piece)
-        for piece, _ in expand(io.BufferedReader(io.BytesIO(packed)), kind, "image", 1 << 20)
-    ]
+    sizes = [len(piece) for piece, _ in expanding(io.BytesIO(packed), kind, 1 << 20)]
     assert max(sizes) <= 1 << 20
     assert sum(sizes) == 50 << 20
 
@@ -229,7 +231,7 @@ def test_streams_that_follow_one_another(kind):
     assert expanded(pack(b"one") + pack(b"") + pack(b"two" * 1000), kind) == b"one" + b"two" * 1000
 
 
-@pytest.mark.parametrize("kind", ["xz", "gz"])
+@pytest.mark.parametrize("kind", ["xz", "gz", "bz2"])
 def test_zero_padding_between_streams(kind):
     pack = PACKERS[kind]
     assert expanded(pack(b"one") + bytes(8) + pack(b"two") + bytes(600_000), kind) == b"onetwo"
@@ -308,7 +310,7 @@ def test_decoder_memory_is_bounded():
 
 def test_a_stream_that_is_left_early_ends_its_thread():
     before = threading.active_count()
-    pieces = expand(io.BufferedReader(io.BytesIO(xz(bytes(9 << 20)))), "xz", "i", 4096)
+    pieces = expanding(io.BytesIO(xz(bytes(9 << 20))), "xz", 4096)
     next(pieces)
     assert threading.active_count() == before + 1
     pieces.close()
@@ -331,7 +333,7 @@ def test_reading_errors_of_the_system_are_not_hidden():
             return count
 
     with pytest.raises(OSError, match="Input/output"):
-        for _ in expand(io.BufferedReader(Failing()), "xz", "image", 1 << 16):
+        for _ in expanding(Failing(), "xz", 1 << 16):
             pass
 
 

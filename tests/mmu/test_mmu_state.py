@@ -198,7 +198,7 @@ def test_more_contexts_than_ids():
     counted = mmu.stats()
     assert counted["walks"][0] == 200_000
     assert counted["dropped"][0] + len(mmu.entries()) == 200_000
-    assert max(seconds) < 1
+    assert np.median(seconds) < 30 * min(seconds)
 
 
 def test_ids_are_used_again():

@@ -11,7 +11,8 @@ from pyvirt.validation import Context, experiments, run, select
 
 DATA = Path(__file__).parents[1] / "data"
 FILE_ORACLE = ["A1", "A2", "A3", "A4", "A5"]
-IDS = [*FILE_ORACLE, "A6"]
+IDS = [*FILE_ORACLE, "A6", "A7", "A8", "A10", "A11"]
+BRACKETS = ["A11"]  # what is measured lies between bounds, and is no sentence of the oracle
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +28,14 @@ def measured(data_dir: Path) -> Context:
 
 
 def test_the_table_is_in_the_order_of_the_plan():
-    assert list(experiments())[:6] == IDS
+    assert list(experiments()) == IDS
 
 
 @pytest.mark.parametrize("id", IDS)
 def test_carried_data(carried: Context, id: str):
     outcome = experiments()[id].run(carried)
     assert (outcome.verdict, outcome.failed) == ("pass", 0), outcome.reason
-    assert outcome.measured == outcome.expected
+    assert outcome.measured == outcome.expected or id in BRACKETS
     assert outcome.cases > 0
 
 

@@ -12,10 +12,9 @@ from typing import NamedTuple
 
 from pyvirt.errors import ImageFormatError, InvalidValueError
 from pyvirt.mmu.images import elfcore, lime, raw
-from pyvirt.mmu.images.compression import SUFFIXES
 from pyvirt.mmu.images.elfcore import CpuState
 from pyvirt.mmu.images.records import ADDRESS_LIMIT, PAGE, Extents, Record
-from pyvirt.mmu.images.streams import MappedFile, Progress, Source, Stream, open_source
+from pyvirt.mmu.images.streams import SUFFIXES, MappedFile, Progress, Source, Stream, open_source
 
 __all__ = [
     "ADDRESS_LIMIT",

@@ -11,13 +11,16 @@ from io import BufferedReader
 from types import TracebackType
 from typing import Self
 
+from pyvirt import compression as packing
 from pyvirt.errors import ImageFormatError
-from pyvirt.mmu.images.compression import detect_compression, expand
 
-__all__ = ["CHUNK", "MappedFile", "Progress", "Source", "Stream", "open_source"]
+__all__ = ["CHUNK", "SUFFIXES", "MappedFile", "Progress", "Source", "Stream", "open_source"]
 
 CHUNK = 1 << 20
 """Bytes that are handed on at a time, and the part of a stream's beginning that is kept."""
+
+SUFFIXES = {suffix: kind for suffix, kind in packing.SUFFIXES.items() if kind != "bz2"}
+"""Compressions in which images are read; a file of bzip2 is refused by name."""
 
 Progress = Callable[[int, int | None], object]
 """Called with the bytes of the file that are done, and its size where that is known."""
@@ -149,7 +152,7 @@ class Stream(Source):
         self._file_size = self.status.st_size if stat.S_ISREG(self.status.st_mode) else None
         self._progress = progress
         self._done = 0
-        self._pieces = expand(file, compression, name, CHUNK)
+        self._pieces = packing.expand(file, compression, name, CHUNK, error=ImageFormatError)
         self._piece = memoryview(b"")
         self._start = 0  # offset of the piece in the image
         self._head = b""  # the beginning of the image, which readers may return to
@@ -246,7 +249,9 @@ def open_source(path: str | os.PathLike[str], progress: Progress | None = None) 
         regular = stat.S_ISREG(status.st_mode)
         if regular and status.st_size == 0:
             raise ImageFormatError(f"{name}: the file is empty")
-        compression = detect_compression(file.peek(8))
+        compression = packing.detect_compression(file.peek(8))
+        if compression not in SUFFIXES.values():
+            compression = None
         if regular and compression is None:
             return MappedFile(file, name, progress)
         source = Stream(file, name, compression, progress)

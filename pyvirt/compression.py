@@ -8,7 +8,7 @@ from io import BufferedReader
 from itertools import cycle
 from typing import Any, Protocol
 
-from pyvirt.errors import MissingDependencyError, TraceFormatError
+from pyvirt.errors import MissingDependencyError, PyvirtError
 
 __all__ = ["SUFFIXES", "detect_compression", "expand"]
 
@@ -78,7 +78,12 @@ def detect_compression(head: bytes) -> str | None:
 
 
 def expand(
-    file: BufferedReader, compression: str | None, name: str, size: int
+    file: BufferedReader,
+    compression: str | None,
+    name: str,
+    size: int,
+    *,
+    error: type[PyvirtError],
 ) -> Generator[tuple[_Piece, int], None, None]:
     """Yield the expanded content of a file, once, in order.
 
@@ -95,6 +100,8 @@ def expand(
         For messages.
     size : int
         The most bytes in one piece.
+    error : exception class
+        What damage is raised as.
 
     Yields
     ------
@@ -105,7 +112,7 @@ def expand(
 
     Raises
     ------
-    TraceFormatError
+    error
         If the stream is damaged, ends early, or is followed by something else. All pieces that
         could be expanded have been handed on then.
     MissingDependencyError
@@ -121,8 +128,8 @@ def expand(
     pieces, damage = _KINDS[compression](counted, size)
     try:
         yield from _ahead(pieces, counted)
-    except damage as error:
-        raise TraceFormatError(f"{name}: damaged .{compression} stream: {error}") from error
+    except damage as found:
+        raise error(f"{name}: damaged .{compression} stream: {found}") from found
 
 
 def _ahead(pieces: Iterator[_Piece], file: _Counted) -> Generator[tuple[_Piece, int], None, None]:

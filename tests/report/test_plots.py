@@ -1,0 +1,104 @@
+"""Plots: what is drawn is what was given; a missing Matplotlib is told by name."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pyvirt as pv
+from pyvirt.errors import InvalidTypeError, InvalidValueError, MissingDependencyError
+from pyvirt.mmu.costs import Cycles
+from pyvirt.mmu.sweep import sweep
+from pyvirt.report import cycle_bars, miss_ratio_curves, save
+
+
+@pytest.fixture
+def matplotlib() -> Any:
+    return pytest.importorskip("matplotlib")
+
+
+@pytest.fixture
+def results() -> dict[str, Cycles]:
+    model = pv.CostModel("mine", {"walk": 10, "page_fault": 500, "tlb_hit_1": 1})
+    return {
+        "one": model.cycles({"walks": [3, 0, 0], "page_faults": 2}),
+        "two": model.cycles({"walks": [5, 0, 0], "tlb_hits": [9] + [0] * 11}),
+    }
+
+
+@pytest.fixture
+def curve() -> Any:
+    vas = np.random.default_rng(0).integers(0, 1 << 20, 5000, dtype=np.uint64)
+    return sweep(vas).miss_ratio_curve()
+
+
+def test_bars(matplotlib: Any, results: dict[str, Cycles]):
+    (axes,) = cycle_bars(results).axes
+    heights = {bars.get_label(): [bar.get_height() for bar in bars] for bars in axes.containers}
+    assert heights == {"TLB hits": [0, 9], "walks": [30, 50], "exits": [1000, 0]}
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["one", "two"]
+    tops = {bar.get_y() + bar.get_height() for bars in axes.containers for bar in bars}
+    assert max(tops) == results["one"].total
+    (axes,) = cycle_bars(results, accesses=10).axes
+    assert axes.containers[-1][0].get_height() == 100
+
+
+def test_bars_of_nothing_spent(matplotlib: Any):
+    (axes,) = cycle_bars({"idle": pv.CostModel("none", {}).cycles({})}).axes
+    assert not axes.containers
+
+
+def test_curves(matplotlib: Any, curve: Any):
+    (axes,) = miss_ratio_curves({"fully associative": curve}).axes
+    (line,) = axes.lines
+    assert line.get_xdata().tolist() == curve["entries"].tolist()
+    assert line.get_ydata().tolist() == curve["miss_ratio"].tolist()
+    assert line.get_label() == "fully associative"
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf", "PNG"])
+def test_the_same_plot_is_the_same_file(matplotlib: Any, curve: Any, tmp_path: Path, ending: str):
+    files = []
+    for name in ("a", "b"):
+        path = tmp_path / f"{name}.{ending}"
+        save(miss_ratio_curves({"a curve": curve}), path)
+        files.append(path.read_bytes())
+    assert files[0] == files[1]
+    magic = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending.lower()]
+    assert files[0].startswith(magic)
+
+
+def test_no_window_is_opened(matplotlib: Any, curve: Any):
+    miss_ratio_curves({"a curve": curve})
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_bad_input(tmp_path: Path, curve: Any, results: dict[str, Cycles]):
+    for function in (cycle_bars, miss_ratio_curves):
+        with pytest.raises(InvalidValueError, match="empty"):
+            function({})  # type: ignore[operator]
+    with pytest.raises(InvalidTypeError, match="results"):
+        cycle_bars({"a": 5})  # type: ignore[dict-item]
+    with pytest.raises(InvalidTypeError, match="curves"):
+        miss_ratio_curves({"a": np.zeros(3)})
+    with pytest.raises(InvalidValueError, match="accesses"):
+        cycle_bars(results, accesses=0)
+    for name in ("plot", "plot.gif", "png"):
+        with pytest.raises(InvalidValueError, match=r"\.png, \.svg, \.pdf"):
+            save(None, tmp_path / name)  # type: ignore[arg-type]
+
+
+def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch, curve: Any, results: Any):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingDependencyError, match=r"pyvirt\[plot\]"):
+        cycle_bars(results)
+    with pytest.raises(MissingDependencyError, match=r"pyvirt\[plot\]"):
+        miss_ratio_curves({"a curve": curve})
+
+
+def test_reports_load_matplotlib_only_to_draw():
+    code = "import sys, pyvirt.report; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
