@@ -173,7 +173,7 @@ class CostModel:
     Examples
     --------
     >>> counted = {"walks": [1, 0, 0], "data_cache_hits": [3, 0, 0, 1]}
-    >>> CostModel("sagepte").cycles(counted).total
+    >>> pv.CostModel("sagepte").cycles(counted).total
     212
     """
 

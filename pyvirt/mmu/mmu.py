@@ -111,8 +111,8 @@ class MMU(MmuCore):
     walks again; a hit beyond level 1 is filled into the levels before, and a walk into all. Walk
     caches are asked from the PDE upwards, and filled once the walk has succeeded. What is tagged
     with what and which operation drops what: SDM vol. 3, 5.10 and 30.4 (4.10 and 28.3 in older
-    editions), AMD APM vol. 2, 15.16. A 4 MiB page of 32-bit tables is cached as two of 2 MiB. Of a page that
-    faults, its own translations are dropped.
+    editions), AMD APM vol. 2, 15.16. A 4 MiB page of 32-bit tables is cached as two of 2 MiB. Of a
+    page that faults, its own translations are dropped.
 
     Two threads may use one MMU: a call waits for the other's.
     """
