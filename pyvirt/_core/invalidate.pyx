@@ -1,7 +1,7 @@
 """Dropping cached translations: a selector says which, and the arrays of a core are swept.
 
-A sweep of all arrays of a core costs about a microsecond, less than any operation that asks for
-one costs a real processor; an address narrows it to the sets that can hold it.
+A sweep of all arrays of a core looks at every entry, some thousands in a real processor's; an
+address narrows it to the sets that can hold it.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -85,7 +85,7 @@ cdef uint64_t sweep_pieces(
 ) noexcept nogil:
     """The entries that are parts of the page, in the vCPU's own tables, that holds an address.
 
-    SDM 5.10.4.1 (formerly 4.10.4.1): where a page has several TLB entries, INVLPG drops all of them.
+    SDM 5.10.4.1 (formerly 4.10.4.1): where a page has several entries, INVLPG drops them all.
     """
     cdef uint64_t slot, tag, page, dropped = 0, last = <uint64_t>c.sets * c.stride
     cdef int shift, size

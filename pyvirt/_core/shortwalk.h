@@ -93,34 +93,27 @@ PYVIRT_INLINE void region_fill(cache_t *c, uint64_t number, uint64_t tag, uint64
 }
 
 /* The value of a page by the walk caches and the tables, all levels of which have an array; 0, with
-   nothing changed, if that is not all there is to it. `*refs` are the entries read. */
+   nothing changed, if that is not all there is to it. `*refs` are the entries read. The lowest level
+   whose entry is cached is `known`; above them all it is one more than there are, and `way` is -1.
+   Where `known` is a constant, the loops over levels fold. */
 #define PYVIRT_SHORT_WALK(NAME, TARGET, FIND)                                                     \
-TARGET PYVIRT_INLINE uint64_t NAME##_in(shortwalk_t *h, uint64_t va, unsigned *refs,              \
-                                             const int fours)                                     \
+TARGET PYVIRT_INLINE uint64_t NAME##_from(shortwalk_t *h, uint64_t va, unsigned *refs,            \
+                                          const int known, const uint32_t set, const int way,     \
+                                          const int fours)                                        \
 {                                                                                                 \
+    cache_t *const hit = &h->caches[known];                                                       \
     uint64_t next[6], value = h->start, leaf;                                                     \
     const uint8_t *frames[6], *frame = NULL;                                                      \
-    cache_t *hit = NULL;                                                                          \
-    uint32_t set = 0;                                                                             \
-    int level, known, way = -1;                                                                   \
-    for (known = 2; known <= h->levels; known++) {                                                \
-        const uint64_t number = va >> (9 * known + 3), key = number << 19 | h->low;               \
-        hit = &h->caches[known];                                                                  \
-        set = (uint32_t)((number ^ number >> hit->fold) & hit->set_mask);                         \
-        way = FIND(hit->tags + (uint64_t)set * (fours ? 4 : hit->stride),                         \
-                   fours ? 4 : hit->stride, key, key);                                            \
-        if (way >= 0) {                                                                           \
-            const uint64_t slot = (uint64_t)set * (fours ? 4 : hit->stride) + way;                \
-            value = hit->values[slot];                                                            \
-            frame = (const uint8_t *)(uintptr_t)hit->second[slot];                                \
-            if (!frame) {                                                                         \
-                frame = frame_at(h, value & PYVIRT_ADDRESS);                                      \
-                hit->second[slot] = (uint64_t)(uintptr_t)frame;                                   \
-            }                                                                                     \
-            break;                                                                                \
+    int level;                                                                                    \
+    if (way >= 0) {                                                                               \
+        const uint64_t slot = (uint64_t)set * (fours ? 4 : hit->stride) + way;                    \
+        value = hit->values[slot];                                                                \
+        frame = (const uint8_t *)(uintptr_t)hit->second[slot];                                    \
+        if (!PYVIRT_LIKELY(frame != NULL)) {                                                      \
+            frame = frame_at(h, value & PYVIRT_ADDRESS);                                          \
+            hit->second[slot] = (uint64_t)(uintptr_t)frame;                                       \
         }                                                                                         \
-    }                                                                                             \
-    if (way < 0)                                                                                  \
+    } else                                                                                        \
         frame = frame_at(h, value & PYVIRT_ADDRESS);                                              \
     for (level = known - 1; level > 1; level--) {                                                 \
         uint64_t entry;                                                                           \
@@ -165,6 +158,35 @@ TARGET PYVIRT_INLINE uint64_t NAME##_in(shortwalk_t *h, uint64_t va, unsigned *r
     h->level_refs[1]++;                                                                           \
     *refs = (unsigned)known - 1;                                                                  \
     return leaf;                                                                                  \
+}                                                                                                 \
+TARGET PYVIRT_INLINE int NAME##_probe(const shortwalk_t *h, uint64_t va, int level,               \
+                                      uint32_t *set, const int fours)                             \
+{                                                                                                 \
+    const cache_t *const c = &h->caches[level];                                                   \
+    const uint64_t number = va >> (9 * level + 3), key = number << 19 | h->low;                   \
+    *set = (uint32_t)((number ^ number >> c->fold) & c->set_mask);                                \
+    return FIND(c->tags + (uint64_t)*set * (fours ? 4 : c->stride), fours ? 4 : c->stride, key,   \
+                key);                                                                             \
+}                                                                                                 \
+TARGET PYVIRT_NOINLINE uint64_t NAME##_high(shortwalk_t *h, uint64_t va, unsigned *refs)          \
+{                                                                                                 \
+    uint32_t set = 0;                                                                             \
+    int known = 4, way = -1;                                                                      \
+    while (known <= h->levels && (way = NAME##_probe(h, va, known, &set, 0)) < 0)                 \
+        known++;                                                                                  \
+    return NAME##_from(h, va, refs, known, set, way, 0);                                          \
+}                                                                                                 \
+TARGET PYVIRT_INLINE uint64_t NAME##_in(shortwalk_t *h, uint64_t va, unsigned *refs,              \
+                                        const int fours)                                          \
+{                                                                                                 \
+    uint32_t set;                                                                                 \
+    int way = NAME##_probe(h, va, 2, &set, fours);                                                \
+    if (way >= 0)                                                                                 \
+        return NAME##_from(h, va, refs, 2, set, way, fours);                                      \
+    way = NAME##_probe(h, va, 3, &set, fours);                                                    \
+    if (way >= 0)                                                                                 \
+        return NAME##_from(h, va, refs, 3, set, way, fours);                                      \
+    return NAME##_high(h, va, refs);                                                              \
 }                                                                                                 \
 TARGET PYVIRT_NOINLINE uint64_t NAME(shortwalk_t *h, uint64_t va, unsigned *refs)                 \
 {                                                                                                 \

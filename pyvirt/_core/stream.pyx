@@ -247,6 +247,8 @@ cdef uint64_t stream_accesses(
         firsts = x.counters.tlb_hits[0]
         while i < end:
             part = end
+            # the places of leaf tables are of use to no one else
+            lane.h.tables.hints = m.hints if ahead else NULL
             if ahead:
                 ask_ahead(&x, vas, i, n)
                 part = min(end, i + AHEAD)

@@ -341,12 +341,15 @@ cdef void describe_host(run_t *x) noexcept nogil:
 
 
 cdef void keep_nested(
-    cache_t *c, uint64_t gpa, int size, uint64_t low, uint64_t value
+    cache_t *c, uint64_t gpa, int size, uint64_t low, uint64_t value, bint fresh
 ) noexcept nogil:
-    """Into the nested TLB, in the place of an entry for the same page if there is one."""
+    """Into the nested TLB, in the place of an entry for the same page if there is one.
+
+    `fresh` says that there is none of any size.
+    """
     cdef uint64_t tag = tag_of(gpa, size, low), evicted
     cdef uint32_t set = cache_set(c, gpa >> size_shift(size))
-    cdef int way = cache_find(c, set, tag, tag)
+    cdef int way = -1 if fresh else cache_find(c, set, tag, tag)
     if way >= 0:
         c.values[cache_slot(c, set, way)] = value
         touch(c, set, way)
@@ -402,7 +405,7 @@ cdef uint16_t translate_host(
             place.rights = value & ~ADDRESS
             place.shift = 12
             if x.m.plan.has_nested:
-                keep_nested(c, gpa, 0, x.host_low, value)
+                keep_nested(c, gpa, 0, x.host_low, value, way < 0)
             return FAULT_NONE
     code = walk_dimension(x, d, True, gpa, access, &o, NULL)
     if code:
@@ -416,7 +419,7 @@ cdef uint16_t translate_host(
     if x.m.plan.has_nested:
         size = size_of_shift(o.shift)
         offset = (<uint64_t>1 << size_shift(size)) - 1
-        keep_nested(c, gpa, size, x.host_low, place.rights | (o.pa & ~offset))
+        keep_nested(c, gpa, size, x.host_low, place.rights | (o.pa & ~offset), way < 0)
     return FAULT_NONE
 
 

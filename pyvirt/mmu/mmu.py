@@ -14,7 +14,7 @@ from pyvirt._core.arrays import addresses
 from pyvirt._core.builder import PageTables
 from pyvirt._core.mmu import COUNTER_DTYPE, EVENT_DTYPE, MODES, Access, MmuCore
 from pyvirt._core.walker import DEFAULTS, Walker
-from pyvirt.errors import InvalidTypeError, InvalidValueError, PageFaultError
+from pyvirt.errors import InvalidTypeError, InvalidValueError, PageFaultError, PyvirtError
 from pyvirt.mmu import presets
 from pyvirt.mmu.accesses import Accesses
 from pyvirt.mmu.geometry import Cache, Geometry
@@ -359,7 +359,8 @@ class MMU(MmuCore):
         Raises
         ------
         PageFaultError
-            With ``on_fault="raise"``.
+            With ``on_fault="raise"``; its ``va`` is the address of the access, even if the page
+            that fails is the second one that it touches.
         InvalidValueError, OutsideMemoryError, MappingError
             For an event that cannot be; those before it are done.
         """
@@ -448,7 +449,9 @@ class MMU(MmuCore):
                 self.tables.unmap(addr, value)
             else:
                 self.tables.protect(addr, value, _rights(arg))
-        except (InvalidValueError, InvalidTypeError) as error:
+        except PyvirtError as error:
+            if isinstance(error, PageFaultError):
+                raise
             raise type(error)(f"event {position} (op {op}, addr {addr:#x}): {error}") from error
 
     # --- results and state ---
@@ -483,26 +486,32 @@ class MMU(MmuCore):
 
     def __copy__(self) -> Self:
         """Copy the caches and registers; the memory and the tables are shared."""
-        return self._twin(self.mem, self.tables)
+        return self._twin(self.mem, dict(self.__dict__))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         mem = copy.deepcopy(self.mem, memo)
-        return self._twin(mem, copy.deepcopy(self.tables, memo))
+        return self._twin(mem, copy.deepcopy(self.__dict__, memo))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self._arguments(), self.mem, self.tables, self._state())
+        return _rebuild, self._parts(self.mem, dict(self.__dict__))
 
-    def _twin(self, mem: PhysMem | None, tables: PageTables | None) -> Self:
-        twin: Self = _rebuild(type(self), self._arguments(), mem, tables, self._state())
+    def _parts(self, mem: PhysMem | None, attributes: dict[str, Any]) -> tuple[Any, ...]:
+        """What `_rebuild` takes."""
+        return type(self), self._arguments(), mem, self._state(), attributes
+
+    def _twin(self, mem: PhysMem | None, attributes: dict[str, Any]) -> Self:
+        twin: Self = _rebuild(*self._parts(mem, attributes))
         return twin
 
 
-def _rebuild(kind: Any, arguments: tuple[Any, ...], mem: Any, tables: Any, state: Any) -> Any:
+def _rebuild(
+    kind: Any, arguments: tuple[Any, ...], mem: Any, state: Any, attributes: dict[str, Any]
+) -> Any:
     """Make an MMU in a given state, for unpickling and copying."""
     mmu = kind.__new__(kind)
     MmuCore.__init__(mmu, arguments[0], mem, *arguments[2:])
-    mmu.tables = tables
     mmu._set_state(state)
+    mmu.__dict__.update(attributes)
     return mmu
 
 

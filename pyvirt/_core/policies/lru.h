@@ -61,10 +61,10 @@ PYVIRT_INLINE uint32_t oldest(const uint64_t *stamps, uint32_t ways)
 PYVIRT_INLINE uint32_t oldest_of_four(const uint64_t *stamps)
 {
     const uint64_t a = stamps[0], b = stamps[1], c = stamps[2], d = stamps[3];
-    const uint64_t second = b < a, fourth = d < c;
-    const uint64_t low = a ^ ((a ^ b) & -second), high = c ^ ((c ^ d) & -fourth);
-    const uint64_t upper = -(uint64_t)(high < low);
-    return (uint32_t)((second & ~upper) | ((2 | fourth) & upper));
+    const uint32_t second = b < a, fourth = d < c;
+    const uint64_t low = second ? b : a, high = fourth ? d : c;
+    const uint32_t upper = 2 | fourth;
+    return high < low ? upper : second;
 }
 
 PYVIRT_INLINE void lru_touch(cache_t *c, uint32_t set, uint32_t way)
