@@ -25,6 +25,7 @@ cdef class MmuCore:
     cdef dict host_options
     cdef tuple made                 # arguments of __init__, to build another
     cdef int prefetch
+    cdef bint busy                  # some call is at work, perhaps without the GIL
     cdef bint begun                 # __init__ was called
     cdef bint marks                 # memory is written: its lock is needed
     cdef PyThread_type_lock lock
@@ -33,7 +34,7 @@ cdef class MmuCore:
     cdef object _check(self)
     cdef int _vcpu(self, object vcpu) except -1
     cdef void enter(self) noexcept
-    cdef void leave(self) noexcept nogil
+    cdef void leave(self) noexcept
     cdef object _done(self, done_t done)
     cdef object _one(self, object va, int kind)
     cdef object _build(self, object seeds, object data_cache)
@@ -43,5 +44,3 @@ cdef class MmuCore:
     cdef done_t _adopt(self, vcpu_t *v, const dimension_t *d, uint64_t cr3) noexcept nogil
     cdef tuple _copy(self)
     cdef void _forget_places(self) noexcept nogil
-    cdef uint64_t accesses_c(self, int vcpu, int kind, bint user, const uint64_t *vas, uint64_t n,
-                             uint64_t *pas, uint16_t *codes, bint stop) noexcept nogil

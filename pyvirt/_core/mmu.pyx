@@ -97,6 +97,7 @@ cdef enum:
     CR4_PCIDE = 0x20000
     CR0_PG = 0x80000000
     MOST_CPUS = 4096
+    MOST_ARENA_BITS = 34
 
 MODES = {"native": MODE_NATIVE, "nested": MODE_NESTED, "tlb-only": MODE_TLB_ONLY}
 _PAGES = ("4K", "2M", "1G")
@@ -381,6 +382,10 @@ cdef class MmuCore:
         for i in range(m.data_levels):
             cache_describe(&m.data[m.data_first + i], data_cache[i])
             offset = cache_place(&m.data[m.data_first + i], NULL, offset, False)
+        if offset >> MOST_ARENA_BITS:
+            raise InvalidValueError(
+                f"the caches of {m.core_count} cores of this geometry take {offset >> 20:,} MiB; "
+                f"at most {<uint64_t>1 << MOST_ARENA_BITS >> 20:,} are accepted")
         m.arena_size = offset
         m.arena = <char *>calloc(offset + 64, 1)
         if m.arena == NULL:
@@ -523,27 +528,17 @@ cdef class MmuCore:
         if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
             with nogil:
                 PyThread_acquire_lock(self.lock, WAIT_LOCK)
+        # set and read with the GIL held: who sees it clear, and keeps the GIL, needs no lock
+        self.busy = True
         if self.marks:
             with nogil:
                 pm_lock(self.m.mem)
 
-    cdef void leave(self) noexcept nogil:
+    cdef void leave(self) noexcept:
         if self.marks:
             pm_unlock(self.m.mem)
+        self.busy = False
         PyThread_release_lock(self.lock)
-
-    cdef uint64_t accesses_c(
-        self, int vcpu, int kind, bint user, const uint64_t *vas, uint64_t n, uint64_t *pas,
-        uint16_t *codes, bint stop
-    ) noexcept nogil:
-        """Many accesses of one kind; vcpu is in range. `pas` and `codes` may be NULL."""
-        cdef uint64_t done
-        PyThread_acquire_lock(self.lock, WAIT_LOCK)
-        if self.marks:
-            pm_lock(self.m.mem)
-        done = stream_accesses(&self.m, vcpu, kind, user, vas, n, pas, codes, stop, self.prefetch)
-        self.leave()
-        return done
 
     # --- accesses ---
 
@@ -605,9 +600,11 @@ cdef class MmuCore:
             pa_pointer = &pas[0]
         if code is not None:
             code_pointer = &codes[0]
+        self.enter()
         with nogil:
-            done = self.accesses_c(cpu, kind, by_user, &addresses[0], n, pa_pointer, code_pointer,
-                                   until_fault)
+            done = stream_accesses(&self.m, cpu, kind, by_user, &addresses[0], n, pa_pointer,
+                                   code_pointer, until_fault, self.prefetch)
+        self.leave()
         return done
 
     def translate_one(self, va, access="r", user=False, vcpu=0):
@@ -651,16 +648,16 @@ cdef class MmuCore:
                 address = as_int(va, "va", 0, 0xFFFFFFFFFFFFFFFF)
         else:
             address = as_int(va, "va", 0, 0xFFFFFFFFFFFFFFFF)
-        self.enter()
-        if self.m.buffer == NULL:
+        if self.busy or self.marks or self.m.buffer != NULL:
+            self.enter()
+            stream_accesses(&self.m, 0, kind, False, &address, 1, &pa, &code, False,
+                            PREFETCH_NEVER)
+            self.leave()
+        else:
             start(&x, &self.m, 0)
             code = access_one(&x, address, kind, False, &pa)
             x.counters.accesses[kind] += 1
             self.m.accesses += 1
-        else:
-            stream_accesses(&self.m, 0, kind, False, &address, 1, &pa, &code, False,
-                            PREFETCH_NEVER)
-        self.leave()
         if code & 15:
             raise PageFaultError(va, code)
         return pa
@@ -767,15 +764,16 @@ cdef class MmuCore:
             pa_pointer = &pas[0]
         if code is not None:
             code_pointer = &codes[0]
+        self.enter()
         with nogil:
-            PyThread_acquire_lock(self.lock, WAIT_LOCK)
-            if self.m.mem != NULL:
-                pm_lock(self.m.mem)     # stores to tables write, whatever `marks` says
+            # stores to tables write, whatever `marks` says
+            if self.m.mem != NULL and not self.marks:
+                pm_lock(self.m.mem)
             done = stream_events(&self.m, <const event_t *>&raw[0], n, pa_pointer, code_pointer,
                                  until_fault, self.prefetch, &status)
-            if self.m.mem != NULL:
+            if self.m.mem != NULL and not self.marks:
                 pm_unlock(self.m.mem)
-            PyThread_release_lock(self.lock)
+        self.leave()
         if status == DONE_IN_PYTHON:
             return done, True
         if status != DONE:

@@ -524,7 +524,7 @@ def test_initialised_after_a_failure():
 
 def test_no_memory_for_the_arrays():
     shape = Geometry("huge", tuple(TlbArray(f"a{i}", 1, Cache(1 << 20, 1)) for i in range(16)))
-    with pytest.raises(MemoryError):
+    with pytest.raises(InvalidValueError, match="MiB"):
         MMU("tlb-only", vcpus=4096, tlb=shape)
 
 
