@@ -92,10 +92,12 @@ lint: $(VENV)/.tools
 docs: $(VENV)/.tools
 	$(BIN)/sphinx-build -W --keep-going -b html docs build/docs
 
-# One sample of each benchmark: shows that they run, not how fast.
+# One sample of each benchmark: shows that they run, not how fast. Those over streams of ten million
+# addresses and tables of 1 TiB take twenty minutes more, and are for report.py.
 bench-smoke: $(VENV)/.tools
 	cd asv_bench && $(abspath $(BIN))/asv machine --yes >/dev/null && \
 	    $(abspath $(BIN))/asv run --python=same --quick --show-stderr \
+	    --bench '^(images|imports|nested|translate)\.' --bench '^tables\.Edits' \
 	    --set-commit-hash $$(git rev-parse HEAD)
 
 # Only Python's own output is captured: a report comes from C, just before the process ends.
