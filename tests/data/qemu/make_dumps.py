@@ -7,6 +7,7 @@ which the second stays in its reset state.
 """
 
 import lzma
+import re
 import subprocess
 import sys
 import tempfile
@@ -27,11 +28,29 @@ def build_bios(directory):
 def dump(bios, dumps):
     """Run the BIOS until it halts; `dumps` has (options, path) pairs."""
     command = [*QEMU.split(), "-bios", bios, "-monitor", "stdio"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as qemu:
-        time.sleep(2)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as qemu:
+        for _ in range(100):
+            if all_halted(qemu):
+                break
+            time.sleep(0.1)
+        else:
+            qemu.kill()
+            raise RuntimeError("the BIOS did not halt within ten seconds")
         lines = ["stop", *(f"dump-guest-memory {o} {path}" for o, path in dumps), "quit", ""]
         qemu.communicate("\n".join(lines).encode(), timeout=60)
     assert qemu.returncode == 0
+
+
+def all_halted(qemu):
+    """Ask the monitor for the registers of both processors, which end with HLT=0 or HLT=1."""
+    qemu.stdin.write(b"info registers -a\n")
+    qemu.stdin.flush()
+    states = []
+    while len(states) < 2:
+        line = qemu.stdout.readline()
+        assert line, "QEMU has ended"
+        states += re.findall(rb"HLT=(\d)", line)
+    return states == [b"1", b"1"]
 
 
 def main(output):
