@@ -15,7 +15,7 @@
 
 #if defined(__GNUC__) || defined(__clang__)
 #define PYVIRT_INLINE static inline __attribute__((always_inline))
-#define PYVIRT_NOINLINE static __attribute__((noinline))
+#define PYVIRT_NOINLINE static __attribute__((noinline, unused))
 #define PYVIRT_COLD static __attribute__((noinline, cold, unused))
 #define PYVIRT_LIKELY(x) __builtin_expect(!!(x), 1)
 #define PYVIRT_PREFETCH(p) __builtin_prefetch(p)
@@ -41,6 +41,7 @@ typedef struct {                /* slot = set * stride + way */
     uint64_t *values;
     uint64_t *second;           /* another word for each entry, or NULL */
     uint64_t *stamps;           /* when touched (LRU of few or very many ways) or filled (FIFO) */
+    uint8_t *orders;            /* of a set's ways by recency, as a state: LRU of four */
     uint64_t *bits;             /* of a set: tree-PLRU and bit-PLRU */
     int8_t *ranks;              /* of a set's ways by recency, 0 the latest: LRU of up to 64 */
     cache_state_t *state;
@@ -108,7 +109,7 @@ PYVIRT_AVX2 PYVIRT_INLINE int find_avx2(const uint64_t *tags, uint32_t stride, u
 #endif
 
 #if PYVIRT_X86
-PYVIRT_AVX2 PYVIRT_NOINLINE __attribute__((unused))
+PYVIRT_AVX2 PYVIRT_NOINLINE
 int find_wide(const uint64_t *tags, uint32_t stride, uint64_t key, uint64_t twin)
 {
     return find_avx2(tags, stride, key, twin);

@@ -14,6 +14,7 @@ cdef extern from "cache.h" nogil:
         uint64_t *values
         uint64_t *second
         uint64_t *stamps
+        uint8_t *orders
         uint64_t *bits
         int8_t *ranks
         cache_state_t *state

@@ -3,7 +3,7 @@
 Every array of a simulated machine lives in one arena, so that a snapshot is one copy.
 """
 
-from libc.stdint cimport int8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pyvirt._core.policies cimport (
@@ -18,7 +18,6 @@ from pyvirt._core.policies cimport (
 
 cdef enum:
     MOST_RANKED = 64                # ways: ranks are signed bytes, and so many are one pass
-    FEW = 4                         # ways whose stamps are soon compared
 
 POLICIES = {"lru": POLICY_LRU, "tree-plru": POLICY_TREE_PLRU, "bit-plru": POLICY_BIT_PLRU,
             "fifo": POLICY_FIFO, "random": POLICY_RANDOM}
@@ -35,7 +34,7 @@ cdef object cache_describe(cache_t *c, object spec):
     c.fold = 63 if hash_name == "linear" else int(hash_name.removeprefix("xor-"))
     if c.sets & (c.sets - 1) == 0:
         c.set_mask = c.sets - 1
-    if c.policy == POLICY_LRU and FEW < c.ways <= MOST_RANKED:
+    if c.policy == POLICY_LRU and 4 < c.ways <= MOST_RANKED:
         c.rank_stride = (c.ways + 15) & ~15
 
 
@@ -58,6 +57,8 @@ cdef uint64_t cache_place(cache_t *c, char *arena, uint64_t offset, bint second)
         c.bits = <uint64_t *>take(arena, &offset, <uint64_t>c.sets * 8)
     elif c.rank_stride:
         c.ranks = <int8_t *>take(arena, &offset, <uint64_t>c.sets * c.rank_stride)
+    elif c.policy == POLICY_LRU and c.ways == 4:
+        c.orders = <uint8_t *>take(arena, &offset, c.sets)
     elif c.policy != POLICY_RANDOM:
         c.stamps = <uint64_t *>take(arena, &offset, slots * 8)
     return offset

@@ -8,12 +8,12 @@
 
 #include "cache.h"
 #include "policies/lru.h"
-#include "shortwalk.h"
+#include "nestedwalk.h"
 
 #define PYVIRT_CONTEXT 0x7FFFFULL               /* of a tag: bits 18:0 */
 
 enum { HITS_END, HITS_MISS, HITS_WEAK, HITS_RANGE };    /* why the loop ended */
-enum { HITS_NO_WALK, HITS_IDENTITY, HITS_NATIVE };      /* what it knows of walks */
+enum { HITS_NO_WALK, HITS_IDENTITY, HITS_NATIVE, HITS_NESTED };     /* what it knows of walks */
 
 typedef struct {
     cache_t *first;
@@ -24,7 +24,7 @@ typedef struct {
     uint64_t mask;              /* a value allows the access if value & mask == wanted */
     uint64_t wanted;
     uint64_t identity;          /* HITS_IDENTITY: rights of every page */
-    shortwalk_t tables;         /* HITS_NATIVE */
+    nested_t tables;            /* HITS_NESTED; of HITS_NATIVE the guest's, which are the only ones */
     uint64_t second_hits;       /* counted: hits of the second array */
     uint64_t walks;             /* and short walks */
     uint8_t globals;            /* set when a walk met a global page */
@@ -38,6 +38,7 @@ typedef struct {
 /* What the loop needs of an array, in locals: a store to one could be to any of its fields. */
 typedef struct {
     uint64_t *tags, *values, *stamps;
+    uint8_t *orders;
     int8_t *ranks;
     cache_state_t *state;
     uint64_t clock;
@@ -52,6 +53,7 @@ PYVIRT_INLINE array_t array_of(const cache_t *c)
     a.tags = c->tags;
     a.values = c->values;
     a.stamps = c->stamps;
+    a.orders = c->orders;
     a.ranks = c->ranks;
     a.state = c->state;
     a.clock = c->state->clock;
@@ -70,11 +72,13 @@ PYVIRT_INLINE uint32_t array_set(const array_t *a, uint64_t number)
 }
 
 /* How an array keeps its order, where that is known when this is compiled. */
-enum { EITHER, FOUR, RANKED };      /* four ways with stamps; ranks of up to sixteen */
+enum { EITHER, FOUR, RANKED };      /* the order of four; ranks of up to sixteen */
 
 PYVIRT_INLINE void array_touch(array_t *a, uint32_t set, uint32_t way, int form)
 {
-    if (form == RANKED || (form == EITHER && a->ranks)) {
+    if (form == FOUR || (form == EITHER && a->orders))
+        four_touch(&a->orders[set], way);
+    else if (form == RANKED || a->ranks) {
         const uint32_t stride = form == RANKED ? 16 : a->rank_stride;
         int8_t *ranks = a->ranks + (uint64_t)set * stride;
         rank_touch(ranks, stride, way, ranks[way]);
@@ -91,7 +95,12 @@ PYVIRT_INLINE void array_fill(array_t *a, uint32_t set, uint64_t tag, uint64_t v
     uint32_t way = a->ways;
     if (!PYVIRT_LIKELY(a->full))
         way = invalid_way(a->state, tags, a->ways);
-    if (form == RANKED || (form == EITHER && a->ranks)) {
+    if (form == FOUR || (form == EITHER && a->orders)) {
+        if (PYVIRT_LIKELY(way == a->ways))
+            way = four_turn(&a->orders[set]);
+        else
+            four_touch(&a->orders[set], way);
+    } else if (form == RANKED || a->ranks) {
         const uint32_t stride = form == RANKED ? 16 : a->rank_stride;
         int8_t *ranks = a->ranks + (uint64_t)set * stride;
         if (PYVIRT_LIKELY(way == a->ways)) {
@@ -101,8 +110,7 @@ PYVIRT_INLINE void array_fill(array_t *a, uint32_t set, uint64_t tag, uint64_t v
             rank_touch(ranks, stride, way, ranks[way]);
     } else {
         if (PYVIRT_LIKELY(way == a->ways))
-            way = form == FOUR ? oldest_of_four(a->stamps + slot)
-                               : oldest(a->stamps + slot, a->ways);
+            way = oldest(a->stamps + slot, a->ways);
         a->stamps[slot + way] = ++a->clock;
     }
     tags[way] = tag;
@@ -121,48 +129,40 @@ PYVIRT_INLINE int find_four(const uint64_t *tags, uint64_t key, uint64_t twin, i
     return found ? (int)PYVIRT_CTZ(found) : -1;
 }
 
-/* Nothing but hits of four ways with stamps and no hash: so little that it all stays in registers.
-   `near`: most accesses are to the page of the one before. */
-#define PYVIRT_CALM(NAME, TARGET, FIND, WALK)                                                           \
+/* Nothing but hits of four ways and no hash: so little that it all stays in registers. `near`: most
+   accesses are to the page of the one before. */
+#define PYVIRT_CALM(NAME, TARGET, FIND)                                                           \
 TARGET PYVIRT_INLINE uint64_t NAME##_calm(const hits_t *h, const uint64_t *vas, uint64_t i,       \
                                           uint64_t n, uint64_t *pas, const int near)              \
 {                                                                                                 \
     const uint64_t *const tags = h->first->tags, *const values = h->first->values;                \
-    uint64_t *const stamps = h->first->stamps;                                                    \
+    uint8_t *const orders = h->first->orders;                                                     \
     const uint64_t low = h->low, mask = h->mask, wanted = h->wanted;                              \
     const uint64_t set_mask = h->first->set_mask;                                                 \
     const uint8_t unused = h->unused;                                                             \
-    uint64_t clock = h->first->state->clock - i, last = i < n ? ~vas[i] : 0, page = 0, none;      \
-    uint64_t *stamp = &none;        /* of the page that is stayed at: written when it is left */  \
+    uint64_t last = i < n ? ~vas[i] : 0, page = 0;                                                \
     for (; i < n; i++) {                                                                          \
         const uint64_t va = vas[i];                                                               \
         if (!near || (va ^ last) >> 12) {                                                         \
             const uint64_t key = (va << 7 & ~PYVIRT_CONTEXT) | low;                               \
-            const uint64_t slot = (va >> 12 & set_mask) * 4;                                      \
+            const uint64_t set = va >> 12 & set_mask;                                             \
             uint64_t value;                                                                       \
             int way;                                                                              \
             if (!PYVIRT_LIKELY((uint64_t)((int64_t)(va << unused) >> unused) == va))              \
                 break;                                                                            \
-            way = FIND(tags + slot, 4, key, key);                                                 \
+            way = FIND(tags + set * 4, 4, key, key);                                              \
             if (!PYVIRT_LIKELY(way >= 0))                                                         \
                 break;                                                                            \
-            value = values[slot + way];                                                           \
+            value = values[set * 4 + way];                                                        \
             if (!PYVIRT_LIKELY((value & mask) == wanted))                                         \
                 break;                                                                            \
-            if (near) {                                                                           \
-                *stamp = clock + i;                                                               \
-                stamp = &stamps[slot + way];                                                      \
-            } else                                                                                \
-                stamps[slot + way] = clock + i + 1;                                               \
+            four_touch(&orders[set], (uint32_t)way);                                              \
             page = value & PYVIRT_ADDRESS;                                                        \
             last = va;                                                                            \
         }                                                                                         \
         if (pas)                                                                                  \
             pas[i] = page | (va & 4095);                                                          \
     }                                                                                             \
-    if (near)                                                                                     \
-        *stamp = clock + i;                                                                       \
-    h->first->state->clock = clock + i;                                                           \
     return i;                                                                                     \
 }
 
@@ -177,10 +177,10 @@ PYVIRT_INLINE int stays_near(const uint64_t *vas, uint64_t n)
     return same >= 8;
 }
 
-/* `four`: the first array has four ways with stamps, the second ranks of up to sixteen; `twins`: there
+/* `four`: the first array keeps the order of four ways, the second ranks of up to sixteen; `twins`: there
    are global pages; `plain`: twelve ways and nothing missing, the usual case in fewest steps. */
-#define PYVIRT_HITS(NAME, TARGET, FIND, WALK)                                                     \
-PYVIRT_CALM(NAME, TARGET, FIND, WALK)                                                             \
+#define PYVIRT_HITS(NAME, TARGET, FIND, WALK, NEST)                                               \
+PYVIRT_CALM(NAME, TARGET, FIND)                                                                   \
 TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t n, \
                                           uint64_t *pas, uint16_t *codes, const int four,         \
                                           const int twins, const int plain)                       \
@@ -248,9 +248,13 @@ TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64
         } else {                                                                                  \
             if (walk == HITS_IDENTITY)                                                            \
                 value = (va & PYVIRT_ADDRESS) | h->identity;                                      \
-            else if (walk == HITS_NO_WALK || !(value = WALK(&h->tables, va, &refs))) {            \
-                h->why = HITS_MISS;                                                               \
-                break;                                                                            \
+            else {                                                                                \
+                value = walk == HITS_NATIVE ? WALK(&h->tables.guest, va, &h->tables.access, &refs) \
+                        : walk == HITS_NESTED ? NEST(&h->tables, va, &refs) : 0;                  \
+                if (!value) {                                                                     \
+                    h->why = HITS_MISS;                                                           \
+                    break;                                                                        \
+                }                                                                                 \
             }                                                                                     \
             if (value & 0x100) {                                                                  \
                 tag = upper | h->global_low;                                                      \
@@ -285,7 +289,7 @@ TARGET PYVIRT_NOINLINE uint64_t NAME##_once(hits_t *h, const uint64_t *vas, uint
 TARGET static uint64_t NAME(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t n,               \
                             uint64_t *pas, uint16_t *codes)                                       \
 {                                                                                                 \
-    const int four = h->first->ways == 4 && h->first->stamps                                      \
+    const int four = h->first->orders                                                            \
                      && (!h->second || h->second->rank_stride == 16);                             \
     const int plain = four && pas && codes && h->sure && h->second && h->second->stride == 12     \
                       && is_full(h->first) && is_full(h->second);                                 \
@@ -308,9 +312,9 @@ TARGET static uint64_t NAME(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t
     return i;                                                                                     \
 }
 
-PYVIRT_HITS(hits_plain, , find_plain, shortwalk_plain)
+PYVIRT_HITS(hits_plain, , find_plain, shortwalk_plain, nestedwalk_plain)
 #if PYVIRT_X86
-PYVIRT_HITS(hits_avx2, PYVIRT_AVX2, find_avx2, shortwalk_avx2)
+PYVIRT_HITS(hits_avx2, PYVIRT_AVX2, find_avx2, shortwalk_avx2, nestedwalk_avx2)
 #endif
 
 /* One access that hits the first array; 0, with nothing changed, if it does not. */

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
 from pyvirt._core.cache cimport cache_t
-from pyvirt._core.shortwalk cimport shortwalk_t
+from pyvirt._core.nestedwalk cimport nested_t
 
 cdef extern from "hits.h" nogil:
     enum:
@@ -14,6 +14,7 @@ cdef extern from "hits.h" nogil:
         HITS_NO_WALK
         HITS_IDENTITY
         HITS_NATIVE
+        HITS_NESTED
 
     ctypedef struct hits_t:
         cache_t *first
@@ -24,7 +25,7 @@ cdef extern from "hits.h" nogil:
         uint64_t mask
         uint64_t wanted
         uint64_t identity
-        shortwalk_t tables
+        nested_t tables
         uint64_t second_hits
         uint64_t walks
         uint8_t globals

@@ -94,6 +94,7 @@ cdef void start(run_t *x, mmu_t *m, int vcpu) noexcept nogil:
     x.global_low = <uint64_t>x.v.global_context << 3 | 1
     x.host_low = <uint64_t>x.v.host_context << 3 | 1
     x.refs = 0
+    x.rest.first = 0
     x.marking = False
     x.short_host = SHORT_UNKNOWN
 

@@ -1,7 +1,9 @@
 /* Walks with nothing out of the ordinary: tables whose frames memory owns, 4 KiB leaves, nothing to
-   set, rights that suffice, split walk caches with LRU at every level. What such a walk does to the
-   caches it does all at once at its end, so that one that turns out not to be short has changed
-   nothing, and `pyvirt._core.walks` can start anew. */
+   set, rights that suffice, split walk caches with LRU at every level. This is the walk of one
+   dimension; that of two is in nestedwalk.h.
+
+   What a walk does to the caches it does all at once at its end, so that one that turns out not to be
+   short has changed nothing, and `pyvirt._core.walks` can start anew. */
 
 #ifndef PYVIRT_SHORTWALK_H
 #define PYVIRT_SHORTWALK_H
@@ -12,11 +14,21 @@
 #include "policies/lru.h"
 
 #define PYVIRT_ADDRESS 0x000FFFFFFFFFF000ULL    /* of a value: the physical page */
+#define PYVIRT_DIRTY 0x40ULL                    /* nothing to set for a write */
+#define PYVIRT_NESTED_SHIFT 52                  /* what nested tables allow */
 
 typedef struct {                /* where the leaf table of a 2 MiB region lies in the host */
     uint64_t region;
     const uint8_t *table;
 } hint_t;
+
+typedef struct {                /* what an access asks of a dimension's leaves */
+    uint64_t leaf_mask;         /* a leaf is plain if leaf & leaf_mask == leaf_wanted */
+    uint64_t leaf_wanted;
+    uint64_t mask;              /* a value allows the access if value & mask == wanted */
+    uint64_t wanted;
+    uint64_t dirty;             /* what a value in the nested TLB must have beside */
+} ask_t;
 
 typedef struct {                /* one dimension, its rules as masks */
     cache_t *caches;            /* walk caches by level of the entries */
@@ -27,21 +39,17 @@ typedef struct {                /* one dimension, its rules as masks */
     uint64_t table_mask[6];     /* an entry leads to a table if entry & table_mask == table_wanted */
     uint64_t table_wanted;
     uint64_t table_address;
-    uint64_t leaf_mask;         /* a leaf is plain if leaf & leaf_mask == leaf_wanted */
-    uint64_t leaf_wanted;
     uint64_t leaf_address;
     uint64_t kept;              /* rights and attributes of a leaf that a value has */
     uint64_t added;             /* bits of every value */
     uint64_t rights_and;        /* bits that count only if set in every entry */
     uint64_t rights_or;         /* bits that count if set in any */
-    uint64_t mask;              /* a value allows the access if value & mask == wanted */
-    uint64_t wanted;
     uint64_t *cache_hits;       /* counters, by level */
     uint64_t *level_refs;
     hint_t *hints;              /* for the prefetcher; or NULL */
     uint64_t hint_mask;
     uint8_t levels;
-    uint8_t fours;              /* every walk cache has four ways with stamps */
+    uint8_t fours;              /* every walk cache has four ways with their order */
 } shortwalk_t;
 
 PYVIRT_INLINE uint8_t is_full(const cache_t *c)
@@ -71,35 +79,46 @@ PYVIRT_INLINE const uint8_t *frame_at(const shortwalk_t *h, uint64_t pa)
     return node[pa >> 12 & 0xFFFFF];
 }
 
-/* Into a walk cache, as the entry for a new region. Of a dimension whose tables are in host-physical
-   memory, the second word is where the next table lies in the host; 0: not known. */
+/* Where the leaf table of a region lies, for the prefetcher; never read by a walk. */
+PYVIRT_INLINE void keep_hint(const shortwalk_t *h, uint64_t address, const uint8_t *table)
+{
+    hint_t *hint = &h->hints[address >> 21 & h->hint_mask];
+    hint->region = address >> 21;
+    hint->table = table;
+}
+
+/* Into a walk cache, as the entry for a new region. The second word: of a guest's tables in two
+   dimensions, the guest-physical address of the next one; else where that lies in this process, 0
+   if it is not known. */
 PYVIRT_INLINE void region_fill(cache_t *c, uint64_t number, uint64_t tag, uint64_t value,
-                               const uint8_t *frame, int fours)
+                               uint64_t second, int fours)
 {
     const uint32_t set = (uint32_t)((number ^ number >> c->fold) & c->set_mask);
     const uint64_t slot = (uint64_t)set * (fours ? 4 : c->stride);
-    uint32_t way = fours ? 4 : c->ways;
+    const uint32_t ways = fours ? 4 : c->ways;
+    uint32_t way = ways;
     if (!PYVIRT_LIKELY(is_full(c)))
-        way = invalid_way(c->state, c->tags + slot, c->ways);
-    if (way == (fours ? 4 : c->ways))
-        way = fours ? oldest_of_four(c->stamps + slot) : lru_victim(c, set);
+        way = invalid_way(c->state, c->tags + slot, ways);
+    if (fours && PYVIRT_LIKELY(way == 4))
+        way = four_turn(&c->orders[set]);
+    else {
+        if (way == ways)
+            way = lru_victim(c, set);
+        lru_touch(c, set, way);
+    }
     c->tags[slot + way] = tag;
     c->values[slot + way] = value;
-    c->second[slot + way] = (uint64_t)(uintptr_t)frame;
-    if (fours)
-        c->stamps[slot + way] = ++c->state->clock;
-    else
-        lru_touch(c, set, way);
+    c->second[slot + way] = second;
 }
 
 /* The value of a page by the walk caches and the tables, all levels of which have an array; 0, with
-   nothing changed, if that is not all there is to it. `*refs` are the entries read. The lowest level
-   whose entry is cached is `known`; above them all it is one more than there are, and `way` is -1.
-   Where `known` is a constant, the loops over levels fold. */
+   nothing changed, if that is not all there is to it. `*refs` grows by the entries read. The lowest
+   level whose entry is cached is `known`; above them all it is one more than there are, and `way` is
+   -1. Where `known` is a constant, the loops over levels fold. */
 #define PYVIRT_SHORT_WALK(NAME, TARGET, FIND)                                                     \
-TARGET PYVIRT_INLINE uint64_t NAME##_from(shortwalk_t *h, uint64_t va, unsigned *refs,            \
-                                          const int known, const uint32_t set, const int way,     \
-                                          const int fours)                                        \
+TARGET PYVIRT_INLINE uint64_t NAME##_from(shortwalk_t *h, uint64_t va, const ask_t *ask,          \
+                                          unsigned *refs, const int known, const uint32_t set,    \
+                                          const int way, const int fours)                         \
 {                                                                                                 \
     cache_t *const hit = &h->caches[known];                                                       \
     uint64_t next[6], value = h->start, leaf;                                                     \
@@ -131,20 +150,17 @@ TARGET PYVIRT_INLINE uint64_t NAME##_from(shortwalk_t *h, uint64_t va, unsigned 
     if (!frame)                                                                                   \
         return 0;                                                                                 \
     memcpy(&leaf, frame + (va >> 9 & 0xFF8), 8);                                                  \
-    if ((leaf & h->leaf_mask) != h->leaf_wanted)                                                  \
+    if ((leaf & ask->leaf_mask) != ask->leaf_wanted)                                              \
         return 0;                                                                                 \
     leaf = (leaf & (value | ~h->rights_and) & h->kept) | (value & h->rights_or)                   \
            | (leaf & h->leaf_address) | h->added;                                                 \
-    if ((leaf & h->mask) != h->wanted)                                                            \
+    if ((leaf & ask->mask) != ask->wanted)                                                        \
         return 0;                                                                                 \
-    if (h->hints) {                                                                               \
-        hint_t *hint = &h->hints[va >> 21 & h->hint_mask];                                        \
-        hint->region = va >> 21;                                                                  \
-        hint->table = frame;                                                                      \
-    }                                                                                             \
+    if (h->hints)                                                                                 \
+        keep_hint(h, va, frame);                                                                  \
     if (way >= 0) {                                                                               \
         if (fours)                                                                                \
-            hit->stamps[(uint64_t)set * 4 + way] = ++hit->state->clock;                           \
+            four_touch(&hit->orders[set], (uint32_t)way);                                         \
         else                                                                                      \
             lru_touch(hit, set, (uint32_t)way);                                                   \
         h->cache_hits[known]++;                                                                   \
@@ -152,11 +168,11 @@ TARGET PYVIRT_INLINE uint64_t NAME##_from(shortwalk_t *h, uint64_t va, unsigned 
     for (level = known - 1; level > 1; level--) {                                                 \
         const uint64_t number = va >> (9 * level + 3);                                            \
         region_fill(&h->caches[level], number, number << 19 | h->low, next[level],                \
-                    frames[level], fours);                                                        \
+                    (uint64_t)(uintptr_t)frames[level], fours);                                   \
         h->level_refs[level]++;                                                                   \
     }                                                                                             \
     h->level_refs[1]++;                                                                           \
-    *refs = (unsigned)known - 1;                                                                  \
+    *refs += (unsigned)known - 1;                                                                 \
     return leaf;                                                                                  \
 }                                                                                                 \
 TARGET PYVIRT_INLINE int NAME##_probe(const shortwalk_t *h, uint64_t va, int level,               \
@@ -168,29 +184,31 @@ TARGET PYVIRT_INLINE int NAME##_probe(const shortwalk_t *h, uint64_t va, int lev
     return FIND(c->tags + (uint64_t)*set * (fours ? 4 : c->stride), fours ? 4 : c->stride, key,   \
                 key);                                                                             \
 }                                                                                                 \
-TARGET PYVIRT_NOINLINE uint64_t NAME##_high(shortwalk_t *h, uint64_t va, unsigned *refs)          \
+TARGET PYVIRT_NOINLINE uint64_t NAME##_high(shortwalk_t *h, uint64_t va, const ask_t *ask,        \
+                                            unsigned *refs)                                       \
 {                                                                                                 \
     uint32_t set = 0;                                                                             \
     int known = 4, way = -1;                                                                      \
     while (known <= h->levels && (way = NAME##_probe(h, va, known, &set, 0)) < 0)                 \
         known++;                                                                                  \
-    return NAME##_from(h, va, refs, known, set, way, 0);                                          \
+    return NAME##_from(h, va, ask, refs, known, set, way, 0);                                     \
 }                                                                                                 \
-TARGET PYVIRT_INLINE uint64_t NAME##_in(shortwalk_t *h, uint64_t va, unsigned *refs,              \
-                                        const int fours)                                          \
+TARGET PYVIRT_INLINE uint64_t NAME##_in(shortwalk_t *h, uint64_t va, const ask_t *ask,            \
+                                        unsigned *refs, const int fours)                          \
 {                                                                                                 \
     uint32_t set;                                                                                 \
     int way = NAME##_probe(h, va, 2, &set, fours);                                                \
     if (way >= 0)                                                                                 \
-        return NAME##_from(h, va, refs, 2, set, way, fours);                                      \
+        return NAME##_from(h, va, ask, refs, 2, set, way, fours);                                 \
     way = NAME##_probe(h, va, 3, &set, fours);                                                    \
     if (way >= 0)                                                                                 \
-        return NAME##_from(h, va, refs, 3, set, way, fours);                                      \
-    return NAME##_high(h, va, refs);                                                              \
+        return NAME##_from(h, va, ask, refs, 3, set, way, fours);                                 \
+    return NAME##_high(h, va, ask, refs);                                                         \
 }                                                                                                 \
-TARGET PYVIRT_NOINLINE uint64_t NAME(shortwalk_t *h, uint64_t va, unsigned *refs)                 \
+TARGET PYVIRT_NOINLINE uint64_t NAME(shortwalk_t *h, uint64_t va, const ask_t *ask,               \
+                                     unsigned *refs)                                              \
 {                                                                                                 \
-    return h->fours ? NAME##_in(h, va, refs, 1) : NAME##_in(h, va, refs, 0);                      \
+    return h->fours ? NAME##_in(h, va, ask, refs, 1) : NAME##_in(h, va, ask, refs, 0);            \
 }
 
 PYVIRT_SHORT_WALK(shortwalk_plain, , find_plain)
@@ -199,13 +217,13 @@ PYVIRT_SHORT_WALK(shortwalk_avx2, PYVIRT_AVX2, find_avx2)
 #endif
 
 /* For code that is compiled once only. */
-PYVIRT_INLINE uint64_t shortwalk(shortwalk_t *h, uint64_t address, unsigned *refs)
+PYVIRT_INLINE uint64_t shortwalk(shortwalk_t *h, uint64_t address, const ask_t *ask, unsigned *refs)
 {
 #if PYVIRT_X86
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"))
-        return shortwalk_avx2(h, address, refs);
+        return shortwalk_avx2(h, address, ask, refs);
 #endif
-    return shortwalk_plain(h, address, refs);
+    return shortwalk_plain(h, address, ask, refs);
 }
 
 #endif

@@ -63,23 +63,25 @@ cdef bint shortwalk_describe(
     return True
 
 
-cdef void shortwalk_ask(shortwalk_t *h, const dimension_t *d, uint32_t access) noexcept nogil:
+cdef void shortwalk_ask(ask_t *ask, const dimension_t *d, uint32_t access) noexcept nogil:
     """What a leaf must have for an access, and which rights; those of `judge` for nested tables.
 
     A guest's rights depend on more and come from its request.
     """
-    h.leaf_wanted = 1 | d.accessed
+    ask.leaf_wanted = 1 | d.accessed
+    ask.dirty = 0
     if access & ACCESS_WRITE:
-        h.leaf_wanted |= d.dirty
-    h.leaf_mask = h.leaf_wanted | d.level[1].leaf_reserved
+        ask.leaf_wanted |= d.dirty
+        ask.dirty = d.dirty
+    ask.leaf_mask = ask.leaf_wanted | d.level[1].leaf_reserved
     if d.is_ept:
-        h.leaf_mask |= EPT_TYPE
-        h.leaf_wanted |= EPT_WB
-        h.mask = h.wanted = access & (ACCESS_READ | ACCESS_WRITE | ACCESS_EXEC)
+        ask.leaf_mask |= EPT_TYPE
+        ask.leaf_wanted |= EPT_WB
+        ask.mask = ask.wanted = access & (ACCESS_READ | ACCESS_WRITE | ACCESS_EXEC)
         return
-    h.wanted = X86_U
+    ask.wanted = X86_U
     if access & ACCESS_WRITE:
-        h.wanted |= X86_W
-    h.mask = h.wanted
+        ask.wanted |= X86_W
+    ask.mask = ask.wanted
     if access & ACCESS_EXEC and d.nxe:
-        h.mask |= NX
+        ask.mask |= NX

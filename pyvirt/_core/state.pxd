@@ -7,6 +7,7 @@ from pyvirt._core.contexts cimport contexts_t
 from pyvirt._core.counters cimport counters_t
 from pyvirt._core.paging cimport dimension_t
 from pyvirt._core.frames cimport physmem_t
+from pyvirt._core.nestedwalk cimport rest_t
 from pyvirt._core.shortwalk cimport hint_t, shortwalk_t
 
 cdef enum:
@@ -146,5 +147,6 @@ cdef struct run_t:                  # one access on its way
     uint32_t refs                   # of the walk
     uint8_t short_host              # whether the nested tables can be walked the short way,
     shortwalk_t host                # and by what
+    rest_t rest                     # of a walk that began as a short one; rest.first 0: none
     bint marking                    # an A or D bit: what that takes is not counted
     int vcpu

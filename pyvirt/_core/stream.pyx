@@ -37,12 +37,14 @@ from pyvirt._core.hits cimport (
     HITS_IDENTITY,
     HITS_MISS,
     HITS_NATIVE,
+    HITS_NESTED,
     HITS_NO_WALK,
     hit_one,
     hits,
     hits_choose,
     hits_t,
 )
+from pyvirt._core.nestedwalk cimport nested_t
 from pyvirt._core.operations cimport (
     DONE,
     DONE_BAD_OP,
@@ -71,6 +73,7 @@ from pyvirt._core.shortwalk cimport (
     shortwalk_t,
 )
 from pyvirt._core.state cimport (
+    HOST_HINTS,
     KIND_FETCH,
     KIND_LOAD,
     KIND_STORE,
@@ -89,7 +92,7 @@ from pyvirt._core.state cimport (
     run_t,
 )
 from pyvirt._core.tlb cimport tlb_others
-from pyvirt._core.walks cimport prefetch_leaf, prefetch_nested_leaf
+from pyvirt._core.walks cimport prefetch_leaf, prefetch_nested_leaf, walks_choose_nested
 
 cdef enum:
     BLOCK = 1024                    # accesses between two looks at how many walk
@@ -157,34 +160,46 @@ cdef void choose_lane(lane_t *lane, run_t *x, int kind, bint user) noexcept nogi
     lane.h.unused = <uint8_t>(64 - x.v.guest.address_bits)
     lane.h.walk = HITS_NO_WALK
     lane.h.calm = True
+
+
+cdef void choose_walk(lane_t *lane, run_t *x, int kind, bint user) noexcept nogil:
+    """Whether the loop can settle misses, too, and how."""
+    cdef const plan_t *plan = &x.m.plan
+    cdef const request_t *r = &x.v.requests[kind][user]
+    cdef nested_t *t = &lane.h.tables
     # a short walk must be all there is to a miss: both levels filled, nothing else to do
-    if (plan.inclusive or plan.levels > 2 or (plan.levels == 2 and lane.second < 0)
-            or x.m.buffer != NULL):
+    if (lane.first < 0 or plan.inclusive or plan.levels > 2
+            or (plan.levels == 2 and lane.second < 0) or x.m.buffer != NULL):
         return
     if x.m.mode == MODE_TLB_ONLY:
         lane.h.walk = HITS_IDENTITY
         lane.h.identity = VALUE_W | VALUE_U | VALUE_D | <uint64_t>7 << VALUE_NESTED_SHIFT
-    elif x.m.mode == MODE_NATIVE and choose_walk(&lane.h, x, r):
-        lane.h.walk = HITS_NATIVE
+    elif x.m.mode == MODE_NATIVE:
+        if choose_tables(t, x, r):
+            t.guest.added |= <uint64_t>7 << VALUE_NESTED_SHIFT
+            lane.h.walk = HITS_NATIVE
+    elif choose_tables(t, x, r) and walks_choose_nested(t, x, r.access):
+        # what the nested tables allow is seen there
+        t.access.mask &= ~(<uint64_t>7 << VALUE_NESTED_SHIFT)
+        t.access.wanted &= ~(<uint64_t>7 << VALUE_NESTED_SHIFT)
+        lane.h.walk = HITS_NESTED
 
 
-cdef bint choose_walk(hits_t *h, run_t *x, const request_t *r) noexcept nogil:
-    """Whether the loop can walk the vCPU's own tables, and how."""
+cdef bint choose_tables(nested_t *t, run_t *x, const request_t *r) noexcept nogil:
+    """Describe the vCPU's own tables; false if they cannot be walked the short way."""
     cdef const dimension_t *d = &x.v.guest
-    cdef shortwalk_t *w = &h.tables
+    cdef shortwalk_t *w = &t.guest
     if (x.core.guest.kind != WALKCACHE_SPLIT
             or not shortwalk_describe(w, d, x.core.guest.level, x.core.guest.has)):
         return False
-    shortwalk_ask(w, d, r.access)
+    shortwalk_ask(&t.access, d, r.access)
+    t.access.mask = r.mask
+    t.access.wanted = r.wanted
     w.low = x.guest_low
-    w.mask = r.mask
-    w.wanted = r.wanted
-    w.added = <uint64_t>7 << VALUE_NESTED_SHIFT
     if not d.accessed:
-        w.added |= VALUE_D
+        w.added = VALUE_D
     w.cache_hits = x.counters.guest_cache_hits
     w.level_refs = x.counters.guest_refs
-    w.hints = x.m.hints
     w.hint_mask = 0xFFFF
     return True
 
@@ -240,6 +255,7 @@ cdef uint64_t stream_accesses(
     ahead = prefetch == PREFETCH_ALWAYS
     start(&x, m, vcpu)
     choose_lane(&lane, &x, kind, user)
+    choose_walk(&lane, &x, kind, user)
     base = m.accesses
     while i < n:
         end = min(n, i + BLOCK)
@@ -248,7 +264,8 @@ cdef uint64_t stream_accesses(
         while i < end:
             part = end
             # the places of leaf tables are of use to no one else
-            lane.h.tables.hints = m.hints if ahead else NULL
+            lane.h.tables.guest.hints = m.hints if ahead else NULL
+            lane.h.tables.host.hints = m.hints + HOST_HINTS if ahead else NULL
             if ahead:
                 ask_ahead(&x, vas, i, n)
                 part = min(end, i + AHEAD)

@@ -17,6 +17,7 @@ from pyvirt._core.cache cimport (
     cache_t,
 )
 from pyvirt._core.frames cimport PM_OK, load_u64, pm_frame, pm_status, pm_writable
+from pyvirt._core.nestedwalk cimport nested_t
 from pyvirt._core.paging cimport (
     ACCESS_EXEC,
     ACCESS_LINEAR,
@@ -41,7 +42,14 @@ from pyvirt._core.paging cimport (
     walk_t,
 )
 from pyvirt._core.policies cimport put, touch
-from pyvirt._core.shortwalk cimport shortwalk, shortwalk_ask, shortwalk_describe
+from pyvirt._core.shortwalk cimport (
+    ask_t,
+    shortwalk,
+    shortwalk_ask,
+    shortwalk_describe,
+    shortwalk_loops,
+    shortwalk_t,
+)
 from pyvirt._core.state cimport (
     HOST_HINTS,
     PML_ENTRIES,
@@ -72,6 +80,7 @@ cdef enum:
 
 cdef uint64_t ALL = 0xFFFFFFFFFFFFFFFFULL
 cdef uint64_t ADDRESS = 0x000FFFFFFFFFF000ULL
+cdef uint64_t NX = <uint64_t>1 << 63
 
 
 cdef inline void count_reference(run_t *x, bint host, int level, hpa_t pa) noexcept nogil:
@@ -196,7 +205,7 @@ cdef uint16_t walk_dimension(
     cdef uint64_t base = d.root, entry, rights_and = ALL, rights_or = 0, direct = 0
     cdef uint32_t from_cache = 0, tables = 0
     cdef int first = d.levels, level, found, n
-    cdef bint leaf, known = False
+    cdef bint leaf, known = False, resumed = False
     cdef const uint8_t *frame
     cdef const level_t *rules
     cdef uint16_t code
@@ -204,7 +213,23 @@ cdef uint16_t walk_dimension(
     memset(w, 0, sizeof(walk_t))
     if not in_range(d, address):
         return failed(d, FAULT_NON_CANONICAL, d.levels if host else 0, 0, access, w)
-    if cache.kind != WALKCACHE_NONE and cache.kind != WALKCACHE_PAGE_TABLE:
+    if not host and x.rest.first:
+        first = x.rest.first
+        level = x.rest.level
+        base = x.rest.base
+        rights_and = x.rest.rights | ~d.rights_and
+        rights_or = x.rest.rights & d.rights_or
+        direct = x.rest.direct
+        known = x.rest.known
+        x.refs = x.rest.refs
+        for n in range(level + 1, first + 1):
+            path.value[n] = x.rest.next[n]
+            path.second[n] = x.rest.second[n]
+            pas[n - 1] = x.rest.next[n] & ADDRESS
+            entries[n] = ALL        # nothing to set in them
+        x.rest.first = 0
+        resumed = True
+    elif cache.kind != WALKCACHE_NONE and cache.kind != WALKCACHE_PAGE_TABLE:
         found = walkcache_find(cache, d, address, low, &path)
         if found:
             first = found - 1
@@ -221,7 +246,8 @@ cdef uint16_t walk_dimension(
                 x.counters.guest_cache_hits[found] += 1
     if d.outer != NULL:
         tables = d.outer.table_access | ACCESS_TABLE | ACCESS_LINEAR
-    level = first
+    if not resumed:
+        level = first
     while True:
         rules = &d.level[level]
         slots[level] = base | (address >> rules.shift & rules.index_mask) << d.entry_shift
@@ -326,18 +352,39 @@ cdef inline bint serves(const dimension_t *d, uint64_t rights, uint32_t access) 
     return judge(d, rights, access) == FAULT_NONE
 
 
-cdef void describe_host(run_t *x) noexcept nogil:
-    """Whether the nested tables can be walked the short way, and by what."""
-    x.short_host = SHORT_NO
+cdef bint describe_host(shortwalk_t *h, run_t *x) noexcept nogil:
+    """The nested tables, if they can be walked the short way."""
     if (x.m.buffer != NULL or x.core.host.kind != WALKCACHE_SPLIT or x.v.host.mbec
-            or not shortwalk_describe(&x.host, &x.v.host, x.core.host.level, x.core.host.has)):
-        return
-    x.short_host = SHORT_YES
-    x.host.low = x.host_low
-    x.host.cache_hits = x.counters.host_cache_hits
-    x.host.level_refs = x.counters.host_refs
-    x.host.hints = NULL if x.m.hints == NULL else x.m.hints + HOST_HINTS
-    x.host.hint_mask = HOST_HINTS - 1
+            or not shortwalk_describe(h, &x.v.host, x.core.host.level, x.core.host.has)):
+        return False
+    h.low = x.host_low
+    h.cache_hits = x.counters.host_cache_hits
+    h.level_refs = x.counters.host_refs
+    h.hints = NULL if x.m.hints == NULL else x.m.hints + HOST_HINTS
+    h.hint_mask = HOST_HINTS - 1
+    return True
+
+
+cdef bint walks_choose_nested(nested_t *t, run_t *x, uint32_t access) noexcept nogil:
+    """Beside the guest's tables, all that a short walk of two dimensions needs; false if none can be."""
+    cdef dimension_t *d = &x.v.host
+    if d.sign_extended or not describe_host(&t.host, x):
+        return False
+    t.tlb = NULL
+    if x.m.plan.has_nested:
+        t.tlb = &x.core.nested
+        if not shortwalk_loops(t.tlb):
+            return False
+    shortwalk_ask(&t.table, d, d.table_access)
+    shortwalk_ask(&t.page, d, access)
+    t.beyond = ~((<uint64_t>1 << d.address_bits) - 1)
+    t.dirty = d.dirty
+    t.host_nx = NX if d.nxe else 0
+    t.ept = d.is_ept
+    t.tlb_hits = &x.counters.nested_tlb_hits[0]
+    t.host_walks = &x.counters.nested_walks
+    t.rest = &x.rest
+    return True
 
 
 cdef void keep_nested(
@@ -368,6 +415,7 @@ cdef uint16_t translate_host(
     cdef dimension_t *d = &x.v.host
     cdef cache_t *c = &x.core.nested
     cdef walk_t o
+    cdef ask_t ask
     cdef uint16_t code
     cdef uint64_t tag, slot, offset, value
     cdef uint32_t set = 0
@@ -395,10 +443,10 @@ cdef uint16_t translate_host(
             break
     x.counters.nested_walks += 1
     if x.short_host == SHORT_UNKNOWN:
-        describe_host(x)
+        x.short_host = SHORT_YES if describe_host(&x.host, x) else SHORT_NO
     if x.short_host and not x.marking and in_range(d, gpa):
-        shortwalk_ask(&x.host, d, access)
-        value = shortwalk(&x.host, gpa, &refs)
+        shortwalk_ask(&ask, d, access)
+        value = shortwalk(&x.host, gpa, &ask, &refs)
         if value:
             x.refs += refs
             place.pa = value & ADDRESS | (gpa & PAGE_OFFSET)

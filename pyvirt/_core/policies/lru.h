@@ -1,6 +1,6 @@
-/* Least recently used, exactly. Up to four ways keep time stamps: a touch is one store, and four are
-   soon compared. Up to 64 keep their ranks, a touch being a compare and a subtraction of vectors,
-   and the victim a compare. More ways keep stamps again. */
+/* Least recently used, exactly. Four ways keep their order as one of 24 states, a touch being a look
+   into a table. From five to 64 keep their ranks, a touch being a compare and a subtraction of
+   vectors, and the victim a compare. Fewer ways, and more, keep time stamps. */
 
 #ifndef PYVIRT_LRU_H
 #define PYVIRT_LRU_H
@@ -57,20 +57,36 @@ PYVIRT_INLINE uint32_t oldest(const uint64_t *stamps, uint32_t ways)
     return first;
 }
 
-/* The same of four, without a branch: which it is, no one can predict. Written with ?:, GCC makes
-   branches, and streams that walk take a fifth longer. */
-PYVIRT_INLINE uint32_t oldest_of_four(const uint64_t *stamps)
+/* Four ways can be in 24 orders. A state is the number of one, shifted by two, with the way that was
+   used longest ago in bits 1:0; at [state & ~3 | way] stands the state after a use of `way`. Orders
+   are counted by their last way first, so 0 is one: 1, 2, 3, 0 from the latest on. */
+static const uint8_t PYVIRT_FOUR[96] = {
+    75, 0, 8, 16, 50, 4, 8, 16, 79, 0, 8, 20, 25, 0, 12, 20,
+    54, 4, 12, 16, 29, 4, 12, 20, 25, 83, 33, 41, 29, 58, 33, 41,
+    25, 87, 33, 45, 25, 0, 37, 45, 29, 62, 37, 41, 29, 4, 37, 45,
+    50, 58, 91, 66, 54, 58, 33, 66, 50, 58, 95, 70, 50, 62, 8, 70,
+    54, 62, 37, 66, 54, 62, 12, 70, 75, 83, 91, 66, 79, 83, 91, 41,
+    75, 83, 95, 70, 75, 87, 95, 16, 79, 87, 91, 45, 79, 87, 95, 20,
+};
+
+PYVIRT_INLINE void four_touch(uint8_t *order, uint32_t way)
 {
-    const uint64_t a = stamps[0], b = stamps[1], c = stamps[2], d = stamps[3];
-    const uint64_t second = b < a, fourth = d < c;
-    const uint64_t low = a ^ ((a ^ b) & -second), high = c ^ ((c ^ d) & -fourth);
-    const uint64_t upper = -(uint64_t)(high < low);
-    return (uint32_t)((second & ~upper) | ((2 | fourth) & upper));
+    *order = PYVIRT_FOUR[(*order & 0x7C) | way];
+}
+
+/* The least recently used way, which becomes the latest. */
+PYVIRT_INLINE uint32_t four_turn(uint8_t *order)
+{
+    const uint8_t state = *order;
+    *order = PYVIRT_FOUR[state];
+    return state & 3;
 }
 
 PYVIRT_INLINE void lru_touch(cache_t *c, uint32_t set, uint32_t way)
 {
-    if (c->ranks)
+    if (c->orders)
+        four_touch(&c->orders[set], way);
+    else if (c->ranks)
         rank_touch(c->ranks + (uint64_t)set * c->rank_stride, c->rank_stride, way,
                    c->ranks[(uint64_t)set * c->rank_stride + way]);
     else
@@ -79,10 +95,10 @@ PYVIRT_INLINE void lru_touch(cache_t *c, uint32_t set, uint32_t way)
 
 PYVIRT_INLINE uint32_t lru_victim(const cache_t *c, uint32_t set)
 {
+    if (c->orders)
+        return c->orders[set] & 3;
     if (c->ranks)
         return rank_last(c->ranks + (uint64_t)set * c->rank_stride, c->rank_stride, c->ways);
-    if (c->ways == 4)
-        return oldest_of_four(c->stamps + (uint64_t)set * c->stride);
     return oldest(c->stamps + (uint64_t)set * c->stride, c->ways);
 }
 
@@ -100,7 +116,12 @@ PYVIRT_INLINE uint64_t lru_put(cache_t *c, uint32_t set, uint64_t tag, uint64_t 
         while (way < c->ways && tags[way])
             way++;
     }
-    if (c->ranks) {
+    if (c->orders) {
+        if (way == 4)
+            way = four_turn(&c->orders[set]);
+        else
+            four_touch(&c->orders[set], way);
+    } else if (c->ranks) {
         int8_t *ranks = c->ranks + (uint64_t)set * c->rank_stride;
         if (way == c->ways) {
             way = rank_last(ranks, c->rank_stride, way);
@@ -109,7 +130,7 @@ PYVIRT_INLINE uint64_t lru_put(cache_t *c, uint32_t set, uint64_t tag, uint64_t 
             rank_touch(ranks, c->rank_stride, way, ranks[way]);
     } else {
         if (way == c->ways)
-            way = c->ways == 4 ? oldest_of_four(c->stamps + first) : oldest(c->stamps + first, way);
+            way = oldest(c->stamps + first, way);
         c->stamps[first + way] = ++c->state->clock;
     }
     *evicted = old = tags[way];
