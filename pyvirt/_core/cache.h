@@ -20,6 +20,7 @@
 #define PYVIRT_LIKELY(x) __builtin_expect(!!(x), 1)
 #define PYVIRT_PREFETCH(p) __builtin_prefetch(p)
 #define PYVIRT_CTZ(x) ((unsigned)__builtin_ctz(x))
+#define PYVIRT_CTZ64(x) ((unsigned)__builtin_ctzll(x))
 #else
 #define PYVIRT_INLINE static inline
 #define PYVIRT_NOINLINE static
@@ -30,29 +31,55 @@ static inline unsigned PYVIRT_CTZ(unsigned x) { unsigned n = 0; while (!(x >> n 
 #endif
 
 typedef struct {                /* what changes beside the arrays; part of a snapshot */
-    uint64_t clock;             /* of the stamps */
     uint64_t random;            /* state of xorshift64* */
     uint64_t valid;             /* entries */
     uint64_t present[4];        /* of them by bits 2:1 of the tag, the page size */
 } cache_state_t;
 
+typedef struct {                /* of a way, in the list of a set by recency */
+    uint32_t next;
+    uint32_t before;
+} link_t;
+
 typedef struct {                /* slot = set * stride + way */
     uint64_t *tags;             /* 0: invalid; ways up to the stride are never used */
     uint64_t *values;
     uint64_t *second;           /* another word for each entry, or NULL */
-    uint64_t *stamps;           /* when touched (LRU of few or very many ways) or filled (FIFO) */
-    uint8_t *orders;            /* of a set's ways by recency, as a state: LRU of four */
     uint64_t *bits;             /* of a set: tree-PLRU and bit-PLRU */
-    int8_t *ranks;              /* of a set's ways by recency, 0 the latest: LRU of up to 64 */
+    uint8_t *orders;            /* of a set's ways by recency, as a state: LRU of four */
+    int8_t *ranks;              /* by recency, 0 the latest: LRU of five to sixteen */
+    link_t *links;              /* ways + 1 of a set: LRU of others, by the last use; FIFO, by the fill */
+    uint8_t *marks;             /* of many ways: a byte of each tag, to find it by; else NULL */
     cache_state_t *state;
+    uint64_t entries;           /* sets * ways */
     uint32_t sets;
     uint32_t ways;
     uint32_t stride;            /* ways, rounded up to whole vectors of four */
-    uint32_t rank_stride;       /* to whole vectors of sixteen */
+    uint32_t mark_stride;       /* to whole pairs of vectors of 32; 0: no marks */
     uint32_t set_mask;          /* sets - 1 if they are a power of two, else 0 */
     uint8_t fold;               /* xor-n: the key is xored with itself >> fold; 63: linear */
     uint8_t policy;
 } cache_t;
+
+/* Of the number of a page alone: global or not, in whatever context, it has the same mark. */
+PYVIRT_INLINE uint8_t mark_of(uint64_t tag)
+{
+    return (uint8_t)(tag >> 19 ^ tag >> 27);
+}
+
+PYVIRT_INLINE void cache_write(cache_t *c, uint32_t set, uint32_t way, uint64_t tag, uint64_t value)
+{
+    const uint64_t slot = (uint64_t)set * c->stride + way;
+    c->tags[slot] = tag;
+    c->values[slot] = value;
+    if (c->marks)
+        c->marks[(uint64_t)set * c->mark_stride + way] = mark_of(tag);
+}
+
+PYVIRT_INLINE uint8_t is_full(const cache_t *c)
+{
+    return c->state->valid == c->entries;
+}
 
 PYVIRT_INLINE uint32_t cache_set(const cache_t *c, uint64_t number)
 {
@@ -109,21 +136,54 @@ PYVIRT_AVX2 PYVIRT_INLINE int find_avx2(const uint64_t *tags, uint32_t stride, u
 #endif
 
 #if PYVIRT_X86
-PYVIRT_AVX2 PYVIRT_NOINLINE
-int find_wide(const uint64_t *tags, uint32_t stride, uint64_t key, uint64_t twin)
+/* By the marks of many ways; few of those that match are of another page. */
+PYVIRT_AVX2 PYVIRT_INLINE int find_marked(const cache_t *c, uint32_t set, uint64_t key, uint64_t twin)
 {
-    return find_avx2(tags, stride, key, twin);
+    const uint64_t *const tags = c->tags + (uint64_t)set * c->stride;
+    const uint8_t *const marks = c->marks + (uint64_t)set * c->mark_stride;
+    const __m256i wanted = _mm256_set1_epi8((char)mark_of(key));
+    uint32_t first = 0;
+    do {
+        const __m256i low = _mm256_load_si256((const __m256i *)(marks + first));
+        const __m256i high = _mm256_load_si256((const __m256i *)(marks + first + 32));
+        uint64_t found = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(low, wanted))
+                         | (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(high, wanted)) << 32;
+        for (; found; found &= found - 1) {
+            const uint32_t way = first + PYVIRT_CTZ64(found);
+            if (way < c->ways && (tags[way] == key || tags[way] == twin))
+                return (int)way;
+        }
+    } while ((first += 64) < c->mark_stride);
+    return -1;
+}
+
+PYVIRT_AVX2 PYVIRT_INLINE int find_avx2_in(const cache_t *c, uint32_t set, uint64_t key, uint64_t twin)
+{
+    if (c->marks)
+        return find_marked(c, set, key, twin);
+    return find_avx2(c->tags + (uint64_t)set * c->stride, c->stride, key, twin);
+}
+
+PYVIRT_AVX2 PYVIRT_NOINLINE
+int find_wide(const cache_t *c, uint32_t set, uint64_t key, uint64_t twin)
+{
+    return find_avx2_in(c, set, key, twin);
 }
 #endif
 
+PYVIRT_INLINE int find_plain_in(const cache_t *c, uint32_t set, uint64_t key, uint64_t twin)
+{
+    return find_plain(c->tags + (uint64_t)set * c->stride, c->stride, key, twin);
+}
+
 /* For code that is compiled once only: many ways by vectors where the processor has them. */
-PYVIRT_INLINE int find_way(const uint64_t *tags, uint32_t stride, uint64_t key, uint64_t twin)
+PYVIRT_INLINE int cache_find(const cache_t *c, uint32_t set, uint64_t key, uint64_t twin)
 {
 #if PYVIRT_X86
-    if (stride > 4 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"))
-        return find_wide(tags, stride, key, twin);
+    if (c->stride > 4 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"))
+        return find_wide(c, set, key, twin);
 #endif
-    return find_plain(tags, stride, key, twin);
+    return find_plain_in(c, set, key, twin);
 }
 
 static inline int pyvirt_has_avx2(void)

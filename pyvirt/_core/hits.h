@@ -37,29 +37,27 @@ typedef struct {
 
 /* What the loop needs of an array, in locals: a store to one could be to any of its fields. */
 typedef struct {
-    uint64_t *tags, *values, *stamps;
+    cache_t *cache;
+    uint64_t *tags, *values;
     uint8_t *orders;
     int8_t *ranks;
     cache_state_t *state;
-    uint64_t clock;
-    uint32_t ways, stride, rank_stride, set_mask;
+    uint32_t ways, stride, set_mask;
     uint8_t fold;
     uint8_t full;
 } array_t;
 
-PYVIRT_INLINE array_t array_of(const cache_t *c)
+PYVIRT_INLINE array_t array_of(cache_t *c)
 {
     array_t a;
+    a.cache = c;
     a.tags = c->tags;
     a.values = c->values;
-    a.stamps = c->stamps;
     a.orders = c->orders;
     a.ranks = c->ranks;
     a.state = c->state;
-    a.clock = c->state->clock;
     a.ways = c->ways;
     a.stride = c->stride;
-    a.rank_stride = c->rank_stride;
     a.set_mask = c->set_mask;
     a.fold = c->fold;
     a.full = is_full(c);
@@ -76,14 +74,13 @@ enum { EITHER, FOUR, RANKED };      /* the order of four; ranks of up to sixteen
 
 PYVIRT_INLINE void array_touch(array_t *a, uint32_t set, uint32_t way, int form)
 {
-    if (form == FOUR || (form == EITHER && a->orders))
+    if (form == FOUR)
         four_touch(&a->orders[set], way);
-    else if (form == RANKED || a->ranks) {
-        const uint32_t stride = form == RANKED ? 16 : a->rank_stride;
-        int8_t *ranks = a->ranks + (uint64_t)set * stride;
-        rank_touch(ranks, stride, way, ranks[way]);
+    else if (form == RANKED) {
+        int8_t *ranks = a->ranks + (uint64_t)set * PYVIRT_RANKS;
+        rank_touch(ranks, way, ranks[way]);
     } else
-        a->stamps[(uint64_t)set * a->stride + way] = ++a->clock;
+        lru_touch(a->cache, set, way);
 }
 
 /* A new page, in the lowest invalid way or the least recently used one's. All entries of the array
@@ -95,26 +92,22 @@ PYVIRT_INLINE void array_fill(array_t *a, uint32_t set, uint64_t tag, uint64_t v
     uint32_t way = a->ways;
     if (!PYVIRT_LIKELY(a->full))
         way = invalid_way(a->state, tags, a->ways);
-    if (form == FOUR || (form == EITHER && a->orders)) {
-        if (PYVIRT_LIKELY(way == a->ways))
-            way = four_turn(&a->orders[set]);
-        else
-            four_touch(&a->orders[set], way);
-    } else if (form == RANKED || a->ranks) {
-        const uint32_t stride = form == RANKED ? 16 : a->rank_stride;
-        int8_t *ranks = a->ranks + (uint64_t)set * stride;
-        if (PYVIRT_LIKELY(way == a->ways)) {
-            way = rank_last(ranks, stride, a->ways);
-            rank_touch(ranks, stride, way, (int8_t)(a->ways - 1));
-        } else
-            rank_touch(ranks, stride, way, ranks[way]);
-    } else {
-        if (PYVIRT_LIKELY(way == a->ways))
-            way = oldest(a->stamps + slot, a->ways);
-        a->stamps[slot + way] = ++a->clock;
+    if (!PYVIRT_LIKELY(way == a->ways))
+        array_touch(a, set, way, form);
+    else if (form == FOUR)
+        way = four_turn(&a->orders[set]);
+    else if (form == RANKED) {
+        int8_t *ranks = a->ranks + (uint64_t)set * PYVIRT_RANKS;
+        way = rank_last(ranks, a->ways);
+        rank_touch(ranks, way, (int8_t)(a->ways - 1));
+    } else
+        way = lru_turn(a->cache, set);
+    if (form == EITHER)
+        cache_write(a->cache, set, way, tag, value);
+    else {
+        tags[way] = tag;
+        a->values[slot + way] = value;
     }
-    tags[way] = tag;
-    a->values[slot + way] = value;
 }
 
 /* Four ways one by one. A vector that is read just after one of its words was written waits for that
@@ -212,7 +205,7 @@ TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64
             break;                                                                                \
         }                                                                                         \
         way = four ? find_four(first.tags + slot, upper | low, upper | twin_low, twins)           \
-                   : FIND(first.tags + slot, first.stride, upper | low, upper | twin_low);        \
+                   : FIND##_in(h->first, set, upper | low, upper | twin_low);                     \
         if (PYVIRT_LIKELY(way >= 0)) {                                                            \
             value = first.values[slot + way];                                                     \
             if (!PYVIRT_LIKELY((value & mask) == wanted)) {                                       \
@@ -232,7 +225,8 @@ TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64
         if (two) {                                                                                \
             set2 = array_set(&second, number);                                                    \
             slot2 = (uint64_t)set2 * second.stride;                                               \
-            way = FIND(second.tags + slot2, second.stride, upper | low, upper | twin_low);        \
+            way = four ? FIND(second.tags + slot2, second.stride, upper | low, upper | twin_low)  \
+                       : FIND##_in(h->second, set2, upper | low, upper | twin_low);               \
         }                                                                                         \
         if (way >= 0) {                                                                           \
             value = second.values[slot2 + way];                                                   \
@@ -249,7 +243,7 @@ TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64
             if (walk == HITS_IDENTITY)                                                            \
                 value = (va & PYVIRT_ADDRESS) | h->identity;                                      \
             else {                                                                                \
-                value = walk == HITS_NATIVE ? WALK(&h->tables.guest, va, &h->tables.access, &refs) \
+                value = walk == HITS_NATIVE ? WALK(&h->tables.guest, va, &h->tables.access, &refs)\
                         : walk == HITS_NESTED ? NEST(&h->tables, va, &refs) : 0;                  \
                 if (!value) {                                                                     \
                     h->why = HITS_MISS;                                                           \
@@ -274,9 +268,6 @@ TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64
             break;                                                                                \
         }                                                                                         \
     }                                                                                             \
-    first.state->clock = first.clock;                                                             \
-    if (two)                                                                                      \
-        second.state->clock = second.clock;                                                       \
     h->second_hits += second_hits;                                                                \
     h->walks += walks;                                                                            \
     return i;                                                                                     \
@@ -289,8 +280,8 @@ TARGET PYVIRT_NOINLINE uint64_t NAME##_once(hits_t *h, const uint64_t *vas, uint
 TARGET static uint64_t NAME(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t n,               \
                             uint64_t *pas, uint16_t *codes)                                       \
 {                                                                                                 \
-    const int four = h->first->orders                                                            \
-                     && (!h->second || h->second->rank_stride == 16);                             \
+    const int four = h->first->orders                                                             \
+                     && (!h->second || h->second->ranks);                                         \
     const int plain = four && pas && codes && h->sure && h->second && h->second->stride == 12     \
                       && is_full(h->first) && is_full(h->second);                                 \
     h->why = HITS_END;                                                                            \
@@ -330,7 +321,7 @@ PYVIRT_INLINE int hit_one(hits_t *h, uint64_t va, uint64_t *pa)
     if (!PYVIRT_LIKELY((uint64_t)((int64_t)(va << h->unused) >> h->unused) == va))
         return 0;
     way = c->stride == 4 ? find_four(c->tags + slot, upper | h->low, twin, h->globals)
-                         : find_way(c->tags + slot, c->stride, upper | h->low, twin);
+                         : cache_find(c, set, upper | h->low, twin);
     if (way < 0)
         return 0;
     value = c->values[slot + way];

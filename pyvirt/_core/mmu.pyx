@@ -57,7 +57,6 @@ from pyvirt._core.operations cimport (
 from pyvirt._core.paging cimport configure, dimension_t
 from pyvirt._core.physmem cimport PhysMem
 from pyvirt._core.pipeline cimport access_one
-from pyvirt._core.shortwalk cimport hint_t
 from pyvirt._core.state cimport (
     KIND_FETCH,
     KIND_LOAD,
@@ -93,7 +92,6 @@ from pyvirt.errors import (
 )
 
 cdef enum:
-    HINTS = 1 << 17                 # of guest leaf tables and of nested ones
     CR4_PCIDE = 0x20000
     CR0_PG = 0x80000000
     MOST_CPUS = 4096
@@ -207,7 +205,7 @@ cdef uint64_t place_walkcache(walkcache_t *c, char *arena, uint64_t offset) noex
     cdef int level
     for level in range(6):
         if c.has[level]:
-            offset = cache_place(&c.level[level], arena, offset, True)
+            offset = cache_place(&c.level[level], arena, offset, True, False)
     if c.kind == WALKCACHE_PATH:
         if arena != NULL:
             c.paths = <uint64_t *>(arena + offset)
@@ -219,11 +217,11 @@ cdef uint64_t place_core(mmu_t *m, core_t *core, char *arena, uint64_t offset) n
     """Lay out all arrays of a core; with a NULL arena only find how much they take."""
     cdef int i
     for i in range(m.plan.tlbs):
-        offset = cache_place(&core.tlb[i], arena, offset, False)
+        offset = cache_place(&core.tlb[i], arena, offset, False, True)
     offset = place_walkcache(&core.guest, arena, offset)
     offset = place_walkcache(&core.host, arena, offset)
     if m.plan.has_nested:
-        offset = cache_place(&core.nested, arena, offset, False)
+        offset = cache_place(&core.nested, arena, offset, False, True)
     if arena != NULL:
         core.turns = <uint64_t *>(arena + offset)
     return offset + 64
@@ -381,7 +379,7 @@ cdef class MmuCore:
         m.data_first = 3 - m.data_levels
         for i in range(m.data_levels):
             cache_describe(&m.data[m.data_first + i], data_cache[i])
-            offset = cache_place(&m.data[m.data_first + i], NULL, offset, False)
+            offset = cache_place(&m.data[m.data_first + i], NULL, offset, False, False)
         if offset >> MOST_ARENA_BITS:
             raise InvalidValueError(
                 f"the caches of {m.core_count} cores of this geometry take {offset >> 20:,} MiB; "
@@ -411,10 +409,6 @@ cdef class MmuCore:
             ring = as_output(self.ring, RECORD_DTYPE, self.ring.shape, "records").view(np.uint8)
             m.ring = <record_t *>&ring[0]
             m.ring_size = self.ring.size
-        if self.prefetch != PREFETCH_NEVER and m.mode != MODE_TLB_ONLY:
-            m.hints = <hint_t *>calloc(HINTS, sizeof(hint_t))
-            if m.hints == NULL:
-                raise MemoryError
 
     def _place(self):
         """Point every array into the arena, which starts on a cache line."""
@@ -424,7 +418,7 @@ cdef class MmuCore:
         for i in range(self.m.core_count):
             offset = place_core(&self.m, &self.m.cores[i], arena, offset)
         for i in range(self.m.data_first, 3):
-            offset = cache_place(&self.m.data[i], arena, offset, False)
+            offset = cache_place(&self.m.data[i], arena, offset, False, False)
 
     cdef list _arrays(self, int core):
         """(name, level of a walk cache's entries, address of the cache_t) of a core's arrays."""
@@ -499,7 +493,6 @@ cdef class MmuCore:
         free(self.m.cores)
         free(self.m.arena)
         free(self.m.buffer)
-        free(self.m.hints)
         contexts_free(&self.m.contexts)
         if self.lock != NULL:
             PyThread_free_lock(self.lock)

@@ -39,7 +39,7 @@ typedef struct {                /* two dimensions */
 
 /* The value of a guest's page, or 0 with what was done so far in `*t->rest`. */
 #define PYVIRT_NESTED_WALK(NAME, TARGET, FIND, WALK)                                              \
-TARGET PYVIRT_NOINLINE uint64_t NAME##_host(nested_t *t, uint64_t gpa, const ask_t *ask,          \
+TARGET PYVIRT_INLINE uint64_t NAME##_host(nested_t *t, uint64_t gpa, const ask_t *ask,            \
                                             unsigned *refs)                                       \
 {                                                                                                 \
     cache_t *const c = t->tlb;                                                                    \
@@ -51,10 +51,9 @@ TARGET PYVIRT_NOINLINE uint64_t NAME##_host(nested_t *t, uint64_t gpa, const ask
     if (c) {                                                                                      \
         const uint64_t number = gpa >> 12;                                                        \
         set = (uint32_t)((number ^ number >> c->fold) & c->set_mask);                             \
-        const uint64_t slot = (uint64_t)set * c->stride;                                          \
-        const int way = FIND(c->tags + slot, c->stride, key, key);                                \
+        const int way = FIND##_in(c, set, key, key);                                              \
         if (way >= 0) {                                                                           \
-            value = c->values[slot + way];                                                        \
+            value = c->values[(uint64_t)set * c->stride + (uint32_t)way];                         \
             if ((value & (ask->mask | ask->dirty)) != (ask->wanted | ask->dirty))                 \
                 return 0;                                                                         \
             lru_touch(c, set, (uint32_t)way);                                                     \
@@ -71,90 +70,98 @@ TARGET PYVIRT_NOINLINE uint64_t NAME##_host(nested_t *t, uint64_t gpa, const ask
         lru_put(c, set, key, value, &evicted);                                                    \
     return value;                                                                                 \
 }                                                                                                 \
-TARGET PYVIRT_NOINLINE uint64_t NAME(nested_t *t, uint64_t va, unsigned *refs)                    \
+TARGET PYVIRT_INLINE uint64_t NAME##_in(nested_t *t, uint64_t va, unsigned *refs, const int fours)\
 {                                                                                                 \
     shortwalk_t *const g = &t->guest;                                                             \
     rest_t *const r = t->rest;                                                                    \
-    uint64_t rights = g->start & ~PYVIRT_ADDRESS, base = g->start & PYVIRT_ADDRESS, direct = 0;   \
-    uint64_t host, entry;                                                                         \
+    const ask_t *ask = &t->table;                                                                 \
+    uint64_t rights = g->start & ~PYVIRT_ADDRESS, gpa = g->start & PYVIRT_ADDRESS;                \
+    uint64_t base = 0, direct = 0, host, entry, value = 0, allowed;                               \
     const uint8_t *frame;                                                                         \
     uint32_t set;                                                                                 \
     int level, first, way = -1, known = 0;                                                        \
     if (t->tlb && (t->tlb->state->present[1] | t->tlb->state->present[2]))                        \
         return 0;                       /* entries of other sizes */                              \
     for (level = 2; level <= g->levels; level++) {                                                \
-        way = WALK##_probe(g, va, level, &set, 0);                                                \
+        way = WALK##_probe(g, va, level, &set, fours);                                            \
         if (way >= 0)                                                                             \
             break;                                                                                \
     }                                                                                             \
     if (way >= 0) {                                                                               \
         cache_t *const hit = &g->caches[level];                                                   \
-        const uint64_t slot = (uint64_t)set * hit->stride + (uint32_t)way;                        \
+        const uint64_t slot = (uint64_t)set * (fours ? 4 : hit->stride) + (uint32_t)way;          \
         rights = hit->values[slot] & ~PYVIRT_ADDRESS;                                             \
         direct = hit->values[slot] & PYVIRT_ADDRESS;                                              \
         base = hit->second[slot];                                                                 \
-        lru_touch(hit, set, (uint32_t)way);                                                       \
+        if (fours)                                                                                \
+            four_touch(&hit->orders[set], (uint32_t)way);                                         \
+        else                                                                                      \
+            lru_touch(hit, set, (uint32_t)way);                                                   \
         g->cache_hits[level]++;                                                                   \
         known = 1;                                                                                \
     }                                                                                             \
     first = --level;                                                                              \
     for (;;) {                                                                                    \
         if (!known) {                                                                             \
-            host = NAME##_host(t, base, &t->table, refs);                                         \
-            if (!host)                                                                            \
+            host = NAME##_host(t, gpa, ask, refs);                                                \
+            if (!host || level == 0)                                                              \
                 break;                                                                            \
+            base = gpa;                                                                           \
             direct = host & PYVIRT_ADDRESS;                                                       \
-            known = 1;                                                                            \
+            if (level < first) {                                                                  \
+                r->next[level + 1] = rights | direct;                                             \
+                r->second[level + 1] = base;                                                      \
+            }                                                                                     \
         }                                                                                         \
-        if (level < first) {                                                                      \
-            r->next[level + 1] = rights | direct;                                                 \
-            r->second[level + 1] = base;                                                          \
-        }                                                                                         \
+        known = 1;                                                                                \
+        host = 0;                                                                                 \
         frame = frame_at(g, direct);                                                              \
         if (!frame)                                                                               \
             break;                                                                                \
         memcpy(&entry, frame + (va >> (9 * level) & 0xFF8), 8);                                   \
         if (level == 1) {                                                                         \
-            const uint64_t value = (entry & (rights | ~g->rights_and) & g->kept)                  \
-                                   | (rights & g->rights_or) | g->added;                          \
-            uint64_t allowed;                                                                     \
+            value = (entry & (rights | ~g->rights_and) & g->kept) | (rights & g->rights_or) | g->added;\
             if ((entry & t->access.leaf_mask) != t->access.leaf_wanted                            \
                 || (value & t->access.mask) != t->access.wanted)                                  \
                 break;                                                                            \
-            host = NAME##_host(t, entry & g->leaf_address, &t->page, refs);                       \
-            if (!host)                                                                            \
+            gpa = entry & g->leaf_address;                                                        \
+            ask = &t->page;                                                                       \
+        } else {                                                                                  \
+            if ((entry & g->table_mask[level]) != g->table_wanted)                                \
                 break;                                                                            \
             ++*refs;                                                                              \
-            g->level_refs[1]++;                                                                   \
-            if (g->hints)                                                                         \
-                keep_hint(g, va, frame);                                                          \
-            for (level = first; level > 1; level--) {                                             \
-                const uint64_t number = va >> (9 * level + 3);                                    \
-                region_fill(&g->caches[level], number, number << 19 | g->low, r->next[level],     \
-                            r->second[level], 0);                                                 \
-            }                                                                                     \
-            allowed = t->ept ? host & 7                                                           \
-                             : (host & 4) >> 2 | (host & 2) | (host & t->host_nx ? 0 : 4);        \
-            return ((host & t->dirty) == t->dirty ? value : value & ~(uint64_t)PYVIRT_DIRTY)      \
-                   | (host & PYVIRT_ADDRESS) | allowed << PYVIRT_NESTED_SHIFT;                    \
+            g->level_refs[level]++;                                                               \
+            rights = (rights & entry & g->rights_and) | ((rights | entry) & g->rights_or);        \
+            gpa = entry & g->table_address;                                                       \
         }                                                                                         \
-        if ((entry & g->table_mask[level]) != g->table_wanted)                                    \
-            break;                                                                                \
-        ++*refs;                                                                                  \
-        g->level_refs[level]++;                                                                   \
-        rights = (rights & entry & g->rights_and) | ((rights | entry) & g->rights_or);            \
-        base = entry & g->table_address;                                                          \
         known = 0;                                                                                \
         level--;                                                                                  \
     }                                                                                             \
-    r->rights = rights;                                                                           \
-    r->base = base;                                                                               \
-    r->direct = direct;                                                                           \
-    r->refs = *refs;                                                                              \
-    r->first = (int8_t)first;                                                                     \
-    r->level = (int8_t)level;                                                                     \
-    r->known = (int8_t)known;                                                                     \
-    return 0;                                                                                     \
+    if (!host) {                                                                                  \
+        r->rights = rights;                                                                       \
+        r->base = known || !level ? base : gpa;                                                   \
+        r->direct = direct;                                                                       \
+        r->refs = *refs;                                                                          \
+        r->first = (int8_t)first;                                                                 \
+        r->level = (int8_t)(level ? level : 1);                                                   \
+        r->known = (int8_t)(known || !level);                                                     \
+        return 0;                                                                                 \
+    }                                                                                             \
+    ++*refs;                                                                                      \
+    g->level_refs[1]++;                                                                           \
+    for (level = first; level > 1; level--) {                                                     \
+        const uint64_t number = va >> (9 * level + 3);                                            \
+        region_fill(&g->caches[level], number, number << 19 | g->low, r->next[level],             \
+                    r->second[level], fours);                                                     \
+    }                                                                                             \
+    allowed = t->ept ? host & 7                                                                   \
+                     : (host & 4) >> 2 | (host & 2) | (host & t->host_nx ? 0 : 4);                \
+    return ((host & t->dirty) == t->dirty ? value : value & ~(uint64_t)PYVIRT_DIRTY)              \
+           | (host & PYVIRT_ADDRESS) | allowed << PYVIRT_NESTED_SHIFT;                            \
+}                                                                                                 \
+TARGET PYVIRT_NOINLINE uint64_t NAME(nested_t *t, uint64_t va, unsigned *refs)                    \
+{                                                                                                 \
+    return t->guest.fours ? NAME##_in(t, va, refs, 1) : NAME##_in(t, va, refs, 0);                \
 }
 
 PYVIRT_NESTED_WALK(nestedwalk_plain, , find_plain, shortwalk_plain)

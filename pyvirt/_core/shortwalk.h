@@ -17,11 +17,6 @@
 #define PYVIRT_DIRTY 0x40ULL                    /* nothing to set for a write */
 #define PYVIRT_NESTED_SHIFT 52                  /* what nested tables allow */
 
-typedef struct {                /* where the leaf table of a 2 MiB region lies in the host */
-    uint64_t region;
-    const uint8_t *table;
-} hint_t;
-
 typedef struct {                /* what an access asks of a dimension's leaves */
     uint64_t leaf_mask;         /* a leaf is plain if leaf & leaf_mask == leaf_wanted */
     uint64_t leaf_wanted;
@@ -46,16 +41,9 @@ typedef struct {                /* one dimension, its rules as masks */
     uint64_t rights_or;         /* bits that count if set in any */
     uint64_t *cache_hits;       /* counters, by level */
     uint64_t *level_refs;
-    hint_t *hints;              /* for the prefetcher; or NULL */
-    uint64_t hint_mask;
     uint8_t levels;
     uint8_t fours;              /* every walk cache has four ways with their order */
 } shortwalk_t;
-
-PYVIRT_INLINE uint8_t is_full(const cache_t *c)
-{
-    return c->state->valid == (uint64_t)c->sets * c->ways;
-}
 
 /* The lowest invalid way of a set, which will be filled; `ways` if there is none. */
 PYVIRT_COLD uint32_t invalid_way(cache_state_t *state, const uint64_t *tags, uint32_t ways)
@@ -79,14 +67,6 @@ PYVIRT_INLINE const uint8_t *frame_at(const shortwalk_t *h, uint64_t pa)
     return node[pa >> 12 & 0xFFFFF];
 }
 
-/* Where the leaf table of a region lies, for the prefetcher; never read by a walk. */
-PYVIRT_INLINE void keep_hint(const shortwalk_t *h, uint64_t address, const uint8_t *table)
-{
-    hint_t *hint = &h->hints[address >> 21 & h->hint_mask];
-    hint->region = address >> 21;
-    hint->table = table;
-}
-
 /* Into a walk cache, as the entry for a new region. The second word: of a guest's tables in two
    dimensions, the guest-physical address of the next one; else where that lies in this process, 0
    if it is not known. */
@@ -99,13 +79,10 @@ PYVIRT_INLINE void region_fill(cache_t *c, uint64_t number, uint64_t tag, uint64
     uint32_t way = ways;
     if (!PYVIRT_LIKELY(is_full(c)))
         way = invalid_way(c->state, c->tags + slot, ways);
-    if (fours && PYVIRT_LIKELY(way == 4))
-        way = four_turn(&c->orders[set]);
-    else {
-        if (way == ways)
-            way = lru_victim(c, set);
+    if (!PYVIRT_LIKELY(way == ways))
         lru_touch(c, set, way);
-    }
+    else
+        way = fours ? four_turn(&c->orders[set]) : lru_turn(c, set);
     c->tags[slot + way] = tag;
     c->values[slot + way] = value;
     c->second[slot + way] = second;
@@ -156,8 +133,6 @@ TARGET PYVIRT_INLINE uint64_t NAME##_from(shortwalk_t *h, uint64_t va, const ask
            | (leaf & h->leaf_address) | h->added;                                                 \
     if ((leaf & ask->mask) != ask->wanted)                                                        \
         return 0;                                                                                 \
-    if (h->hints)                                                                                 \
-        keep_hint(h, va, frame);                                                                  \
     if (way >= 0) {                                                                               \
         if (fours)                                                                                \
             four_touch(&hit->orders[set], (uint32_t)way);                                         \
@@ -188,7 +163,7 @@ TARGET PYVIRT_NOINLINE uint64_t NAME##_high(shortwalk_t *h, uint64_t va, const a
                                             unsigned *refs)                                       \
 {                                                                                                 \
     uint32_t set = 0;                                                                             \
-    int known = 4, way = -1;                                                                      \
+    int known = 5, way = -1;                                                                      \
     while (known <= h->levels && (way = NAME##_probe(h, va, known, &set, 0)) < 0)                 \
         known++;                                                                                  \
     return NAME##_from(h, va, ask, refs, known, set, way, 0);                                     \
@@ -203,6 +178,9 @@ TARGET PYVIRT_INLINE uint64_t NAME##_in(shortwalk_t *h, uint64_t va, const ask_t
     way = NAME##_probe(h, va, 3, &set, fours);                                                    \
     if (way >= 0)                                                                                 \
         return NAME##_from(h, va, ask, refs, 3, set, way, fours);                                 \
+    way = NAME##_probe(h, va, 4, &set, fours);                                                    \
+    if (way >= 0)                                                                                 \
+        return NAME##_from(h, va, ask, refs, 4, set, way, fours);                                 \
     return NAME##_high(h, va, ask, refs);                                                         \
 }                                                                                                 \
 TARGET PYVIRT_NOINLINE uint64_t NAME(shortwalk_t *h, uint64_t va, const ask_t *ask,               \

@@ -6,10 +6,6 @@ from pyvirt._core.cache cimport cache_t
 from pyvirt._core.paging cimport dimension_t
 
 cdef extern from "shortwalk.h" nogil:
-    ctypedef struct hint_t:
-        uint64_t region
-        const uint8_t *table
-
     ctypedef struct ask_t:
         uint64_t leaf_mask
         uint64_t leaf_wanted
@@ -33,8 +29,6 @@ cdef extern from "shortwalk.h" nogil:
         uint64_t rights_or
         uint64_t *cache_hits
         uint64_t *level_refs
-        hint_t *hints
-        uint64_t hint_mask
         uint8_t levels
         uint8_t fours
 
@@ -43,6 +37,7 @@ cdef extern from "shortwalk.h" nogil:
 
 
 cdef bint shortwalk_loops(const cache_t *c) noexcept nogil
-cdef bint shortwalk_describe(shortwalk_t *h, const dimension_t *d, cache_t *caches,
-                             const bint *has) noexcept nogil
+cdef bint shortwalk_tables(shortwalk_t *h, const dimension_t *d) noexcept nogil
+cdef bint shortwalk_caches(shortwalk_t *h, const dimension_t *d, cache_t *caches,
+                           const bint *has) noexcept nogil
 cdef void shortwalk_ask(ask_t *ask, const dimension_t *d, uint32_t access) noexcept nogil

@@ -32,25 +32,17 @@ cdef bint shortwalk_loops(const cache_t *c) noexcept nogil:
     return c.policy == POLICY_LRU and (c.set_mask != 0 or c.sets == 1)
 
 
-cdef bint shortwalk_describe(
-    shortwalk_t *h, const dimension_t *d, cache_t *caches, const bint *has
-) noexcept nogil:
-    """All but what depends on the access and on who counts; false if the form does not fit."""
+cdef bint shortwalk_tables(shortwalk_t *h, const dimension_t *d) noexcept nogil:
+    """The tables of a dimension; false if they are of another form."""
     cdef int level
     if d.format not in (FORMAT_X86_64, FORMAT_NPT, FORMAT_EPT):
         return False
-    for level in range(2, d.levels + 1):
-        if not has[level] or not shortwalk_loops(&caches[level]):
-            return False
-    h.caches = caches
     h.levels = d.levels
     h.start = d.root | d.rights_and
     h.root = d.mem.root
     h.limit = d.mem.limit
     h.table_wanted = 1 | d.accessed         # P, or R of EPT: with it no table is misconfigured
-    h.fours = True
     for level in range(2, d.levels + 1):
-        h.fours = h.fours and caches[level].ways == 4
         h.table_mask[level] = h.table_wanted | d.level[level].table_reserved
         if d.level[level].may_map:
             h.table_mask[level] |= PS
@@ -60,6 +52,23 @@ cdef bint shortwalk_describe(
     h.rights_or = d.rights_or
     h.kept = EPT_KEPT if d.is_ept else X86_KEPT if d.nxe else X86_KEPT & ~NX
     h.added = 0
+    return True
+
+
+cdef bint shortwalk_caches(
+    shortwalk_t *h, const dimension_t *d, cache_t *caches, const bint *has
+) noexcept nogil:
+    """Their split walk caches; false if a level has none that the loops in C know.
+
+    The tags' lower bits and the counters remain to be filled in.
+    """
+    cdef int level
+    h.caches = caches
+    h.fours = True
+    for level in range(2, d.levels + 1):
+        if not has[level] or not shortwalk_loops(&caches[level]):
+            return False
+        h.fours = h.fours and caches[level].ways == 4
     return True
 
 

@@ -8,14 +8,13 @@ from pyvirt._core.counters cimport counters_t
 from pyvirt._core.paging cimport dimension_t
 from pyvirt._core.frames cimport physmem_t
 from pyvirt._core.nestedwalk cimport rest_t
-from pyvirt._core.shortwalk cimport hint_t, shortwalk_t
+from pyvirt._core.shortwalk cimport shortwalk_t
 
 cdef enum:
     MAX_TLBS = 16
     TLB_LEVELS = 4
     PML_ENTRIES = 512               # SDM 30.3.6
     REFERENCE_ROOM = 4096           # references buffered between two drains
-    HOST_HINTS = 65536              # hints for guest tables come first, for as many regions
 
 cdef enum kind_t:
     KIND_FETCH = 0
@@ -132,7 +131,6 @@ cdef struct mmu_t:
     record_t *ring                  # the caller's, or NULL
     uint64_t ring_size
     uint64_t ring_written
-    hint_t *hints              # of guest leaf tables, then of nested ones; or NULL
     bint globals                    # a global page was cached at some time
     bint pieces                     # and a part of a page
 

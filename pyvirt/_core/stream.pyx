@@ -6,6 +6,13 @@ through `pyvirt._core.pipeline`. Both count and change the same.
 
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
+from pyvirt._core.ahead cimport (
+    AHEAD_GROUP,
+    ahead_native,
+    ahead_nested,
+    ahead_start,
+    ahead_t,
+)
 from pyvirt._core.counters cimport counters_t
 from pyvirt._core.datacache cimport drain
 from pyvirt._core.events cimport (
@@ -68,12 +75,12 @@ from pyvirt._core.paging cimport dimension_t
 from pyvirt._core.pipeline cimport access_missed, access_one
 from pyvirt._core.shortwalk cimport (
     shortwalk_ask,
-    shortwalk_describe,
+    shortwalk_caches,
     shortwalk_loops,
     shortwalk_t,
+    shortwalk_tables,
 )
 from pyvirt._core.state cimport (
-    HOST_HINTS,
     KIND_FETCH,
     KIND_LOAD,
     KIND_STORE,
@@ -92,11 +99,10 @@ from pyvirt._core.state cimport (
     run_t,
 )
 from pyvirt._core.tlb cimport tlb_others
-from pyvirt._core.walks cimport prefetch_leaf, prefetch_nested_leaf, walks_choose_nested
+from pyvirt._core.walks cimport walks_choose_nested
 
 cdef enum:
     BLOCK = 1024                    # accesses between two looks at how many walk
-    AHEAD = 16                      # accesses that a prefetch is ahead
     MOST_OF_ONE = 512               # references that a single access can make, at the very most
     HIT_FIRST = 0x10                # outcome: level 1, 4 KiB
     CR4_PGE = 0x80
@@ -189,8 +195,8 @@ cdef bint choose_tables(nested_t *t, run_t *x, const request_t *r) noexcept nogi
     """Describe the vCPU's own tables; false if they cannot be walked the short way."""
     cdef const dimension_t *d = &x.v.guest
     cdef shortwalk_t *w = &t.guest
-    if (x.core.guest.kind != WALKCACHE_SPLIT
-            or not shortwalk_describe(w, d, x.core.guest.level, x.core.guest.has)):
+    if (x.core.guest.kind != WALKCACHE_SPLIT or not shortwalk_tables(w, d)
+            or not shortwalk_caches(w, d, x.core.guest.level, x.core.guest.has)):
         return False
     shortwalk_ask(&t.access, d, r.access)
     t.access.mask = r.mask
@@ -200,21 +206,38 @@ cdef bint choose_tables(nested_t *t, run_t *x, const request_t *r) noexcept nogi
         w.added = VALUE_D
     w.cache_hits = x.counters.guest_cache_hits
     w.level_refs = x.counters.guest_refs
-    w.hint_mask = 0xFFFF
     return True
 
 
-cdef inline void ask_ahead(run_t *x, const uint64_t *vas, uint64_t i, uint64_t n) noexcept nogil:
-    """Prefetch for the accesses after the next ones."""
-    cdef uint64_t k, last = min(n, i + 2 * AHEAD)
+cdef struct asker_t:                # prefetches for a stream
+    ahead_t walks
+    nested_t tables
+    bint able                       # the tables are of a form that it knows
+    bint active
+
+
+cdef void choose_asker(asker_t *a, run_t *x) noexcept nogil:
+    """Nothing is prefetched yet; `able` if it can be."""
+    a.able = a.active = False
+    if x.m.mode == MODE_TLB_ONLY or not x.v.paging:
+        return
+    a.able = shortwalk_tables(&a.tables.guest, &x.v.guest)
     if x.m.mode == MODE_NESTED:
-        for k in range(i + 2 * AHEAD, min(n, i + 3 * AHEAD)):
-            prefetch_leaf(x, vas[k])
-        for k in range(i + AHEAD, last):
-            prefetch_nested_leaf(x, vas[k])
+        a.able = a.able and shortwalk_tables(&a.tables.host, &x.v.host)
+        a.tables.beyond = ~((<uint64_t>1 << x.v.host.address_bits) - 1)
+
+
+cdef void ask_ahead(
+    asker_t *a, const mmu_t *m, const char *vas, uint64_t stride, uint64_t i, uint64_t n
+) noexcept nogil:
+    """Prefetch for the accesses after `i`, AHEAD_GROUP after it was last asked to."""
+    if not a.active:
+        a.active = True
+        ahead_start(&a.walks)
+    if m.mode == MODE_NESTED:
+        ahead_nested(&a.walks, &a.tables, vas, stride, i, n)
     else:
-        for k in range(i + AHEAD, last):
-            prefetch_leaf(x, vas[k])
+        ahead_native(&a.walks, &a.tables.guest, vas, stride, i, n)
 
 
 cdef uint64_t run_lane(
@@ -247,13 +270,15 @@ cdef uint64_t stream_accesses(
     """
     cdef run_t x
     cdef lane_t lane
+    cdef asker_t asker
     cdef uint64_t i = 0, end, part, k, slow, firsts, pa, base
     cdef uint16_t code
     cdef bint ahead, sure
-    if m.hints == NULL:
+    start(&x, m, vcpu)
+    choose_asker(&asker, &x)
+    if not asker.able or n <= AHEAD_GROUP:
         prefetch = PREFETCH_NEVER
     ahead = prefetch == PREFETCH_ALWAYS
-    start(&x, m, vcpu)
     choose_lane(&lane, &x, kind, user)
     choose_walk(&lane, &x, kind, user)
     base = m.accesses
@@ -263,12 +288,9 @@ cdef uint64_t stream_accesses(
         firsts = x.counters.tlb_hits[0]
         while i < end:
             part = end
-            # the places of leaf tables are of use to no one else
-            lane.h.tables.guest.hints = m.hints if ahead else NULL
-            lane.h.tables.host.hints = m.hints + HOST_HINTS if ahead else NULL
             if ahead:
-                ask_ahead(&x, vas, i, n)
-                part = min(end, i + AHEAD)
+                ask_ahead(&asker, m, <const char *>vas, 8, i, n)
+                part = min(end, i + AHEAD_GROUP)
             if codes != NULL:
                 for k in range(i, part):
                     codes[k] = HIT_FIRST
@@ -360,21 +382,6 @@ cdef uint16_t access_event(lanes_t *l, const event_t *e, uint64_t *pa) noexcept 
     return code
 
 
-cdef void ask_ahead_of(
-    lanes_t *l, const event_t *events, uint64_t i, uint64_t n
-) noexcept nogil:
-    """`ask_ahead` for events; what is no access does no harm."""
-    cdef uint64_t k
-    if l.x.m.mode == MODE_NESTED:
-        for k in range(min(n, i + 2 * AHEAD), min(n, i + 3 * AHEAD)):
-            prefetch_leaf(&l.x, events[k].addr)
-        for k in range(min(n, i + AHEAD), min(n, i + 2 * AHEAD)):
-            prefetch_nested_leaf(&l.x, events[k].addr)
-    else:
-        for k in range(min(n, i + AHEAD), min(n, i + 2 * AHEAD)):
-            prefetch_leaf(&l.x, events[k].addr)
-
-
 cdef done_t operate(mmu_t *m, const event_t *e) noexcept nogil:
     """Anything but an access."""
     cdef int op = e.op, vcpu = e.vcpu
@@ -419,12 +426,15 @@ cdef uint64_t stream_events(
     Fewer than n: `done` says what the next one lacks, or is DONE after a fault with `stop`.
     """
     cdef lanes_t l
+    cdef asker_t asker
     cdef event_t event
     cdef const event_t *e = &event
     cdef uint64_t i = 0, pa, walked = 0
     cdef uint16_t code
     cdef bint ahead = False
-    if m.hints == NULL:
+    cdef int asked = -1             # for whom the asker was chosen
+    cdef uint64_t offset = <char *>&event.addr - <char *>&event
+    if m.mode == MODE_TLB_ONLY or n <= AHEAD_GROUP:
         prefetch = PREFETCH_NEVER
     l.x.vcpu = -1
     done[0] = DONE
@@ -435,12 +445,17 @@ cdef uint64_t stream_events(
         if e.vcpu >= m.vcpu_count:
             done[0] = DONE_BAD_VCPU
             break
-        if i % AHEAD == 0 and prefetch != PREFETCH_NEVER:
+        if i % AHEAD_GROUP == 0 and prefetch != PREFETCH_NEVER:
             if i % BLOCK == 0:
                 ahead = prefetch == PREFETCH_ALWAYS or walked > BLOCK // 2
                 walked = 0
             if ahead and l.x.vcpu >= 0:
-                ask_ahead_of(&l, events, i, n)
+                # what is no access does no harm
+                if asked != l.x.vcpu:
+                    choose_asker(&asker, &l.x)
+                    asked = l.x.vcpu
+                if asker.able:
+                    ask_ahead(&asker, m, <const char *>events + offset, sizeof(event_t), i, n)
         if EVENT_LOAD <= e.op <= EVENT_MODIFY:
             if l.x.vcpu != e.vcpu:
                 choose_lanes(&l, m, e.vcpu)
@@ -452,7 +467,7 @@ cdef uint64_t stream_events(
             done[0] = operate(m, e)
             if done[0] != DONE:
                 break
-            l.x.vcpu = -1
+            l.x.vcpu = asked = -1
         if pas != NULL:
             pas[i] = pa
         if codes != NULL:

@@ -17,5 +17,3 @@ cdef uint16_t walk_guest(run_t *x, uint64_t va, uint32_t access, walk_t *w,
 cdef uint16_t walk_real(run_t *x, uint64_t gpa, uint32_t access, walk_t *w,
                         host_t *last) noexcept nogil
 cdef bint walks_choose_nested(nested_t *t, run_t *x, uint32_t access) noexcept nogil
-cdef void prefetch_leaf(run_t *x, uint64_t va) noexcept nogil
-cdef void prefetch_nested_leaf(run_t *x, uint64_t va) noexcept nogil

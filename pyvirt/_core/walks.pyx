@@ -10,7 +10,6 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from pyvirt._core.cache cimport (
-    PYVIRT_PREFETCH,
     cache_find,
     cache_set,
     cache_slot,
@@ -46,12 +45,12 @@ from pyvirt._core.shortwalk cimport (
     ask_t,
     shortwalk,
     shortwalk_ask,
-    shortwalk_describe,
+    shortwalk_caches,
     shortwalk_loops,
     shortwalk_t,
+    shortwalk_tables,
 )
 from pyvirt._core.state cimport (
-    HOST_HINTS,
     PML_ENTRIES,
     SHORT_NO,
     SHORT_UNKNOWN,
@@ -76,7 +75,6 @@ from pyvirt._core.walkcache cimport (
 cdef enum:
     X86_U = 4
     PS = 0x80
-    HINT_BITS = 16
 
 cdef uint64_t ALL = 0xFFFFFFFFFFFFFFFFULL
 cdef uint64_t ADDRESS = 0x000FFFFFFFFFF000ULL
@@ -100,17 +98,6 @@ cdef inline void count_reference(run_t *x, bint host, int level, hpa_t pa) noexc
         record.dimension = host
         record.level = <uint8_t>level
         x.m.buffered += 1
-
-
-cdef inline void keep_hint(
-    run_t *x, bint host, uint64_t address, const uint8_t *table
-) noexcept nogil:
-    """Where the leaf table of a region lies, for the prefetcher; never read by a walk."""
-    cdef uint64_t i
-    if x.m.hints != NULL:
-        i = (address >> 21) & ((1 << HINT_BITS) - 1) | <uint64_t>host << HINT_BITS
-        x.m.hints[i].region = address >> 21
-        x.m.hints[i].table = table
 
 
 # --- A and D ----------------------------------------------------------------------------------
@@ -274,8 +261,6 @@ cdef uint16_t walk_dimension(
             frame = pm_frame(d.mem, pas[level])
             if frame == NULL:
                 return failed(d, FAULT_OUTSIDE_TABLE, level, 0, access, w)
-            if level == 1:
-                keep_hint(x, host, address, frame)
             frame += pas[level] & PAGE_OFFSET
             if d.entry_shift == 3:
                 entry = load_u64(frame)
@@ -355,13 +340,12 @@ cdef inline bint serves(const dimension_t *d, uint64_t rights, uint32_t access) 
 cdef bint describe_host(shortwalk_t *h, run_t *x) noexcept nogil:
     """The nested tables, if they can be walked the short way."""
     if (x.m.buffer != NULL or x.core.host.kind != WALKCACHE_SPLIT or x.v.host.mbec
-            or not shortwalk_describe(h, &x.v.host, x.core.host.level, x.core.host.has)):
+            or not shortwalk_tables(h, &x.v.host)
+            or not shortwalk_caches(h, &x.v.host, x.core.host.level, x.core.host.has)):
         return False
     h.low = x.host_low
     h.cache_hits = x.counters.host_cache_hits
     h.level_refs = x.counters.host_refs
-    h.hints = NULL if x.m.hints == NULL else x.m.hints + HOST_HINTS
-    h.hint_mask = HOST_HINTS - 1
     return True
 
 
@@ -487,30 +471,3 @@ cdef uint16_t walk_real(
     w.pa = last.pa
     w.shift = w.smallest = <uint8_t>last.shift
     return w.code
-
-
-# --- prefetch ---------------------------------------------------------------------------------
-
-cdef inline const uint8_t *hinted(const run_t *x, bint host, uint64_t address) noexcept nogil:
-    """Where the leaf entry of a page probably lies, or NULL."""
-    cdef uint64_t i = (address >> 21) & ((1 << HINT_BITS) - 1) | <uint64_t>host << HINT_BITS
-    if x.m.hints[i].region != address >> 21 or x.m.hints[i].table == NULL:
-        return NULL
-    return x.m.hints[i].table + (address >> 9 & 0xFF8)
-
-
-cdef void prefetch_leaf(run_t *x, uint64_t va) noexcept nogil:
-    """Ask for the cache line of the leaf that a walk for va would read."""
-    cdef const uint8_t *leaf = hinted(x, False, va)
-    if leaf != NULL:
-        PYVIRT_PREFETCH(leaf)
-
-
-cdef void prefetch_nested_leaf(run_t *x, uint64_t va) noexcept nogil:
-    """Ask for the nested leaf of the page that the guest's leaf, now at hand, maps va to."""
-    cdef const uint8_t *leaf = hinted(x, False, va)
-    if leaf == NULL:
-        return
-    leaf = hinted(x, True, load_u64(leaf) & x.v.guest.level[1].leaf_address)
-    if leaf != NULL:
-        PYVIRT_PREFETCH(leaf)

@@ -1,61 +1,11 @@
 /* Least recently used, exactly. Four ways keep their order as one of 24 states, a touch being a look
-   into a table. From five to 64 keep their ranks, a touch being a compare and a subtraction of
-   vectors, and the victim a compare. Fewer ways, and more, keep time stamps. */
+   into a table. From five to sixteen keep their ranks, a touch being a compare and a subtraction of
+   vectors, and the victim a compare. Fewer ways, and more, are in a list. */
 
 #ifndef PYVIRT_LRU_H
 #define PYVIRT_LRU_H
 
 #include "cache.h"
-
-/* `rank` is that of the way, which becomes 0; those below it move up. */
-PYVIRT_INLINE void rank_touch(int8_t *ranks, uint32_t stride, uint32_t way, int8_t rank)
-{
-#if PYVIRT_X86
-    const __m128i old = _mm_set1_epi8(rank);
-    __m128i ways = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m128i this_way = _mm_set1_epi8((char)way);
-    for (uint32_t i = 0; i < stride; i += 16) {
-        __m128i *place = (__m128i *)(ranks + i);
-        __m128i x = _mm_load_si128(place);
-        x = _mm_sub_epi8(x, _mm_cmplt_epi8(x, old));
-        x = _mm_andnot_si128(_mm_cmpeq_epi8(ways, this_way), x);
-        _mm_store_si128(place, x);
-        ways = _mm_add_epi8(ways, _mm_set1_epi8(16));
-    }
-#else
-    for (uint32_t i = 0; i < stride; i++)
-        ranks[i] = (int8_t)(ranks[i] + (ranks[i] < rank));
-    ranks[way] = 0;
-#endif
-}
-
-PYVIRT_INLINE uint32_t rank_last(const int8_t *ranks, uint32_t stride, uint32_t ways)
-{
-#if PYVIRT_X86
-    const __m128i last = _mm_set1_epi8((char)(ways - 1));
-    uint32_t i = 0;
-    for (;; i += 16) {
-        const __m128i x = _mm_load_si128((const __m128i *)(ranks + i));
-        const unsigned found = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(x, last));
-        if (found || i + 16 >= stride)
-            return i + PYVIRT_CTZ(found | 0x10000);
-    }
-#else
-    uint32_t way = 0;
-    while (way + 1 < ways && ranks[way] != (int8_t)(ways - 1))
-        way++;
-    (void)stride;
-    return way;
-#endif
-}
-
-PYVIRT_INLINE uint32_t oldest(const uint64_t *stamps, uint32_t ways)
-{
-    uint32_t first = 0;
-    for (uint32_t way = 1; way < ways; way++)
-        first = stamps[way] < stamps[first] ? way : first;
-    return first;
-}
 
 /* Four ways can be in 24 orders. A state is the number of one, shifted by two, with the way that was
    used longest ago in bits 1:0; at [state & ~3 | way] stands the state after a use of `way`. Orders
@@ -82,15 +32,68 @@ PYVIRT_INLINE uint32_t four_turn(uint8_t *order)
     return state & 3;
 }
 
+#define PYVIRT_RANKS 16          /* bytes of a set; the ways that do not exist have 127 */
+
+/* `rank` is that of the way, which becomes 0; those below it move up. */
+PYVIRT_INLINE void rank_touch(int8_t *ranks, uint32_t way, int8_t rank)
+{
+#if PYVIRT_X86
+    const __m128i ways = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m128i x = _mm_load_si128((const __m128i *)ranks);
+    x = _mm_sub_epi8(x, _mm_cmplt_epi8(x, _mm_set1_epi8(rank)));
+    x = _mm_andnot_si128(_mm_cmpeq_epi8(ways, _mm_set1_epi8((char)way)), x);
+    _mm_store_si128((__m128i *)ranks, x);
+#else
+    for (uint32_t i = 0; i < PYVIRT_RANKS; i++)
+        ranks[i] = (int8_t)(ranks[i] + (ranks[i] < rank));
+    ranks[way] = 0;
+#endif
+}
+
+PYVIRT_INLINE uint32_t rank_last(const int8_t *ranks, uint32_t ways)
+{
+#if PYVIRT_X86
+    const __m128i x = _mm_load_si128((const __m128i *)ranks);
+    const __m128i last = _mm_set1_epi8((char)(ways - 1));
+    return PYVIRT_CTZ((unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(x, last)) | 0x10000);
+#else
+    uint32_t way = 0;
+    while (way + 1 < ways && ranks[way] != (int8_t)(ways - 1))
+        way++;
+    return way;
+#endif
+}
+
+/* The list of a set is a ring through its ways and an end, which has the number of ways: the link
+   after the end's is the latest's, that before it the oldest's. */
+PYVIRT_INLINE link_t *list_of(const cache_t *c, uint32_t set)
+{
+    return c->links + (uint64_t)set * (c->ways + 1);
+}
+
+PYVIRT_INLINE void list_touch(link_t *list, uint32_t end, uint32_t way)
+{
+    const link_t old = list[way];
+    const uint32_t first = list[end].next;
+    if (first == way)
+        return;
+    list[old.before].next = old.next;
+    list[old.next].before = old.before;
+    list[way].next = first;
+    list[way].before = end;
+    list[first].before = way;
+    list[end].next = way;
+}
+
 PYVIRT_INLINE void lru_touch(cache_t *c, uint32_t set, uint32_t way)
 {
     if (c->orders)
         four_touch(&c->orders[set], way);
     else if (c->ranks)
-        rank_touch(c->ranks + (uint64_t)set * c->rank_stride, c->rank_stride, way,
-                   c->ranks[(uint64_t)set * c->rank_stride + way]);
+        rank_touch(c->ranks + (uint64_t)set * PYVIRT_RANKS, way,
+                   c->ranks[(uint64_t)set * PYVIRT_RANKS + way]);
     else
-        c->stamps[(uint64_t)set * c->stride + way] = ++c->state->clock;
+        list_touch(list_of(c, set), c->ways, way);
 }
 
 PYVIRT_INLINE uint32_t lru_victim(const cache_t *c, uint32_t set)
@@ -98,8 +101,22 @@ PYVIRT_INLINE uint32_t lru_victim(const cache_t *c, uint32_t set)
     if (c->orders)
         return c->orders[set] & 3;
     if (c->ranks)
-        return rank_last(c->ranks + (uint64_t)set * c->rank_stride, c->rank_stride, c->ways);
-    return oldest(c->stamps + (uint64_t)set * c->stride, c->ways);
+        return rank_last(c->ranks + (uint64_t)set * PYVIRT_RANKS, c->ways);
+    return list_of(c, set)[c->ways].before;
+}
+
+/* The least recently used way, which becomes the latest. */
+PYVIRT_INLINE uint32_t lru_turn(cache_t *c, uint32_t set)
+{
+    uint32_t way;
+    if (c->orders)
+        return four_turn(&c->orders[set]);
+    way = lru_victim(c, set);
+    if (c->ranks)
+        rank_touch(c->ranks + (uint64_t)set * PYVIRT_RANKS, way, (int8_t)(c->ways - 1));
+    else
+        list_touch(list_of(c, set), c->ways, way);
+    return way;
 }
 
 /* A new entry in the lowest invalid way, or the least recently used one's; its slot. `evicted`
@@ -111,28 +128,15 @@ PYVIRT_INLINE uint64_t lru_put(cache_t *c, uint32_t set, uint64_t tag, uint64_t 
     uint64_t *const tags = c->tags + first;
     uint32_t way = c->ways;
     uint64_t old;
-    if (!PYVIRT_LIKELY(c->state->valid == (uint64_t)c->sets * c->ways)) {
+    if (!PYVIRT_LIKELY(is_full(c))) {
         way = 0;
         while (way < c->ways && tags[way])
             way++;
     }
-    if (c->orders) {
-        if (way == 4)
-            way = four_turn(&c->orders[set]);
-        else
-            four_touch(&c->orders[set], way);
-    } else if (c->ranks) {
-        int8_t *ranks = c->ranks + (uint64_t)set * c->rank_stride;
-        if (way == c->ways) {
-            way = rank_last(ranks, c->rank_stride, way);
-            rank_touch(ranks, c->rank_stride, way, (int8_t)(c->ways - 1));
-        } else
-            rank_touch(ranks, c->rank_stride, way, ranks[way]);
-    } else {
-        if (way == c->ways)
-            way = oldest(c->stamps + first, way);
-        c->stamps[first + way] = ++c->state->clock;
-    }
+    if (PYVIRT_LIKELY(way == c->ways))
+        way = lru_turn(c, set);
+    else
+        lru_touch(c, set, way);
     *evicted = old = tags[way];
     if (!old) {
         c->state->valid++;
@@ -141,8 +145,7 @@ PYVIRT_INLINE uint64_t lru_put(cache_t *c, uint32_t set, uint64_t tag, uint64_t 
         c->state->present[old >> 1 & 3]--;
         c->state->present[tag >> 1 & 3]++;
     }
-    tags[way] = tag;
-    c->values[first + way] = value;
+    cache_write(c, set, way, tag, value);
     return first + way;
 }
 

@@ -1,0 +1,207 @@
+/* Prefetching for streams that walk. The tables of accesses to come are walked ahead of them, a step in
+   each round, so that what a step reads was asked for a round before. Nothing that is simulated
+   changes: the steps read tables and memory's directory, and go no further where a short walk would
+   not. */
+
+#ifndef PYVIRT_AHEAD_H
+#define PYVIRT_AHEAD_H
+
+#include "nestedwalk.h"
+
+#define AHEAD_GROUP 8           /* accesses in a round */
+#define AHEAD_RING 64           /* more than the steps of a walk times AHEAD_GROUP */
+#define AHEAD_TOPS 256
+
+typedef struct {                /* a walk on its way */
+    const uint8_t *at;          /* what the next step reads; NULL: there is none */
+    uint64_t gpa;
+} step_t;
+
+typedef struct {                /* level-2 tables, by the 1 GiB that they map */
+    uint64_t region[AHEAD_TOPS];        /* + 1; 0: none */
+    const uint8_t *table[AHEAD_TOPS];
+} tops_t;
+
+typedef struct {
+    step_t walk[AHEAD_RING];
+    tops_t guest, host;
+    uint64_t due;               /* the access that the next round begins with */
+} ahead_t;
+
+PYVIRT_INLINE uint64_t word_at(const uint8_t *p)
+{
+    uint64_t word;
+    memcpy(&word, p, 8);
+    return word;
+}
+
+/* Where the directory of memory keeps a frame's place. */
+PYVIRT_INLINE const uint8_t *place_of(const shortwalk_t *h, uint64_t pa)
+{
+    uint8_t **node;
+    if (pa >= h->limit || !(node = h->root[pa >> 32]))
+        return NULL;
+    return (const uint8_t *)&node[pa >> 12 & 0xFFFFF];
+}
+
+PYVIRT_INLINE const uint8_t *frame_in(const uint8_t *place)
+{
+    const uint8_t *frame;
+    memcpy(&frame, place, sizeof frame);
+    return frame;
+}
+
+/* Guest-physical to host-physical by the tables alone; all ones if it is not a plain mapping. */
+PYVIRT_COLD uint64_t through_host(const shortwalk_t *h, uint64_t gpa)
+{
+    uint64_t pa = h->start & PYVIRT_ADDRESS;
+    for (int level = h->levels; level > 0; level--) {
+        const uint8_t *frame = frame_at(h, pa);
+        uint64_t entry;
+        if (!frame)
+            return ~(uint64_t)0;
+        entry = word_at(frame + (gpa >> (9 * level) & 0xFF8));
+        if (!(entry & 1))
+            return ~(uint64_t)0;
+        if (level > 1 && (entry & h->table_mask[level]) != h->table_wanted) {
+            const uint64_t offset = ((uint64_t)1 << (9 * level + 3)) - 1;
+            return level > 3 ? ~(uint64_t)0 : (entry & h->table_address & ~offset) | (gpa & offset);
+        }
+        pa = entry & (level > 1 ? h->table_address : h->leaf_address);
+    }
+    return pa | (gpa & 4095);
+}
+
+/* The level-2 table for an address; `host`: tables are at guest-physical addresses, or NULL. */
+PYVIRT_COLD const uint8_t *walk_top(const shortwalk_t *h, const shortwalk_t *host, uint64_t address)
+{
+    uint64_t pa = h->start & PYVIRT_ADDRESS;
+    for (int level = h->levels;; level--) {
+        const uint8_t *frame;
+        uint64_t entry;
+        if (host)
+            pa = through_host(host, pa);
+        frame = frame_at(h, pa);
+        if (level == 2 || !frame)
+            return frame;
+        entry = word_at(frame + (address >> (9 * level) & 0xFF8));
+        if ((entry & h->table_mask[level]) != h->table_wanted)
+            return NULL;
+        pa = entry & h->table_address;
+    }
+}
+
+PYVIRT_INLINE const uint8_t *top_entry(tops_t *tops, const shortwalk_t *h, const shortwalk_t *host,
+                                       uint64_t address)
+{
+    const uint64_t region = address >> 30, i = region % AHEAD_TOPS;
+    if (!PYVIRT_LIKELY(tops->region[i] == region + 1)) {
+        tops->region[i] = region + 1;
+        tops->table[i] = walk_top(h, host, address);
+    }
+    return tops->table[i] ? tops->table[i] + (address >> 18 & 0xFF8) : NULL;
+}
+
+/* The three steps from an entry of level 2 to the leaf. */
+
+PYVIRT_INLINE const uint8_t *step_to_place(const shortwalk_t *h, const uint8_t *entry_at)
+{
+    const uint64_t entry = word_at(entry_at);
+    return (entry & h->table_mask[2]) == h->table_wanted ? place_of(h, entry & h->table_address)
+                                                         : NULL;
+}
+
+PYVIRT_INLINE const uint8_t *step_to_leaf(const uint8_t *place, uint64_t address)
+{
+    const uint8_t *const frame = frame_in(place);
+    return frame ? frame + (address >> 9 & 0xFF8) : NULL;
+}
+
+/* From the guest's entry of level 2 to the host's leaf for the guest's leaf table. Few of the host's
+   tables map those of a guest, so they are at hand. Where the host has a large page, to the place of
+   the guest's table at once: with bit 0 set. */
+PYVIRT_INLINE const uint8_t *step_to_host(ahead_t *a, const nested_t *t, const uint8_t *entry_at)
+{
+    const uint64_t entry = word_at(entry_at), gpa = entry & t->guest.table_address;
+    const uint8_t *at, *place;
+    uint64_t middle;
+    if ((entry & t->guest.table_mask[2]) != t->guest.table_wanted || gpa & t->beyond
+        || !(at = top_entry(&a->host, &t->host, NULL, gpa)))
+        return NULL;
+    middle = word_at(at);
+    if (!(middle & 1))
+        return NULL;
+    if ((middle & t->host.table_mask[2]) != t->host.table_wanted) {
+        place = place_of(&t->host, (middle & t->host.table_address & ~(uint64_t)0x1FFFFF)
+                                   | (gpa & 0x1FFFFF));
+        return place ? place + 1 : NULL;
+    }
+    place = place_of(&t->host, middle & t->host.table_address);
+    return place ? step_to_leaf(place, gpa) : NULL;
+}
+
+PYVIRT_INLINE const uint8_t *step_from_host(const nested_t *t, const uint8_t *leaf_at)
+{
+    uint64_t leaf;
+    if ((uintptr_t)leaf_at & 1)
+        return leaf_at - 1;
+    leaf = word_at(leaf_at);
+    return leaf & 1 ? place_of(&t->host, leaf & t->host.leaf_address) : NULL;
+}
+
+#define AHEAD_NATIVE 3          /* steps */
+#define AHEAD_NESTED 7
+
+/* Nothing is known of any tables: they may have changed. */
+PYVIRT_INLINE void ahead_start(ahead_t *a)
+{
+    memset(a->guest.region, 0, sizeof a->guest.region);
+    memset(a->host.region, 0, sizeof a->host.region);
+    a->due = ~(uint64_t)0;
+}
+
+PYVIRT_INLINE void begin_round(ahead_t *a, uint64_t i)
+{
+    if (i != a->due)            /* not after the last one: walks on their way are of other accesses */
+        memset(a->walk, 0, sizeof a->walk);
+    a->due = i + AHEAD_GROUP;
+}
+
+/* A round is a step of each walk of the accesses after `i`, the same for those of a group. Addresses
+   lie `stride` bytes apart; the last ones of a stream, fewer than a group, are not walked ahead. */
+#define AHEAD_STEP(STEP, STEPS, DO)                                                               \
+    for (uint64_t k = i + (STEPS + 1 - (STEP)) * AHEAD_GROUP, j = 0;                              \
+         j < AHEAD_GROUP && k + AHEAD_GROUP <= n; j++) {                                          \
+        step_t *const s = &a->walk[(k + j) % AHEAD_RING];                                         \
+        const uint64_t va = word_at((const uint8_t *)vas + (k + j) * stride);                     \
+        (void)va;                                                                                 \
+        if ((STEP) == 1 || s->at) {                                                               \
+            s->at = DO;                                                                           \
+            PYVIRT_PREFETCH(s->at);                                                               \
+        }                                                                                         \
+    }
+
+PYVIRT_NOINLINE void ahead_native(ahead_t *a, const shortwalk_t *h, const char *vas, uint64_t stride,
+                                  uint64_t i, uint64_t n)
+{
+    begin_round(a, i);
+    AHEAD_STEP(3, AHEAD_NATIVE, step_to_leaf(s->at, va))
+    AHEAD_STEP(2, AHEAD_NATIVE, step_to_place(h, s->at))
+    AHEAD_STEP(1, AHEAD_NATIVE, top_entry(&a->guest, h, NULL, va))
+}
+
+PYVIRT_NOINLINE void ahead_nested(ahead_t *a, const nested_t *t, const char *vas, uint64_t stride,
+                                  uint64_t i, uint64_t n)
+{
+    begin_round(a, i);
+    AHEAD_STEP(7, AHEAD_NESTED, step_to_leaf(s->at, s->gpa))
+    AHEAD_STEP(6, AHEAD_NESTED, step_to_place(&t->host, s->at))
+    AHEAD_STEP(5, AHEAD_NESTED, (s->gpa = word_at(s->at) & t->guest.leaf_address) & t->beyond
+                                ? NULL : top_entry(&a->host, &t->host, NULL, s->gpa))
+    AHEAD_STEP(4, AHEAD_NESTED, step_to_leaf(s->at, va))
+    AHEAD_STEP(3, AHEAD_NESTED, step_from_host(t, s->at))
+    AHEAD_STEP(2, AHEAD_NESTED, step_to_host(a, t, s->at))
+    AHEAD_STEP(1, AHEAD_NESTED, top_entry(&a->guest, &t->guest, &t->host, va))
+}
+
+#endif
