@@ -97,6 +97,19 @@ PYVIRT_INLINE int find_plain(const uint64_t *tags, uint32_t stride, uint64_t key
     return -1;
 }
 
+/* Four ways, without a branch for each. */
+PYVIRT_INLINE int find4_plain(const uint64_t *tags, uint64_t key)
+{
+    const unsigned found = (unsigned)(tags[0] == key) | (unsigned)(tags[1] == key) << 1
+                           | (unsigned)(tags[2] == key) << 2 | (unsigned)(tags[3] == key) << 3;
+    return found ? (int)PYVIRT_CTZ(found) : -1;
+}
+
+PYVIRT_INLINE void write4_plain(uint64_t *tags, uint32_t way, uint64_t tag)
+{
+    tags[way] = tag;
+}
+
 #if PYVIRT_X86
 #define PYVIRT_AVX2 __attribute__((target("avx2,bmi,bmi2")))
 
@@ -136,6 +149,24 @@ PYVIRT_AVX2 PYVIRT_INLINE int find_avx2(const uint64_t *tags, uint32_t stride, u
 #endif
 
 #if PYVIRT_X86
+PYVIRT_AVX2 PYVIRT_INLINE int find4_avx2(const uint64_t *tags, uint64_t key)
+{
+    const __m256i keys = _mm256_set1_epi64x((long long)key);
+    const unsigned found = match_avx2(tags, keys, keys);
+    return found ? (int)PYVIRT_CTZ(found) : -1;
+}
+
+/* All four are written: a vector that is read just after one of its words was written waits for that
+   word to reach the cache. */
+PYVIRT_AVX2 PYVIRT_INLINE void write4_avx2(uint64_t *tags, uint32_t way, uint64_t tag)
+{
+    const __m256i ways = _mm256_setr_epi64x(0, 1, 2, 3);
+    const __m256i this_way = _mm256_cmpeq_epi64(ways, _mm256_set1_epi64x((long long)way));
+    const __m256i old = _mm256_load_si256((const __m256i *)tags);
+    _mm256_store_si256((__m256i *)tags,
+                       _mm256_blendv_epi8(old, _mm256_set1_epi64x((long long)tag), this_way));
+}
+
 /* By the marks of many ways; few of those that match are of another page. */
 PYVIRT_AVX2 PYVIRT_INLINE int find_marked(const cache_t *c, uint32_t set, uint64_t key, uint64_t twin)
 {
@@ -157,7 +188,7 @@ PYVIRT_AVX2 PYVIRT_INLINE int find_marked(const cache_t *c, uint32_t set, uint64
     return -1;
 }
 
-PYVIRT_AVX2 PYVIRT_INLINE int find_avx2_in(const cache_t *c, uint32_t set, uint64_t key, uint64_t twin)
+PYVIRT_AVX2 PYVIRT_INLINE int find_in_avx2(const cache_t *c, uint32_t set, uint64_t key, uint64_t twin)
 {
     if (c->marks)
         return find_marked(c, set, key, twin);
@@ -167,11 +198,11 @@ PYVIRT_AVX2 PYVIRT_INLINE int find_avx2_in(const cache_t *c, uint32_t set, uint6
 PYVIRT_AVX2 PYVIRT_NOINLINE
 int find_wide(const cache_t *c, uint32_t set, uint64_t key, uint64_t twin)
 {
-    return find_avx2_in(c, set, key, twin);
+    return find_in_avx2(c, set, key, twin);
 }
 #endif
 
-PYVIRT_INLINE int find_plain_in(const cache_t *c, uint32_t set, uint64_t key, uint64_t twin)
+PYVIRT_INLINE int find_in_plain(const cache_t *c, uint32_t set, uint64_t key, uint64_t twin)
 {
     return find_plain(c->tags + (uint64_t)set * c->stride, c->stride, key, twin);
 }
@@ -183,7 +214,7 @@ PYVIRT_INLINE int cache_find(const cache_t *c, uint32_t set, uint64_t key, uint6
     if (c->stride > 4 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"))
         return find_wide(c, set, key, twin);
 #endif
-    return find_plain_in(c, set, key, twin);
+    return find_in_plain(c, set, key, twin);
 }
 
 static inline int pyvirt_has_avx2(void)

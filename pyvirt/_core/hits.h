@@ -85,47 +85,40 @@ PYVIRT_INLINE void array_touch(array_t *a, uint32_t set, uint32_t way, int form)
 
 /* A new page, in the lowest invalid way or the least recently used one's. All entries of the array
    are 4 KiB pages here. */
-PYVIRT_INLINE void array_fill(array_t *a, uint32_t set, uint64_t tag, uint64_t value, int form)
-{
-    const uint64_t slot = (uint64_t)set * a->stride;
-    uint64_t *tags = a->tags + slot;
-    uint32_t way = a->ways;
-    if (!PYVIRT_LIKELY(a->full))
-        way = invalid_way(a->state, tags, a->ways);
-    if (!PYVIRT_LIKELY(way == a->ways))
-        array_touch(a, set, way, form);
-    else if (form == FOUR)
-        way = four_turn(&a->orders[set]);
-    else if (form == RANKED) {
-        int8_t *ranks = a->ranks + (uint64_t)set * PYVIRT_RANKS;
-        way = rank_last(ranks, a->ways);
-        rank_touch(ranks, way, (int8_t)(a->ways - 1));
-    } else
-        way = lru_turn(a->cache, set);
-    if (form == EITHER)
-        cache_write(a->cache, set, way, tag, value);
-    else {
-        tags[way] = tag;
-        a->values[slot + way] = value;
-    }
-}
-
-/* Four ways one by one. A vector that is read just after one of its words was written waits for that
-   word to reach the cache, so where there are many fills this is the faster way to look. */
-PYVIRT_INLINE int find_four(const uint64_t *tags, uint64_t key, uint64_t twin, int twins)
-{
-    unsigned found = (unsigned)(tags[0] == key) | (unsigned)(tags[1] == key) << 1
-                     | (unsigned)(tags[2] == key) << 2 | (unsigned)(tags[3] == key) << 3;
-    if (twins)
-        found |= (unsigned)(tags[0] == twin) | (unsigned)(tags[1] == twin) << 1
-                 | (unsigned)(tags[2] == twin) << 2 | (unsigned)(tags[3] == twin) << 3;
-    return found ? (int)PYVIRT_CTZ(found) : -1;
+#define PYVIRT_FILL(FORM, TARGET)                                                                 \
+TARGET PYVIRT_INLINE void array_fill_##FORM(array_t *a, uint32_t set, uint64_t tag,               \
+                                            uint64_t value, int form)                             \
+{                                                                                                 \
+    const uint64_t slot = (uint64_t)set * a->stride;                                              \
+    uint64_t *tags = a->tags + slot;                                                              \
+    uint32_t way = a->ways;                                                                       \
+    if (!PYVIRT_LIKELY(a->full))                                                                  \
+        way = invalid_way(a->state, tags, a->ways);                                               \
+    if (!PYVIRT_LIKELY(way == a->ways))                                                           \
+        array_touch(a, set, way, form);                                                           \
+    else if (form == FOUR)                                                                        \
+        way = four_turn(&a->orders[set]);                                                         \
+    else if (form == RANKED) {                                                                    \
+        int8_t *ranks = a->ranks + (uint64_t)set * PYVIRT_RANKS;                                  \
+        way = rank_last(ranks, a->ways);                                                          \
+        rank_touch(ranks, way, (int8_t)(a->ways - 1));                                            \
+    } else                                                                                        \
+        way = lru_turn(a->cache, set);                                                            \
+    if (form == EITHER)                                                                           \
+        cache_write(a->cache, set, way, tag, value);                                              \
+    else {                                                                                        \
+        if (form == FOUR)                                                                         \
+            write4_##FORM(tags, way, tag);                                                        \
+        else                                                                                      \
+            tags[way] = tag;                                                                      \
+        a->values[slot + way] = value;                                                            \
+    }                                                                                             \
 }
 
 /* Nothing but hits of four ways and no hash: so little that it all stays in registers. `near`: most
    accesses are to the page of the one before. */
-#define PYVIRT_CALM(NAME, TARGET, FIND)                                                           \
-TARGET PYVIRT_INLINE uint64_t NAME##_calm(const hits_t *h, const uint64_t *vas, uint64_t i,       \
+#define PYVIRT_CALM(FORM, TARGET)                                                                 \
+TARGET PYVIRT_INLINE uint64_t hits_calm_##FORM(const hits_t *h, const uint64_t *vas, uint64_t i,  \
                                           uint64_t n, uint64_t *pas, const int near)              \
 {                                                                                                 \
     const uint64_t *const tags = h->first->tags, *const values = h->first->values;                \
@@ -143,7 +136,7 @@ TARGET PYVIRT_INLINE uint64_t NAME##_calm(const hits_t *h, const uint64_t *vas, 
             int way;                                                                              \
             if (!PYVIRT_LIKELY((uint64_t)((int64_t)(va << unused) >> unused) == va))              \
                 break;                                                                            \
-            way = FIND(tags + set * 4, 4, key, key);                                              \
+            way = find4_##FORM(tags + set * 4, key);                                              \
             if (!PYVIRT_LIKELY(way >= 0))                                                         \
                 break;                                                                            \
             value = values[set * 4 + way];                                                        \
@@ -159,6 +152,104 @@ TARGET PYVIRT_INLINE uint64_t NAME##_calm(const hits_t *h, const uint64_t *vas, 
     return i;                                                                                     \
 }
 
+/* The usual case in fewest steps: first four ways in order, then twelve with ranks, both full and
+   without a hash; no global pages, nothing else to look up, and both outputs wanted. `walk` is a constant. */
+#define PYVIRT_FULL(FORM, TARGET)                                                                 \
+TARGET PYVIRT_INLINE uint64_t hits_full_##FORM(hits_t *h, const uint64_t *vas, uint64_t i,        \
+                                               uint64_t n, uint64_t *pas, uint16_t *codes,        \
+                                               const int walk)                                    \
+{                                                                                                 \
+    uint64_t *const tags = h->first->tags, *const values = h->first->values;                      \
+    uint64_t *const tags2 = h->second->tags, *const values2 = h->second->values;                  \
+    uint8_t *const orders = h->first->orders;                                                     \
+    int8_t *const ranks2 = h->second->ranks;                                                      \
+    const uint64_t low = h->low, mask = h->mask, wanted = h->wanted;                              \
+    const uint64_t set_mask = h->first->set_mask, set_mask2 = h->second->set_mask;                \
+    const uint64_t identity = h->identity;                                                        \
+    const uint8_t unused = h->unused;                                                             \
+    for (; i < n; i++) {                                                                          \
+        const uint64_t va = vas[i], number = va >> 12, key = (va << 7 & ~PYVIRT_CONTEXT) | low;   \
+        const uint64_t set = number & set_mask, set2 = number & set_mask2;                        \
+        uint64_t *const row2 = tags2 + set2 * 12;                                                 \
+        int8_t *const rank2 = ranks2 + set2 * PYVIRT_RANKS;                                       \
+        uint64_t value;                                                                           \
+        uint32_t turn;                                                                            \
+        unsigned refs = 0;                                                                        \
+        int way;                                                                                  \
+        if (!PYVIRT_LIKELY((uint64_t)((int64_t)(va << unused) >> unused) == va)) {                \
+            h->why = HITS_RANGE;                                                                  \
+            break;                                                                                \
+        }                                                                                         \
+        way = find4_##FORM(tags + set * 4, key);                                                  \
+        if (PYVIRT_LIKELY(way >= 0)) {                                                            \
+            value = values[set * 4 + (unsigned)way];                                              \
+            if (!PYVIRT_LIKELY((value & mask) == wanted)) {                                       \
+                h->why = HITS_WEAK;                                                               \
+                break;                                                                            \
+            }                                                                                     \
+            four_touch(&orders[set], (uint32_t)way);                                              \
+            pas[i] = (value & PYVIRT_ADDRESS) | (va & 4095);                                      \
+            continue;                                                                             \
+        }                                                                                         \
+        way = find_##FORM(row2, 12, key, key);                                                    \
+        if (way >= 0) {                                                                           \
+            value = values2[set2 * 12 + (unsigned)way];                                           \
+            if (!PYVIRT_LIKELY((value & mask) == wanted)) {                                       \
+                h->why = HITS_WEAK;                                                               \
+                break;                                                                            \
+            }                                                                                     \
+            rank_touch(rank2, (uint32_t)way, rank2[way]);                                         \
+            h->second_hits++;                                                                     \
+            codes[i] = 0x20;                                                                      \
+        } else {                                                                                  \
+            value = walk == HITS_IDENTITY ? (va & PYVIRT_ADDRESS) | identity                      \
+                    : walk == HITS_NATIVE                                                         \
+                    ? shortwalk_##FORM(&h->tables.guest, va, &h->tables.access, &refs)            \
+                    : nestedwalk_##FORM(&h->tables, va, &refs);                                   \
+            if (walk != HITS_IDENTITY && !PYVIRT_LIKELY(value)) {                                 \
+                h->why = HITS_MISS;                                                               \
+                break;                                                                            \
+            }                                                                                     \
+            turn = rank_last(rank2, 12);                                                          \
+            rank_touch(rank2, turn, 11);                                                          \
+            h->walks++;                                                                           \
+            codes[i] = (uint16_t)(refs << 7);                                                     \
+            if (walk != HITS_IDENTITY && !PYVIRT_LIKELY(!(value & 0x100))) {                      \
+                row2[turn] = (key & ~PYVIRT_CONTEXT) | h->global_low;                             \
+                values2[set2 * 12 + turn] = value;                                                \
+                turn = four_turn(&orders[set]);                                                   \
+                write4_##FORM(tags + set * 4, turn, (key & ~PYVIRT_CONTEXT) | h->global_low);     \
+                values[set * 4 + turn] = value;                                                   \
+                pas[i++] = (value & PYVIRT_ADDRESS) | (va & 4095);                                \
+                h->globals = 1;         /* from here on both tags must be compared */             \
+                break;                                                                            \
+            }                                                                                     \
+            row2[turn] = key;                                                                     \
+            values2[set2 * 12 + turn] = value;                                                    \
+        }                                                                                         \
+        turn = four_turn(&orders[set]);                                                           \
+        write4_##FORM(tags + set * 4, turn, key);                                                 \
+        values[set * 4 + turn] = value;                                                           \
+        pas[i] = (value & PYVIRT_ADDRESS) | (va & 4095);                                          \
+    }                                                                                             \
+    return i;                                                                                     \
+}                                                                                                 \
+TARGET PYVIRT_NOINLINE uint64_t hits_native_##FORM(hits_t *h, const uint64_t *vas, uint64_t i,    \
+                                                   uint64_t n, uint64_t *pas, uint16_t *codes)    \
+{                                                                                                 \
+    return hits_full_##FORM(h, vas, i, n, pas, codes, HITS_NATIVE);                               \
+}                                                                                                 \
+TARGET PYVIRT_NOINLINE uint64_t hits_nested_##FORM(hits_t *h, const uint64_t *vas, uint64_t i,    \
+                                                   uint64_t n, uint64_t *pas, uint16_t *codes)    \
+{                                                                                                 \
+    return hits_full_##FORM(h, vas, i, n, pas, codes, HITS_NESTED);                               \
+}                                                                                                 \
+TARGET PYVIRT_NOINLINE uint64_t hits_identity_##FORM(hits_t *h, const uint64_t *vas, uint64_t i,  \
+                                                     uint64_t n, uint64_t *pas, uint16_t *codes)  \
+{                                                                                                 \
+    return hits_full_##FORM(h, vas, i, n, pas, codes, HITS_IDENTITY);                             \
+}
+
 /* Whether half of the next accesses or more are to the page of the one before. */
 PYVIRT_INLINE int stays_near(const uint64_t *vas, uint64_t n)
 {
@@ -171,26 +262,25 @@ PYVIRT_INLINE int stays_near(const uint64_t *vas, uint64_t n)
 }
 
 /* `four`: the first array keeps the order of four ways, the second ranks of up to sixteen; `twins`: there
-   are global pages; `plain`: twelve ways and nothing missing, the usual case in fewest steps. */
-#define PYVIRT_HITS(NAME, TARGET, FIND, WALK, NEST)                                               \
-PYVIRT_CALM(NAME, TARGET, FIND)                                                                   \
-TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t n, \
+   are global pages. */
+#define PYVIRT_HITS(FORM, TARGET)                                                                 \
+PYVIRT_FULL(FORM, TARGET)                                                                         \
+PYVIRT_FILL(FORM, TARGET)                                                                         \
+PYVIRT_CALM(FORM, TARGET)                                                                         \
+TARGET PYVIRT_INLINE uint64_t hits_loop_##FORM(hits_t *h, const uint64_t *vas, uint64_t i,        \
+                                          uint64_t n,                                             \
                                           uint64_t *pas, uint16_t *codes, const int four,         \
-                                          const int twins, const int plain)                       \
+                                          const int twins)                                        \
 {                                                                                                 \
     array_t first = array_of(h->first), second = array_of(h->second ? h->second : h->first);      \
     const uint64_t low = h->low, mask = h->mask, wanted = h->wanted;                              \
     const uint64_t twin_low = twins ? h->twin_low : low;                                          \
     const uint8_t unused = h->unused, walk = h->walk;                                             \
-    const int sure = plain || h->sure, two = plain || h->second;                                  \
+    const int sure = h->sure, two = h->second != NULL;                                            \
     uint64_t second_hits = 0, walks = 0;                                                          \
     h->why = HITS_END;                                                                            \
     if (four)                                                                                     \
         first.stride = first.ways = 4;                                                            \
-    if (plain) {                                                                                  \
-        first.full = second.full = 1;                                                             \
-        second.stride = 12;                                                                       \
-    }                                                                                             \
     for (; i < n; i++) {                                                                          \
         const uint64_t va = vas[i], number = va >> 12;                                            \
         const uint64_t upper = va << 7 & ~PYVIRT_CONTEXT;                                         \
@@ -204,8 +294,9 @@ TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64
             h->why = HITS_RANGE;                                                                  \
             break;                                                                                \
         }                                                                                         \
-        way = four ? find_four(first.tags + slot, upper | low, upper | twin_low, twins)           \
-                   : FIND##_in(h->first, set, upper | low, upper | twin_low);                     \
+        way = four ? twins ? find_##FORM(first.tags + slot, 4, upper | low, upper | twin_low)     \
+ : find4_##FORM(first.tags + slot, upper | low)                                                   \
+                   : find_in_##FORM(h->first, set, upper | low, upper | twin_low);                \
         if (PYVIRT_LIKELY(way >= 0)) {                                                            \
             value = first.values[slot + way];                                                     \
             if (!PYVIRT_LIKELY((value & mask) == wanted)) {                                       \
@@ -213,7 +304,7 @@ TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64
                 break;                                                                            \
             }                                                                                     \
             array_touch(&first, set, (uint32_t)way, four ? FOUR : EITHER);                        \
-            if (plain || pas)                                                                     \
+            if (pas)                                                                              \
                 pas[i] = (value & PYVIRT_ADDRESS) | (va & 4095);                                  \
             continue;                                                                             \
         }                                                                                         \
@@ -225,8 +316,8 @@ TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64
         if (two) {                                                                                \
             set2 = array_set(&second, number);                                                    \
             slot2 = (uint64_t)set2 * second.stride;                                               \
-            way = four ? FIND(second.tags + slot2, second.stride, upper | low, upper | twin_low)  \
-                       : FIND##_in(h->second, set2, upper | low, upper | twin_low);               \
+            way = four ? find_##FORM(second.tags + slot2, second.stride, upper | low, upper | twin_low)\
+                       : find_in_##FORM(h->second, set2, upper | low, upper | twin_low);          \
         }                                                                                         \
         if (way >= 0) {                                                                           \
             value = second.values[slot2 + way];                                                   \
@@ -237,14 +328,14 @@ TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64
             array_touch(&second, set2, (uint32_t)way, four ? RANKED : EITHER);                    \
             tag = second.tags[slot2 + way];                                                       \
             second_hits++;                                                                        \
-            if (plain || codes)                                                                   \
+            if (codes)                                                                            \
                 codes[i] = 0x20;                                                                  \
         } else {                                                                                  \
             if (walk == HITS_IDENTITY)                                                            \
                 value = (va & PYVIRT_ADDRESS) | h->identity;                                      \
             else {                                                                                \
-                value = walk == HITS_NATIVE ? WALK(&h->tables.guest, va, &h->tables.access, &refs)\
-                        : walk == HITS_NESTED ? NEST(&h->tables, va, &refs) : 0;                  \
+                value = walk == HITS_NATIVE ? shortwalk_##FORM(&h->tables.guest, va, &h->tables.access, &refs)\
+                        : walk == HITS_NESTED ? nestedwalk_##FORM(&h->tables, va, &refs) : 0;     \
                 if (!value) {                                                                     \
                     h->why = HITS_MISS;                                                           \
                     break;                                                                        \
@@ -255,13 +346,13 @@ TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64
                 h->globals = 1;                                                                   \
             }                                                                                     \
             if (two)                                                                              \
-                array_fill(&second, set2, tag, value, four ? RANKED : EITHER);                    \
+                array_fill_##FORM(&second, set2, tag, value, four ? RANKED : EITHER);             \
             walks++;                                                                              \
-            if (plain || codes)                                                                   \
+            if (codes)                                                                            \
                 codes[i] = (uint16_t)(refs << 7);                                                 \
         }                                                                                         \
-        array_fill(&first, set, tag, value, four ? FOUR : EITHER);                                \
-        if (plain || pas)                                                                         \
+        array_fill_##FORM(&first, set, tag, value, four ? FOUR : EITHER);                         \
+        if (pas)                                                                                  \
             pas[i] = (value & PYVIRT_ADDRESS) | (va & 4095);                                      \
         if (!twins && h->globals) {                                                               \
             i++;                        /* from here on both tags must be compared */             \
@@ -272,40 +363,47 @@ TARGET PYVIRT_INLINE uint64_t NAME##_loop(hits_t *h, const uint64_t *vas, uint64
     h->walks += walks;                                                                            \
     return i;                                                                                     \
 }                                                                                                 \
-TARGET PYVIRT_NOINLINE uint64_t NAME##_once(hits_t *h, const uint64_t *vas, uint64_t i,           \
-                                            uint64_t n, uint64_t *pas, uint16_t *codes)           \
+TARGET PYVIRT_NOINLINE uint64_t hits_any_##FORM(hits_t *h, const uint64_t *vas, uint64_t i,       \
+                                                 uint64_t n, uint64_t *pas, uint16_t *codes)      \
 {                                                                                                 \
-    return NAME##_loop(h, vas, i, n, pas, codes, 1, 0, 0);                                        \
+    return hits_loop_##FORM(h, vas, i, n, pas, codes, 1, 0);                                      \
 }                                                                                                 \
-TARGET static uint64_t NAME(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t n,               \
-                            uint64_t *pas, uint16_t *codes)                                       \
+TARGET static uint64_t hits_##FORM(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t n,        \
+                                   uint64_t *pas, uint16_t *codes)                                \
 {                                                                                                 \
-    const int four = h->first->orders                                                             \
-                     && (!h->second || h->second->ranks);                                         \
-    const int plain = four && pas && codes && h->sure && h->second && h->second->stride == 12     \
-                      && is_full(h->first) && is_full(h->second);                                 \
+    const int four = h->first->orders && (!h->second || h->second->ranks);                        \
     h->why = HITS_END;                                                                            \
     if (h->globals)                                                                               \
-        return four ? NAME##_loop(h, vas, i, n, pas, codes, 1, 1, 0)                              \
-                    : NAME##_loop(h, vas, i, n, pas, codes, 0, 1, 0);                             \
-    if (!four || !h->calm || h->first->fold != 63)                                                \
-        return four ? plain ? NAME##_loop(h, vas, i, n, pas, codes, 1, 0, 1)                      \
-                            : NAME##_loop(h, vas, i, n, pas, codes, 1, 0, 0)                      \
-                    : NAME##_loop(h, vas, i, n, pas, codes, 0, 0, 0);                             \
-    const int near = stays_near(vas + i, n - i);                                                  \
-    while ((i = near ? NAME##_calm(h, vas, i, n, pas, 1)                                          \
-                     : NAME##_calm(h, vas, i, n, pas, 0)) < n) {                                  \
-        const uint64_t next = NAME##_once(h, vas, i, i + 1, pas, codes);                          \
-        if (next == i || h->globals)                                                              \
-            return next;                                                                          \
-        i = next;                                                                                 \
+        return four ? hits_loop_##FORM(h, vas, i, n, pas, codes, 1, 1)                            \
+                    : hits_loop_##FORM(h, vas, i, n, pas, codes, 0, 1);                           \
+    if (!four)                                                                                    \
+        return hits_loop_##FORM(h, vas, i, n, pas, codes, 0, 0);                                  \
+    if (h->calm && h->first->fold == 63) {                                                        \
+        const int near = stays_near(vas + i, n - i);                                              \
+        while ((i = near ? hits_calm_##FORM(h, vas, i, n, pas, 1)                                 \
+                         : hits_calm_##FORM(h, vas, i, n, pas, 0)) < n) {                         \
+            const uint64_t next = hits_any_##FORM(h, vas, i, i + 1, pas, codes);                  \
+            if (next == i || h->globals)                                                          \
+                return next;                                                                      \
+            i = next;                                                                             \
+        }                                                                                         \
+        return i;                                                                                 \
     }                                                                                             \
-    return i;                                                                                     \
+    if (pas && codes && h->sure && h->second && h->second->ways == 12 && h->first->fold == 63     \
+        && h->second->fold == 63 && is_full(h->first) && is_full(h->second)) {                    \
+        if (h->walk == HITS_NATIVE)                                                               \
+            return hits_native_##FORM(h, vas, i, n, pas, codes);                                  \
+        if (h->walk == HITS_NESTED)                                                               \
+            return hits_nested_##FORM(h, vas, i, n, pas, codes);                                  \
+        if (h->walk == HITS_IDENTITY)                                                             \
+            return hits_identity_##FORM(h, vas, i, n, pas, codes);                                \
+    }                                                                                             \
+    return hits_any_##FORM(h, vas, i, n, pas, codes);                                             \
 }
 
-PYVIRT_HITS(hits_plain, , find_plain, shortwalk_plain, nestedwalk_plain)
+PYVIRT_HITS(plain, )
 #if PYVIRT_X86
-PYVIRT_HITS(hits_avx2, PYVIRT_AVX2, find_avx2, shortwalk_avx2, nestedwalk_avx2)
+PYVIRT_HITS(avx2, PYVIRT_AVX2)
 #endif
 
 /* One access that hits the first array; 0, with nothing changed, if it does not. */
@@ -320,8 +418,8 @@ PYVIRT_INLINE int hit_one(hits_t *h, uint64_t va, uint64_t *pa)
     int way;
     if (!PYVIRT_LIKELY((uint64_t)((int64_t)(va << h->unused) >> h->unused) == va))
         return 0;
-    way = c->stride == 4 ? find_four(c->tags + slot, upper | h->low, twin, h->globals)
-                         : cache_find(c, set, upper | h->low, twin);
+    way = c->stride == 4 && !h->globals ? find4_plain(c->tags + slot, upper | h->low)
+                                        : cache_find(c, set, upper | h->low, twin);
     if (way < 0)
         return 0;
     value = c->values[slot + way];

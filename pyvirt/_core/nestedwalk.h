@@ -38,8 +38,8 @@ typedef struct {                /* two dimensions */
 } nested_t;
 
 /* The value of a guest's page, or 0 with what was done so far in `*t->rest`. */
-#define PYVIRT_NESTED_WALK(NAME, TARGET, FIND, WALK)                                              \
-TARGET PYVIRT_INLINE uint64_t NAME##_host(nested_t *t, uint64_t gpa, const ask_t *ask,            \
+#define PYVIRT_NESTED_WALK(FORM, TARGET)                                                          \
+TARGET PYVIRT_INLINE uint64_t nestedwalk_host_##FORM(nested_t *t, uint64_t gpa, const ask_t *ask, \
                                             unsigned *refs)                                       \
 {                                                                                                 \
     cache_t *const c = t->tlb;                                                                    \
@@ -51,7 +51,7 @@ TARGET PYVIRT_INLINE uint64_t NAME##_host(nested_t *t, uint64_t gpa, const ask_t
     if (c) {                                                                                      \
         const uint64_t number = gpa >> 12;                                                        \
         set = (uint32_t)((number ^ number >> c->fold) & c->set_mask);                             \
-        const int way = FIND##_in(c, set, key, key);                                              \
+        const int way = find_in_##FORM(c, set, key, key);                                         \
         if (way >= 0) {                                                                           \
             value = c->values[(uint64_t)set * c->stride + (uint32_t)way];                         \
             if ((value & (ask->mask | ask->dirty)) != (ask->wanted | ask->dirty))                 \
@@ -61,8 +61,8 @@ TARGET PYVIRT_INLINE uint64_t NAME##_host(nested_t *t, uint64_t gpa, const ask_t
             return value;                                                                         \
         }                                                                                         \
     }                                                                                             \
-    value = t->host.fours ? WALK##_in(&t->host, gpa, ask, refs, 1)                                \
-                          : WALK##_in(&t->host, gpa, ask, refs, 0);                               \
+    value = t->host.fours ? shortwalk_in_##FORM(&t->host, gpa, ask, refs, 1)                      \
+                          : shortwalk_in_##FORM(&t->host, gpa, ask, refs, 0);                     \
     if (!value)                                                                                   \
         return 0;                                                                                 \
     ++*t->host_walks;                                                                             \
@@ -70,7 +70,7 @@ TARGET PYVIRT_INLINE uint64_t NAME##_host(nested_t *t, uint64_t gpa, const ask_t
         lru_put(c, set, key, value, &evicted);                                                    \
     return value;                                                                                 \
 }                                                                                                 \
-TARGET PYVIRT_INLINE uint64_t NAME##_in(nested_t *t, uint64_t va, unsigned *refs, const int fours)\
+TARGET PYVIRT_INLINE uint64_t nestedwalk_in_##FORM(nested_t *t, uint64_t va, unsigned *refs, const int fours)\
 {                                                                                                 \
     shortwalk_t *const g = &t->guest;                                                             \
     rest_t *const r = t->rest;                                                                    \
@@ -83,7 +83,7 @@ TARGET PYVIRT_INLINE uint64_t NAME##_in(nested_t *t, uint64_t va, unsigned *refs
     if (t->tlb && (t->tlb->state->present[1] | t->tlb->state->present[2]))                        \
         return 0;                       /* entries of other sizes */                              \
     for (level = 2; level <= g->levels; level++) {                                                \
-        way = WALK##_probe(g, va, level, &set, fours);                                            \
+        way = shortwalk_probe_##FORM(g, va, level, &set, fours);                                  \
         if (way >= 0)                                                                             \
             break;                                                                                \
     }                                                                                             \
@@ -103,7 +103,7 @@ TARGET PYVIRT_INLINE uint64_t NAME##_in(nested_t *t, uint64_t va, unsigned *refs
     first = --level;                                                                              \
     for (;;) {                                                                                    \
         if (!known) {                                                                             \
-            host = NAME##_host(t, gpa, ask, refs);                                                \
+            host = nestedwalk_host_##FORM(t, gpa, ask, refs);                                     \
             if (!host || level == 0)                                                              \
                 break;                                                                            \
             base = gpa;                                                                           \
@@ -151,7 +151,7 @@ TARGET PYVIRT_INLINE uint64_t NAME##_in(nested_t *t, uint64_t va, unsigned *refs
     g->level_refs[1]++;                                                                           \
     for (level = first; level > 1; level--) {                                                     \
         const uint64_t number = va >> (9 * level + 3);                                            \
-        region_fill(&g->caches[level], number, number << 19 | g->low, r->next[level],             \
+        region_fill_##FORM(&g->caches[level], number, number << 19 | g->low, r->next[level],      \
                     r->second[level], fours);                                                     \
     }                                                                                             \
     allowed = t->ept ? host & 7                                                                   \
@@ -159,14 +159,14 @@ TARGET PYVIRT_INLINE uint64_t NAME##_in(nested_t *t, uint64_t va, unsigned *refs
     return ((host & t->dirty) == t->dirty ? value : value & ~(uint64_t)PYVIRT_DIRTY)              \
            | (host & PYVIRT_ADDRESS) | allowed << PYVIRT_NESTED_SHIFT;                            \
 }                                                                                                 \
-TARGET PYVIRT_NOINLINE uint64_t NAME(nested_t *t, uint64_t va, unsigned *refs)                    \
+TARGET PYVIRT_NOINLINE uint64_t nestedwalk_##FORM(nested_t *t, uint64_t va, unsigned *refs)       \
 {                                                                                                 \
-    return t->guest.fours ? NAME##_in(t, va, refs, 1) : NAME##_in(t, va, refs, 0);                \
+    return t->guest.fours ? nestedwalk_in_##FORM(t, va, refs, 1) : nestedwalk_in_##FORM(t, va, refs, 0);\
 }
 
-PYVIRT_NESTED_WALK(nestedwalk_plain, , find_plain, shortwalk_plain)
+PYVIRT_NESTED_WALK(plain, )
 #if PYVIRT_X86
-PYVIRT_NESTED_WALK(nestedwalk_avx2, PYVIRT_AVX2, find_avx2, shortwalk_avx2)
+PYVIRT_NESTED_WALK(avx2, PYVIRT_AVX2)
 #endif
 
 #endif

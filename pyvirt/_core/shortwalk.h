@@ -70,30 +70,35 @@ PYVIRT_INLINE const uint8_t *frame_at(const shortwalk_t *h, uint64_t pa)
 /* Into a walk cache, as the entry for a new region. The second word: of a guest's tables in two
    dimensions, the guest-physical address of the next one; else where that lies in this process, 0
    if it is not known. */
-PYVIRT_INLINE void region_fill(cache_t *c, uint64_t number, uint64_t tag, uint64_t value,
-                               uint64_t second, int fours)
-{
-    const uint32_t set = (uint32_t)((number ^ number >> c->fold) & c->set_mask);
-    const uint64_t slot = (uint64_t)set * (fours ? 4 : c->stride);
-    const uint32_t ways = fours ? 4 : c->ways;
-    uint32_t way = ways;
-    if (!PYVIRT_LIKELY(is_full(c)))
-        way = invalid_way(c->state, c->tags + slot, ways);
-    if (!PYVIRT_LIKELY(way == ways))
-        lru_touch(c, set, way);
-    else
-        way = fours ? four_turn(&c->orders[set]) : lru_turn(c, set);
-    c->tags[slot + way] = tag;
-    c->values[slot + way] = value;
-    c->second[slot + way] = second;
+#define PYVIRT_REGION_FILL(FORM, TARGET)                                                          \
+TARGET PYVIRT_INLINE void region_fill_##FORM(cache_t *c, uint64_t number, uint64_t tag, uint64_t value,\
+                               uint64_t second, int fours)                                        \
+{                                                                                                 \
+    const uint32_t set = (uint32_t)((number ^ number >> c->fold) & c->set_mask);                  \
+    const uint64_t slot = (uint64_t)set * (fours ? 4 : c->stride);                                \
+    const uint32_t ways = fours ? 4 : c->ways;                                                    \
+    uint32_t way = ways;                                                                          \
+    if (!PYVIRT_LIKELY(is_full(c)))                                                               \
+        way = invalid_way(c->state, c->tags + slot, ways);                                        \
+    if (!PYVIRT_LIKELY(way == ways))                                                              \
+        lru_touch(c, set, way);                                                                   \
+    else                                                                                          \
+        way = fours ? four_turn(&c->orders[set]) : lru_turn(c, set);                              \
+    if (fours)                                                                                    \
+        write4_##FORM(c->tags + slot, way, tag);                                                  \
+    else                                                                                          \
+        c->tags[slot + way] = tag;                                                                \
+    c->values[slot + way] = value;                                                                \
+    c->second[slot + way] = second;                                                               \
 }
 
 /* The value of a page by the walk caches and the tables, all levels of which have an array; 0, with
    nothing changed, if that is not all there is to it. `*refs` grows by the entries read. The lowest
    level whose entry is cached is `known`; above them all it is one more than there are, and `way` is
    -1. Where `known` is a constant, the loops over levels fold. */
-#define PYVIRT_SHORT_WALK(NAME, TARGET, FIND)                                                     \
-TARGET PYVIRT_INLINE uint64_t NAME##_from(shortwalk_t *h, uint64_t va, const ask_t *ask,          \
+#define PYVIRT_SHORT_WALK(FORM, TARGET)                                                           \
+PYVIRT_REGION_FILL(FORM, TARGET)                                                                  \
+TARGET PYVIRT_INLINE uint64_t shortwalk_from_##FORM(shortwalk_t *h, uint64_t va, const ask_t *ask,\
                                           unsigned *refs, const int known, const uint32_t set,    \
                                           const int way, const int fours)                         \
 {                                                                                                 \
@@ -142,7 +147,7 @@ TARGET PYVIRT_INLINE uint64_t NAME##_from(shortwalk_t *h, uint64_t va, const ask
     }                                                                                             \
     for (level = known - 1; level > 1; level--) {                                                 \
         const uint64_t number = va >> (9 * level + 3);                                            \
-        region_fill(&h->caches[level], number, number << 19 | h->low, next[level],                \
+        region_fill_##FORM(&h->caches[level], number, number << 19 | h->low, next[level],         \
                     (uint64_t)(uintptr_t)frames[level], fours);                                   \
         h->level_refs[level]++;                                                                   \
     }                                                                                             \
@@ -150,48 +155,48 @@ TARGET PYVIRT_INLINE uint64_t NAME##_from(shortwalk_t *h, uint64_t va, const ask
     *refs += (unsigned)known - 1;                                                                 \
     return leaf;                                                                                  \
 }                                                                                                 \
-TARGET PYVIRT_INLINE int NAME##_probe(const shortwalk_t *h, uint64_t va, int level,               \
+TARGET PYVIRT_INLINE int shortwalk_probe_##FORM(const shortwalk_t *h, uint64_t va, int level,     \
                                       uint32_t *set, const int fours)                             \
 {                                                                                                 \
     const cache_t *const c = &h->caches[level];                                                   \
     const uint64_t number = va >> (9 * level + 3), key = number << 19 | h->low;                   \
     *set = (uint32_t)((number ^ number >> c->fold) & c->set_mask);                                \
-    return FIND(c->tags + (uint64_t)*set * (fours ? 4 : c->stride), fours ? 4 : c->stride, key,   \
-                key);                                                                             \
+    return fours ? find4_##FORM(c->tags + (uint64_t)*set * 4, key)                                \
+                 : find_##FORM(c->tags + (uint64_t)*set * c->stride, c->stride, key, key);        \
 }                                                                                                 \
-TARGET PYVIRT_NOINLINE uint64_t NAME##_high(shortwalk_t *h, uint64_t va, const ask_t *ask,        \
+TARGET PYVIRT_NOINLINE uint64_t shortwalk_high_##FORM(shortwalk_t *h, uint64_t va, const ask_t *ask,\
                                             unsigned *refs)                                       \
 {                                                                                                 \
     uint32_t set = 0;                                                                             \
     int known = 5, way = -1;                                                                      \
-    while (known <= h->levels && (way = NAME##_probe(h, va, known, &set, 0)) < 0)                 \
+    while (known <= h->levels && (way = shortwalk_probe_##FORM(h, va, known, &set, 0)) < 0)       \
         known++;                                                                                  \
-    return NAME##_from(h, va, ask, refs, known, set, way, 0);                                     \
+    return shortwalk_from_##FORM(h, va, ask, refs, known, set, way, 0);                           \
 }                                                                                                 \
-TARGET PYVIRT_INLINE uint64_t NAME##_in(shortwalk_t *h, uint64_t va, const ask_t *ask,            \
+TARGET PYVIRT_INLINE uint64_t shortwalk_in_##FORM(shortwalk_t *h, uint64_t va, const ask_t *ask,  \
                                         unsigned *refs, const int fours)                          \
 {                                                                                                 \
     uint32_t set;                                                                                 \
-    int way = NAME##_probe(h, va, 2, &set, fours);                                                \
+    int way = shortwalk_probe_##FORM(h, va, 2, &set, fours);                                      \
     if (way >= 0)                                                                                 \
-        return NAME##_from(h, va, ask, refs, 2, set, way, fours);                                 \
-    way = NAME##_probe(h, va, 3, &set, fours);                                                    \
+        return shortwalk_from_##FORM(h, va, ask, refs, 2, set, way, fours);                       \
+    way = shortwalk_probe_##FORM(h, va, 3, &set, fours);                                          \
     if (way >= 0)                                                                                 \
-        return NAME##_from(h, va, ask, refs, 3, set, way, fours);                                 \
-    way = NAME##_probe(h, va, 4, &set, fours);                                                    \
+        return shortwalk_from_##FORM(h, va, ask, refs, 3, set, way, fours);                       \
+    way = shortwalk_probe_##FORM(h, va, 4, &set, fours);                                          \
     if (way >= 0)                                                                                 \
-        return NAME##_from(h, va, ask, refs, 4, set, way, fours);                                 \
-    return NAME##_high(h, va, ask, refs);                                                         \
+        return shortwalk_from_##FORM(h, va, ask, refs, 4, set, way, fours);                       \
+    return shortwalk_high_##FORM(h, va, ask, refs);                                               \
 }                                                                                                 \
-TARGET PYVIRT_NOINLINE uint64_t NAME(shortwalk_t *h, uint64_t va, const ask_t *ask,               \
+TARGET PYVIRT_NOINLINE uint64_t shortwalk_##FORM(shortwalk_t *h, uint64_t va, const ask_t *ask,   \
                                      unsigned *refs)                                              \
 {                                                                                                 \
-    return h->fours ? NAME##_in(h, va, ask, refs, 1) : NAME##_in(h, va, ask, refs, 0);            \
+    return h->fours ? shortwalk_in_##FORM(h, va, ask, refs, 1) : shortwalk_in_##FORM(h, va, ask, refs, 0);\
 }
 
-PYVIRT_SHORT_WALK(shortwalk_plain, , find_plain)
+PYVIRT_SHORT_WALK(plain, )
 #if PYVIRT_X86
-PYVIRT_SHORT_WALK(shortwalk_avx2, PYVIRT_AVX2, find_avx2)
+PYVIRT_SHORT_WALK(avx2, PYVIRT_AVX2)
 #endif
 
 /* For code that is compiled once only. */
