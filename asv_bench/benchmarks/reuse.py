@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pyvirt._core.reuse import ReuseProfile
+from pyvirt._core.reuse import SETS, ReuseProfile
 from pyvirt._core.stack import StackProfile
 
 from .cloop import FLAGS
@@ -38,8 +38,10 @@ def library() -> ctypes.CDLL:
         return ctypes.CDLL(str(built))
 
 
-class Reuse(_OnStreams):
-    """208 TLBs: 1 to 4096 sets, 1 to 16 ways each."""
+class _Sweeps(_OnStreams):
+    """All TLBs of some numbers of sets, of 1 to 16 ways each, in one pass."""
+
+    sets: tuple[int, ...]
 
     def setup(self, files, stream):
         if stream not in files:
@@ -50,7 +52,7 @@ class Reuse(_OnStreams):
             raise AssertionError("fewer than 100 configurations")
 
     def swept(self, kernel: str) -> ReuseProfile:
-        profile = ReuseProfile(kernel=kernel)
+        profile = ReuseProfile(self.sets, kernel=kernel)
         profile.feed(self.vas)
         return profile
 
@@ -66,6 +68,12 @@ class Reuse(_OnStreams):
     def cost(self, kernel: str, loop) -> float:
         """Runs of the loop that the whole pass is worth."""
         return paired(loop, lambda: self.swept(kernel), **PAIRS).ratio
+
+
+class Reuse(_Sweeps):
+    """208 TLBs: 1 to 4096 sets."""
+
+    sets = SETS
 
     def time_ours(self, files, stream):
         self.swept("auto")
@@ -94,3 +102,23 @@ class Reuse(_OnStreams):
             StackProfile().feed(self.vas)
 
         return paired(self.c_loop("misses_1536_12", 128, 12), every_size, **PAIRS).ratio
+
+
+class ReuseOfHundred(_Sweeps):
+    """112 TLBs, of 16 to 16,384 entries: 16 to 1024 sets. Both C loops simulate one of them."""
+
+    sets = (16, 32, 64, 128, 256, 512, 1024)
+
+    @target("<=", 10)
+    @unit("times one 64/4 TLB in C, for 112 TLBs")
+    def track_cost_of_64_4(self, files, stream):
+        return self.cost("auto", self.c_loop("misses_64_4", 16, 4))
+
+    @target("<=", 10)
+    @unit("times one 1536/12 TLB in C, for 112 TLBs")
+    def track_cost_of_1536_12(self, files, stream):
+        return self.cost("auto", self.c_loop("misses_1536_12", 128, 12))
+
+    @unit("times one 1536/12 TLB in C, for 112 TLBs, with AVX2")
+    def track_cost_avx2(self, files, stream):
+        return self.cost("avx2", self.c_loop("misses_1536_12", 128, 12))

@@ -22,7 +22,7 @@ cdef enum counted_op_t:             # index of `invalidations`
 
 cdef struct counters_t:             # of one core
     uint64_t accesses[3]            # by kind: fetch, load, store
-    uint64_t tlb_hits[12]           # [level - 1][size]
+    uint64_t tlb_hits[21]           # [level - 1][size]
     uint64_t walks[3]               # that succeeded, by size of the mapping
     uint64_t faults[16]             # by Fault
     uint64_t dirty_assists          # hits that walked to set D

@@ -21,6 +21,7 @@ cdef class MmuCore:
     cdef readonly object counters
     cdef object _counters
     cdef object ring
+    cdef readonly object frames_of  # FrameMapping of tlb-only mode, or None
     cdef list guest_options         # of each vCPU, as `configure` takes them
     cdef dict host_options
     cdef tuple made                 # arguments of __init__, to build another

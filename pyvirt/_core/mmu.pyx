@@ -272,6 +272,8 @@ cdef class MmuCore:
         The last levels of data caches that the references of walks go through, at most three.
     ring : ndarray of RECORD_DTYPE or None
         Receives the references of walks, the oldest being overwritten.
+    frames_of : FrameMapping, optional
+        Where pages lie in ``"tlb-only"``; None: where they are.
 
     Attributes
     ----------
@@ -287,7 +289,7 @@ cdef class MmuCore:
             raise MemoryError
 
     def __init__(self, mode, mem, geometry, guest, host, cr3, nested_root, vcpus, cores, vpids,
-                 pml, conservative, prefetch, seeds, data_cache, ring):
+                 pml, conservative, prefetch, seeds, data_cache, ring, frames_of=None):
         cdef int i
         if self.begun:
             raise InvalidTypeError("this MMU is initialised already, or failed to be")
@@ -318,6 +320,7 @@ cdef class MmuCore:
         if self.mem is not None:
             self.m.mem = self.mem.pointer()
         self.ring = ring
+        self.frames_of = frames_of
         self._build(seeds, data_cache)
         guest = plain_options(guest)
         host = None if host is None else plain_options(host)
@@ -328,7 +331,7 @@ cdef class MmuCore:
             self._set_vcpu(i, cr3, nested_root, (i + 1 if vpids and host is not None else 0))
         self.marks = self.m.vcpus[0].guest.accessed or self.m.vcpus[0].host.accessed
         self.made = (mode, mem, geometry, dict(guest), host, cr3, nested_root, vcpus, cores,
-                     vpids, pml, conservative, prefetch, seeds, data_cache, None)
+                     vpids, pml, conservative, prefetch, seeds, data_cache, None, frames_of)
 
     cdef object _build(self, object seeds, object data_cache):
         """Plan, arrays and counters."""
@@ -589,6 +592,12 @@ cdef class MmuCore:
             codes = as_output(code, np.dtype(np.uint16), (n,), "code")
         if n == 0:
             return 0
+        if self.frames_of is not None and pa is not None:
+            vas = np.asarray(addresses)
+            if np.may_share_memory(vas, pa):
+                vas = vas.copy()            # the results will be in its place
+            if code is None:
+                code = codes = np.empty(n, np.uint16)
         if pa is not None:
             pa_pointer = &pas[0]
         if code is not None:
@@ -598,6 +607,8 @@ cdef class MmuCore:
             done = stream_accesses(&self.m, cpu, kind, by_user, &addresses[0], n, pa_pointer,
                                    code_pointer, until_fault, self.prefetch)
         self.leave()
+        if self.frames_of is not None and pa is not None:
+            self.frames_of.fill(vas[:done], pa[:done], code[:done])
         return done
 
     def translate_one(self, va, access="r", user=False, vcpu=0):
@@ -625,6 +636,8 @@ cdef class MmuCore:
         stream_accesses(&self.m, cpu, kind, by_user, &address, 1, &result.c_pa, &result.c_code,
                         False, PREFETCH_NEVER)
         self.leave()
+        if self.frames_of is not None and result.c_code & 15 == 0:
+            result.c_pa = self.frames_of.one(address)
         return result
 
     cdef object _one(self, object va, int kind):
@@ -653,7 +666,7 @@ cdef class MmuCore:
             self.m.accesses += 1
         if code & 15:
             raise PageFaultError(va, code)
-        return pa
+        return pa if self.frames_of is None else self.frames_of.one(address)
 
     def load(self, va):
         """One load by vCPU 0 at CPL 0: its host-physical address.
@@ -753,6 +766,8 @@ cdef class MmuCore:
         if n == 0:
             return 0, False
         raw = np.ascontiguousarray(events).view(np.uint8)
+        if self.frames_of is not None and pa is not None and code is None:
+            code = codes = np.empty(n, np.uint16)
         if pa is not None:
             pa_pointer = &pas[0]
         if code is not None:
@@ -767,6 +782,8 @@ cdef class MmuCore:
             if self.m.mem != NULL and not self.marks:
                 pm_unlock(self.m.mem)
         self.leave()
+        if self.frames_of is not None and pa is not None:
+            self.frames_of.fill_events(events[:done], pa[:done], code[:done])
         if status == DONE_IN_PYTHON:
             return done, True
         if status != DONE:
@@ -1017,7 +1034,10 @@ cdef class MmuCore:
                         value &= 0x000FFFFFFFFFF000ULL
                     rows.append((name, set, way, number, size, k.vpid, k.pcid,
                                  bool(k.flags & CONTEXT_GLOBAL), k.ep4ta, value))
-        return np.array(rows, dtype=ENTRY_DTYPE)
+        found = np.array(rows, dtype=ENTRY_DTYPE)
+        if self.frames_of is not None and rows:
+            found["value"] = self.frames_of.frames(found["page"]) << np.uint64(12)
+        return found
 
     def reset(self):
         """Set all counters to zero. What is cached stays."""

@@ -82,7 +82,6 @@ PV_INLINE PV_AVX2 __m256i pv_load_256(const void *p) {
 PV_INLINE PV_AVX2 size_t pv_recency_256(uint32_t *lists, uint32_t set_mask, size_t groups,
                                         const uint32_t *pages, size_t n, uint32_t *kept,
                                         uint64_t *counts) {
-    const __m256i rotate = _mm256_setr_epi32(7, 0, 1, 2, 3, 4, 5, 6);
     const __m256i low_lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     const __m256i high_lanes = _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15);
     __m256i low_hits = _mm256_setzero_si256(), high_hits = low_hits;
@@ -92,15 +91,15 @@ PV_INLINE PV_AVX2 size_t pv_recency_256(uint32_t *lists, uint32_t set_mask, size
         const uint32_t page = pages[i];
         uint32_t *list = lists + (size_t)(page & set_mask) * groups * 16;
         const __m256i wanted = _mm256_set1_epi32((int)page);
-        __m256i before = wanted; /* its first lane goes in front of the group */
+        __m256i before = wanted; /* its last lane goes in front of the group */
         uint32_t found = 0, first = 0;
         for (g = 0; g < groups; g++, list += 16) {
             const __m256i low = pv_load_256(list);
             const __m256i high = pv_load_256(list + 8);
-            const __m256i low_turned = _mm256_permutevar8x32_epi32(low, rotate);
-            const __m256i high_turned = _mm256_permutevar8x32_epi32(high, rotate);
-            const __m256i low_moved = _mm256_blend_epi32(low_turned, before, 1);
-            const __m256i high_moved = _mm256_blend_epi32(high_turned, low_turned, 1);
+            const __m256i low_moved =
+                _mm256_alignr_epi8(low, _mm256_permute2x128_si256(before, low, 0x21), 12);
+            const __m256i high_moved =
+                _mm256_alignr_epi8(high, _mm256_permute2x128_si256(low, high, 0x21), 12);
             const __m256i low_equal = _mm256_cmpeq_epi32(low, wanted);
             const __m256i high_equal = _mm256_cmpeq_epi32(high, wanted);
             __m256i place, low_stays, high_stays;
@@ -113,7 +112,7 @@ PV_INLINE PV_AVX2 size_t pv_recency_256(uint32_t *lists, uint32_t set_mask, size
             _mm256_store_si256((__m256i *)list, _mm256_blendv_epi8(low_moved, low, low_stays));
             _mm256_store_si256((__m256i *)(list + 8),
                                _mm256_blendv_epi8(high_moved, high, high_stays));
-            before = high_turned;
+            before = high;
             if (groups == 1) { /* equal lanes are all ones, -1 */
                 low_hits = _mm256_sub_epi32(low_hits, low_equal);
                 high_hits = _mm256_sub_epi32(high_hits, high_equal);

@@ -1,7 +1,9 @@
 # Miss counts of TLBs of many sizes from one pass over the addresses.
 
 from cpython.pythread cimport PyThread_type_lock
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+
+from pyvirt._core.lastuse cimport lastuse_t
 
 cdef extern from "recency.h" nogil:
     ctypedef size_t (*pv_recency_pass)(
@@ -12,7 +14,9 @@ cdef extern from "recency.h" nogil:
 cdef enum:
     MAX_SET_SHIFT = 20
     MAX_SET_COUNTS = 21             # 1, 2, 4, ... 2**20 sets
-    BLOCK = 4096                    # addresses taken through all lists at a time
+    BLOCK = 4096                    # addresses taken through all lists at a time; as USES
+    LEAST_TIMED = 3                 # set counts for which a directory pays, the first of them
+    MOST_TIMED_SETS = 8             # of at most so many sets
     REGION_SHIFT = 24               # pages of a region, log2
     MAX_REGIONS = 255               # so that the number of a page is below 2**32 - 1
     REGION_SLOTS = 1024             # of the hash table of regions
@@ -21,8 +25,9 @@ cdef struct lists_t:                # the lists of one number of sets
     uint64_t sets
     uint64_t ways                   # that are asked about
     uint64_t groups                 # of 16 places; at least `ways` places
-    uint32_t *narrow                # sets * groups * 16 numbers of pages; NULL once wide
+    uint32_t *narrow                # sets * groups * 16 numbers of pages; or NULL
     uint64_t *wide                  # likewise the pages themselves; or NULL
+    int32_t *times                  # likewise the times of their last use; or NULL
     uint64_t *counts                # [place], and last the pages that were at none
     void *block                     # the allocation that the lists are in, aligned to 64 bytes
 
@@ -44,6 +49,9 @@ cdef class ReuseProfile:
     cdef uint64_t last_page         # all ones: none yet
     cdef uint64_t fed               # addresses so far
     cdef pv_recency_pass pass_simd  # or NULL
+    cdef bint by_times              # wanted, where it pays
+    cdef int timed_from             # the first set count whose lists are of times
+    cdef lastuse_t recent           # of those
     cdef PyThread_type_lock lock    # held while addresses are taken in
 
     cdef object _choose(self, object kernel)
@@ -52,3 +60,8 @@ cdef class ReuseProfile:
     cdef object _hits(self, int k)
     cdef bint _take(self, const uint64_t *vas, uint64_t n) noexcept nogil
     cdef bint _widen(self) noexcept nogil
+    cdef bint _begin_times(self) noexcept nogil
+    cdef void _end_times(self) noexcept nogil
+    cdef uint32_t *_order(self, uint64_t *n) noexcept nogil
+    cdef void _use_again(self, const uint32_t *pages, uint64_t n) noexcept nogil
+    cdef bint _renumber(self) noexcept nogil

@@ -6,6 +6,8 @@ associativities at once: the place at which a page is found is its stack distanc
 1970). Numbers of sets that divide each other share work (Hill and Smith, 1989): a page in front
 of its list is in front of its list for every larger number of sets too, whose sets are parts of
 these. The blocks of addresses that pass from one number of sets to the next lose those accesses.
+
+With AVX2, lists of up to 16 ways do not hold pages but the times of their last use: see lastuse.h.
 """
 
 from cpython.pythread cimport (
@@ -15,13 +17,25 @@ from cpython.pythread cimport (
     PyThread_free_lock,
     PyThread_release_lock,
 )
-from libc.stdint cimport uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 import numpy as np
 
 from pyvirt._core.arrays cimport as_int, as_u64
+from pyvirt._core.lastuse cimport (
+    PV_USE_AHEAD,
+    lastuse_clear,
+    lastuse_count,
+    lastuse_find,
+    lastuse_free,
+    lastuse_full,
+    lastuse_new,
+    lastuse_order,
+    pv_use_can,
+    pv_use_pass,
+)
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 
 TABLE_DTYPE = np.dtype([("sets", "<u4"), ("ways", "<u4"), ("entries", "<u4"), ("misses", "<u8"),
@@ -199,6 +213,9 @@ cdef class ReuseProfile:
             if lists.narrow == NULL or lists.counts == NULL:
                 raise MemoryError
             self.set_counts = k + 1
+        self.timed_from = self.set_counts
+        if self.by_times and not self._begin_times():
+            raise MemoryError
 
     def __dealloc__(self):
         cdef int k
@@ -206,6 +223,7 @@ cdef class ReuseProfile:
             free(self.lists[k].block)
             free(self.lists[k].counts)
         free(self.regions)
+        lastuse_free(&self.recent)
         if self.lock != NULL:
             PyThread_free_lock(self.lock)
 
@@ -217,6 +235,7 @@ cdef class ReuseProfile:
             self.pass_simd = pv_recency_simd(512)
         if kernel == "avx2" or (kernel == "auto" and self.pass_simd == NULL):
             self.pass_simd = pv_recency_simd(256)
+            self.by_times = pv_use_can()
         if self.pass_simd == NULL and kernel in ("avx2", "avx512"):
             raise InvalidValueError(f"this processor has no {kernel}")
 
@@ -266,13 +285,16 @@ cdef class ReuseProfile:
 
     cdef bint _take(self, const uint64_t *vas, uint64_t n) noexcept nogil:
         """`feed` with the lock held; false if the memory ends, before some block."""
-        cdef uint32_t narrow[BLOCK]
+        cdef uint32_t narrow[BLOCK + PV_USE_AHEAD]
         cdef uint64_t wide[BLOCK]
         cdef uint64_t part, left = 0
         cdef lists_t *lists
         cdef int k
         while n:
             part = min(n, <uint64_t>BLOCK)
+            if (self.timed_from < self.set_counts and lastuse_full(&self.recent)
+                    and not self._renumber()):
+                return False
             if not self.is_wide and not number_pages(self.regions, vas, part, self.shift,
                                                      self.last_page, narrow, &left):
                 if not self._widen():
@@ -281,8 +303,13 @@ cdef class ReuseProfile:
                 left = drop_repeats(vas, part, self.shift, self.last_page, wide)
             for k in range(self.set_counts):
                 lists = &self.lists[k]
+                if k == self.timed_from:
+                    lastuse_find(&self.recent, narrow, left)
                 lists.counts[0] += part - left      # in front, as it was for fewer sets
-                if self.is_wide:
+                if k >= self.timed_from:
+                    left = pv_use_pass(lists.times, <uint32_t>(lists.sets - 1), self.recent.uses,
+                                       left, lists.counts)
+                elif self.is_wide:
                     left = pass_portable[uint64_t](lists.wide, lists.sets - 1, lists.groups * 16,
                                                    wide, left, wide, lists.counts)
                 elif self.pass_simd != NULL:
@@ -302,8 +329,13 @@ cdef class ReuseProfile:
         """Go on with whole page numbers; false, and nothing changed, without memory for them."""
         cdef void *blocks[MAX_SET_COUNTS]
         cdef lists_t *lists
-        cdef uint64_t i
-        cdef int k
+        cdef uint64_t i, uses = 0
+        cdef uint32_t *order = NULL
+        cdef int k, timed_from = self.timed_from
+        if timed_from < self.set_counts:
+            order = self._order(&uses)
+            if order == NULL:
+                return False
         for k in range(self.set_counts):
             lists = &self.lists[k]
             lists.wide = <uint64_t *>new_lists(lists, 8, &blocks[k])
@@ -312,7 +344,11 @@ cdef class ReuseProfile:
                     k -= 1
                     free(blocks[k])
                     self.lists[k].wide = NULL
+                free(order)
                 return False
+        self._end_times()
+        self._use_again(order, uses)
+        free(order)
         for k in range(self.set_counts):
             lists = &self.lists[k]
             for i in range(lists.sets * lists.groups * 16):
@@ -325,6 +361,106 @@ cdef class ReuseProfile:
             lists.narrow = NULL
         self.is_wide = True
         return True
+
+    # --- lists of times ---
+
+    cdef bint _begin_times(self) noexcept nogil:
+        """Make lists of times of the last set counts, if that pays; false without memory.
+
+        Those with up to 16 ways: a directory of more would be larger than all lists. It pays where
+        sets are few: the next access needs the list that the last one changed, and a list of times
+        changes sooner.
+        """
+        cdef lists_t *lists
+        cdef int k = self.set_counts
+        while k and self.lists[k - 1].groups == 1:
+            k -= 1
+        if self.set_counts - k < LEAST_TIMED or self.lists[k].sets > MOST_TIMED_SETS:
+            return True
+        if not lastuse_new(&self.recent, self.lists[self.set_counts - 1].sets):
+            return False
+        self.timed_from = k
+        for k in range(self.timed_from, self.set_counts):
+            lists = &self.lists[k]
+            lists.times = <int32_t *>lists.narrow
+            lists.narrow = NULL
+            memset(lists.times, 0, lists.sets * 16 * sizeof(int32_t))
+        return True
+
+    cdef void _end_times(self) noexcept nogil:
+        """Make empty lists of pages of them again."""
+        cdef lists_t *lists
+        cdef int k
+        for k in range(self.timed_from, self.set_counts):
+            lists = &self.lists[k]
+            lists.narrow = <uint32_t *>lists.times
+            lists.times = NULL
+            memset(lists.narrow, 0xFF, lists.sets * 16 * sizeof(uint32_t))
+        lastuse_free(&self.recent)
+        self.timed_from = self.set_counts
+
+    cdef uint32_t *_order(self, uint64_t *n) noexcept nogil:
+        """The pages that lists of times stand for, oldest use first; NULL without memory."""
+        n[0] = lastuse_count(&self.recent)
+        cdef uint64_t *keys = <uint64_t *>malloc((n[0] + 1) * sizeof(uint64_t))
+        cdef uint32_t *pages = <uint32_t *>malloc((n[0] + 1) * sizeof(uint32_t))
+        if keys != NULL and pages != NULL:
+            lastuse_order(&self.recent, keys, pages)
+            free(keys)
+            return pages
+        free(keys)
+        free(pages)
+        return NULL
+
+    cdef void _use_again(self, const uint32_t *pages, uint64_t n) noexcept nogil:
+        """Fill lists of up to 16 ways at the end with what `_order` gave, and count nothing."""
+        cdef uint32_t block[BLOCK + PV_USE_AHEAD]
+        cdef uint64_t nowhere[17]
+        cdef uint64_t part, left
+        cdef lists_t *lists
+        cdef int k, first = self.set_counts
+        while first and self.lists[first - 1].groups == 1:
+            first -= 1
+        memset(nowhere, 0, sizeof(nowhere))
+        while n:
+            part = left = min(n, <uint64_t>BLOCK)
+            memcpy(block, pages, part * sizeof(uint32_t))
+            if self.timed_from < self.set_counts:
+                lastuse_find(&self.recent, block, part)
+            for k in range(first, self.set_counts):
+                lists = &self.lists[k]
+                if self.timed_from < self.set_counts:
+                    left = pv_use_pass(lists.times, <uint32_t>(lists.sets - 1), self.recent.uses,
+                                       left, nowhere)
+                else:
+                    left = pass_portable[uint32_t](lists.narrow, lists.sets - 1, 16, block, left,
+                                                   block, nowhere)
+            pages += part
+            n -= part
+
+    cdef bint _renumber(self) noexcept nogil:
+        """Let times begin at 1 again; false, and nothing changed, without memory."""
+        cdef uint64_t n
+        cdef uint32_t *order = self._order(&n)
+        cdef int k
+        if order == NULL:
+            return False
+        lastuse_clear(&self.recent)
+        for k in range(self.timed_from, self.set_counts):
+            memset(self.lists[k].times, 0, self.lists[k].sets * 16 * sizeof(int32_t))
+        self._use_again(order, n)
+        free(order)
+        return True
+
+    def _number_times_anew(self):
+        """What happens every 2**31 accesses, for tests; whether there are times."""
+        cdef bint timed = self.timed_from < self.set_counts
+        self._acquire()
+        done = not timed or self._renumber()
+        PyThread_release_lock(self.lock)
+        if not done:
+            raise MemoryError
+        return timed
 
     # --- results ---
 
@@ -397,20 +533,28 @@ cdef class ReuseProfile:
 
     def __reduce__(self):
         cdef lists_t *lists
-        cdef uint64_t places
+        cdef uint64_t places, uses = 0
+        cdef uint32_t *found
         cdef int k
-        contents = []
+        contents, order = [], None
         self._acquire()
         try:
             for k in range(self.set_counts):
                 lists = &self.lists[k]
                 places = lists.sets * lists.groups * 16
                 contents.append((
-                    (<char *>lists.wide)[:places * 8] if self.is_wide
+                    b"" if k >= self.timed_from
+                    else (<char *>lists.wide)[:places * 8] if self.is_wide
                     else (<char *>lists.narrow)[:places * 4],
                     (<char *>lists.counts)[:(lists.groups * 16 + 1) * 8]))
+            if self.timed_from < self.set_counts:
+                found = self._order(&uses)
+                if found == NULL:
+                    raise MemoryError
+                order = (<char *>found)[:uses * sizeof(uint32_t)]
+                free(found)
             regions = [self.regions.regions[i] for i in range(self.regions.count)]
-            state = self.fed, self.last_page, bool(self.is_wide), regions, contents
+            state = self.fed, self.last_page, bool(self.is_wide), regions, contents, order
         finally:
             PyThread_release_lock(self.lock)
         return _rebuild, (type(self), self.sets, self.max_ways, self.shift, state)
@@ -426,9 +570,11 @@ def _rebuild(kind, sets, max_ways, page_shift, state):
     cdef lists_t *lists
     cdef uint64_t places, item
     cdef int k
-    profile.fed, profile.last_page, wide, regions, contents = state
+    profile.fed, profile.last_page, wide, regions, contents, order = state
     for region in regions:
         number_region(profile.regions, region)
+    if order is None:
+        profile._end_times()
     if wide and not profile._widen():
         raise MemoryError
     item = 8 if wide else 4
@@ -436,9 +582,15 @@ def _rebuild(kind, sets, max_ways, page_shift, state):
         lists = &profile.lists[k]
         places = lists.sets * lists.groups * 16
         pages, counts = contents[k]
-        if len(pages) != places * item or len(counts) != (lists.groups * 16 + 1) * 8:
+        timed = order is not None and lists.groups == 1 and not pages
+        if (len(pages) != (0 if timed else places * item)
+                or len(counts) != (lists.groups * 16 + 1) * 8):
             raise InvalidValueError("the state of another ReuseProfile")
-        memcpy(<void *>lists.wide if wide else <void *>lists.narrow, <const char *>pages,
-               places * item)
+        if not timed:
+            memcpy(<void *>lists.wide if wide else <void *>lists.narrow, <const char *>pages,
+                   places * item)
         memcpy(lists.counts, <const char *>counts, (lists.groups * 16 + 1) * 8)
+    if order is not None:
+        used = np.frombuffer(order, np.uint32)
+        profile._use_again(<const uint32_t *><const char *>(<bytes>order), len(used))
     return profile

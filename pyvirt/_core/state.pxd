@@ -12,7 +12,7 @@ from pyvirt._core.shortwalk cimport shortwalk_t
 
 cdef enum:
     MAX_TLBS = 16
-    TLB_LEVELS = 4
+    TLB_LEVELS = 7                  # as many as an outcome code has room for
     PML_ENTRIES = 512               # SDM 30.3.6
     REFERENCE_ROOM = 4096           # references buffered between two drains
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
+from pyvirt.mmu.geometry import MOST_LEVELS
 from pyvirt.mmu.presets import Source
 
 __all__ = [
@@ -32,7 +33,7 @@ _FOLDER = Path(__file__).with_name("cost_data")
 
 #: The counters of `pyvirt.MMU` that have a cost, with their number of elements.
 _COUNTERS = {
-    "tlb_hits": 12,
+    "tlb_hits": 3 * MOST_LEVELS,
     "walks": 3,
     "dirty_assists": 1,
     "rights_rewalks": 1,
@@ -78,7 +79,7 @@ _EXITS = ("ept_violation", "ept_misconfiguration", "pml_full", "page_fault")
 
 #: The classes of events, by the group that a plot shows.
 GROUPS = {
-    "TLB hits": ("tlb_hit_1", "tlb_hit_2", "tlb_hit_3", "tlb_hit_4"),
+    "TLB hits": tuple(f"tlb_hit_{level + 1}" for level in range(MOST_LEVELS)),
     "walk caches": ("walk_cache_hit", "nested_tlb_hit"),
     "walks": ("walk", *_MEMORY, *_FLAT, "dirty_assist", "rights_rewalk"),
     "A and D": ("accessed_update", "dirty_update", "pml_entry"),
@@ -164,7 +165,7 @@ class CostModel:
     such model ran, that is if ``data_cache_hits`` are all zero, every reference of the guest's
     tables costs ``reference_guest`` and every one of the nested tables ``reference_host``.
 
-    A hit in the TLB costs ``tlb_hit_1`` to ``tlb_hit_4`` by its level. A walk that succeeds costs
+    A hit in the TLB costs ``tlb_hit_1`` to ``tlb_hit_7`` by its level. A walk that succeeds costs
     ``walk`` besides its references.
 
     Two models, for example of memory and of exits, are joined by ``|``; where both have a cost,
@@ -417,8 +418,10 @@ def _events(counts: dict[str, list[int]]) -> dict[str, int]:
     def total(*names: str) -> int:
         return sum(sum(counts.get(name, ())) for name in names)
 
-    hits = counts.get("tlb_hits", [0] * 12)
-    events = {f"tlb_hit_{level + 1}": sum(hits[3 * level : 3 * level + 3]) for level in range(4)}
+    hits = counts.get("tlb_hits", [0] * _COUNTERS["tlb_hits"])
+    events = {
+        name: sum(hits[3 * level : 3 * level + 3]) for level, name in enumerate(GROUPS["TLB hits"])
+    }
     events["walk_cache_hit"] = total("guest_cache_hits", "host_cache_hits")
     events["nested_tlb_hit"] = total("nested_tlb_hits")
     events["walk"] = total("walks")

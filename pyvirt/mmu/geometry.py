@@ -28,7 +28,7 @@ MOST_ENTRIES = 1 << 20
 MOST_WAYS = 4096
 MOST_PLRU_WAYS = 64
 MOST_ARRAYS = 16
-MOST_LEVELS = 4
+MOST_LEVELS = 7
 
 _XOR = re.compile(r"xor-([1-9][0-9]?)")
 
@@ -127,7 +127,7 @@ class TlbArray:
     name : str
         What tables and messages call it.
     level : int
-        1 to 4; arrays of one level are looked up together.
+        1 to 7; arrays of one level are looked up together.
     cache : Cache
         Its size.
     pages : sequence of str
@@ -295,8 +295,8 @@ class Geometry:
     name : str
         What tables and messages call it.
     tlbs : sequence of TlbArray
-        At most 16, of levels that follow one another from 1. Level 1 serves every kind of access.
-        Empty: no TLB, every access walks.
+        At most 16, of up to 7 levels that follow one another from 1. Level 1 serves every kind of
+        access. Empty: no TLB, every access walks.
     guest : WalkCache, optional
         Of the tables that translate the address of the access.
     guest_points_to : {"host", "guest"}, default "host"

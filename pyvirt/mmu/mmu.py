@@ -18,6 +18,7 @@ from pyvirt.errors import InvalidTypeError, InvalidValueError, PageFaultError, P
 from pyvirt.mmu import presets
 from pyvirt.mmu.accesses import Accesses
 from pyvirt.mmu.geometry import Cache, Geometry
+from pyvirt.mmu.mapping import FrameMapping, Mapping
 
 if TYPE_CHECKING:
     from pyvirt._core.physmem import PhysMem
@@ -51,8 +52,8 @@ class MMU(MmuCore):
     ----------
     mode : {"native", "nested", "tlb-only"}
         Translation by the vCPU's tables; by the guest's tables and the nested ones; or TLBs
-        alone over addresses that translate to themselves in pages of 4 KiB, to compare with
-        simulators that know no tables.
+        alone over pages of 4 KiB that translate to themselves, or as `mapping` says, to compare
+        with simulators that know no tables.
     memory : PhysicalMemory
         Holds the tables; simulated or a real image. Not for ``"tlb-only"``.
     cr3 : int
@@ -93,6 +94,13 @@ class MMU(MmuCore):
         by 64-byte lines.
     records : ndarray of `pyvirt.mmu.RECORD_DTYPE`, optional
         A ring buffer that receives the references of walks; `records_written` counts them.
+    mapping : callable, optional
+        For ``"tlb-only"``: the frame of every page, ``frames = mapping(pages)``. It gets a
+        one-dimensional array of page numbers (uint64, ``va >> 12``), and returns an integer array
+        of that shape with frame numbers below 2**40. It must be pure: the same page has the same
+        frame whenever and beside whichever others it is asked for; NumPy expressions, ufuncs and
+        Numba functions over arrays will do. None: a page lies in the frame of its number, of
+        which the low 40 bits count.
     **options
         ``pa_width``, ``cr0``, ``cr4``, ``efer``, ``pkru``, ``pkrs``, ``ac``, ``vendor``,
         ``large_1g``, ``exec_only``, ``mbec`` as in `pyvirt.Walker`.
@@ -104,6 +112,12 @@ class MMU(MmuCore):
     mem, geometry
         The memory, and the geometry of the caches.
 
+    Raises
+    ------
+    InvalidTypeError, InvalidValueError
+        For arguments that are not as described, and later for what `mapping` returns; the
+        accesses are made then, and what was given as ``out=`` is not valid.
+
     Notes
     -----
     An access looks up the TLB levels in order; in a level all arrays that serve its kind, in
@@ -113,6 +127,11 @@ class MMU(MmuCore):
     with what and which operation drops what: SDM vol. 3, 5.10 and 30.4 (4.10 and 28.3 in older
     editions), AMD APM vol. 2, 15.16. A 4 MiB page of 32-bit tables is cached as two of 2 MiB. Of a
     page that faults, its own translations are dropped.
+
+    `mapping` is asked for no more than what is given out: the addresses of accesses that did not
+    fault, and ``value`` of `entries`. Hits, victims and counters do not depend on it, nor is it
+    part of a snapshot. Copies share it. It is pickled with the MMU, which `pickle` can do with a
+    function from the top level of a module; with another, such as a lambda, it is an error.
 
     Two threads may use one MMU: a call waits for the other's.
     """
@@ -143,10 +162,12 @@ class MMU(MmuCore):
         rng: Any = None,
         data_cache: Sequence[Cache] = (),
         records: npt.NDArray[Any] | None = None,
+        mapping: Mapping | None = None,
         **options: Any,
     ) -> None:
         for name, value in (("vpids", vpids), ("set_ad", set_ad), ("pml", pml)):
             _boolean(value, name)
+        frames_of = None if mapping is None else FrameMapping(mapping)
         if tables is not None and not isinstance(tables, PageTables):
             raise InvalidTypeError(f"tables must be a PageTables, got {tables!r:.80}")
         if tables is not None and tables.mem is not memory:
@@ -164,6 +185,8 @@ class MMU(MmuCore):
             raise InvalidValueError(
                 "pml needs mode='nested', nested_format='ept', ept_ad=True and set_ad=True"
             )
+        if frames_of is not None and mode != "tlb-only":
+            raise InvalidValueError(f"mapping needs mode='tlb-only', got mode={mode!r}")
         geometry = presets.load(tlb) if isinstance(tlb, str) else tlb
         if not isinstance(geometry, Geometry):
             raise InvalidTypeError(f"tlb must be the name of a preset or a Geometry, got {tlb!r}")
@@ -195,6 +218,7 @@ class MMU(MmuCore):
             _seeds(rng, geometry, mode, _cores(vcpus, cores), len(data_cache)),
             data_cache,
             records,
+            frames_of,
         )
         self.tables = tables
 
@@ -228,6 +252,11 @@ class MMU(MmuCore):
             mbec=outer["mbec"],
         )
         return cls("nested", space.mem, **{**taken, **options})
+
+    @property
+    def mapping(self) -> Mapping | None:
+        """The frames of pages in mode ``"tlb-only"``; None where a page is its own frame."""
+        return None if self.frames_of is None else self.frames_of.function
 
     # --- accesses ---
 

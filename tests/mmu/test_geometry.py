@@ -95,8 +95,8 @@ def test_pages_and_kinds_are_put_in_order():
     [
         ({"name": ""}, InvalidValueError, "name must not be empty"),
         ({"name": 3}, InvalidTypeError, "name must be text"),
-        ({"level": 0}, InvalidValueError, "level must be an integer from 1 to 4, got 0"),
-        ({"level": 5}, InvalidValueError, "level must be an integer from 1 to 4, got 5"),
+        ({"level": 0}, InvalidValueError, "level must be an integer from 1 to 7, got 0"),
+        ({"level": 8}, InvalidValueError, "level must be an integer from 1 to 7, got 8"),
         ({"cache": 64}, InvalidTypeError, "cache must be a Cache, got 64"),
         ({"pages": ()}, InvalidValueError, "pages must name at least one of 4K, 2M, 1G"),
         ({"pages": "4K"}, InvalidTypeError, "pages must be a sequence"),

@@ -221,20 +221,23 @@ def walk_cache(tape: Tape) -> WalkCache | None:
     return WalkCache(kind, cache(tape, fully=kind == "path"))
 
 
-def geometry(tape: Tape) -> Geometry:
-    """TLBs of up to three levels with several arrays each, and walk caches of any kind."""
+def geometry(tape: Tape, levels: int = 0) -> Geometry:
+    """TLBs of up to three levels with several arrays each, and walk caches of any kind.
+
+    With `levels` that many, of at most two arrays.
+    """
     arrays = []
-    for level in range(1, 1 + tape.below(4)):
+    for level in range(1, 1 + (levels or tape.below(4))):
         if tape.chance(40):
             serves = (
                 [("fetch",), ("load",), ("store",)]
-                if tape.chance(40)
+                if tape.chance(40) and not levels
                 else [("fetch",), ("load", "store")]
             )
         else:
             serves = [("fetch", "load", "store")]
         for kinds in serves:
-            for _ in range(1 + tape.below(2)):
+            for _ in range(1 if levels else 1 + tape.below(2)):
                 pages = tape.pick(
                     (("4K",), ("4K", "2M"), ("4K", "2M", "1G"), ("2M", "1G"), ("1G",), ("4K", "1G"))
                 )

@@ -34,7 +34,7 @@ def native(**options) -> pv.MMU:
         lambda: Cache(4, 2, "lru", "xor-2"),
         lambda: Cache(4, 2, "lru", "crc"),
         lambda: TlbArray("a", 0, Cache(4)),
-        lambda: TlbArray("a", 5, Cache(4)),
+        lambda: TlbArray("a", 8, Cache(4)),
         lambda: TlbArray("a", 1, Cache(4), ("64K",)),
         lambda: TlbArray("a", 1, Cache(4), ()),
         lambda: TlbArray("a", 1, Cache(4), serves=("read",)),

@@ -123,11 +123,11 @@ def _both(slow, fast, event) -> None:
     assert len(refused) in (0, 2), (event, refused)
 
 
-def setting(seed: int, mode: str):
+def setting(seed: int, mode: str, levels: int = 0):
     tape = Tape(random.Random(seed).randbytes(4096))
     m = machine(tape, mode)
     options = {
-        "tlb": geometry(tape),
+        "tlb": geometry(tape, levels),
         "vcpus": 1 + tape.below(3),
         "precision": "conservative" if tape.chance(25) else "exact",
         "rng": tape.below(5),
@@ -136,9 +136,9 @@ def setting(seed: int, mode: str):
     return tape, m, slow, fast
 
 
-def run(seed: int, mode: str) -> None:
+def run(seed: int, mode: str, levels: int = 0) -> None:
     """A mixed script, compared step by step, and the contents of all caches at the end."""
-    tape, m, slow, fast = setting(seed, mode)
+    tape, m, slow, fast = setting(seed, mode, levels)
     script = Script(tape, m, len(slow.vcpus), m.nested_format == "ept")
     for step in range(150):
         if script.next or tape.chance(22):
@@ -168,6 +168,12 @@ def run_nested(case: int) -> None:
     run(case, "nested")
 
 
+def run_deep(case: int) -> None:
+    """TLBs of five and of seven levels."""
+    run(case, "native", 5 + 2 * (case & 1))
+    run(case, "nested", 7 - 2 * (case & 1))
+
+
 def run_recorded(case: int) -> None:
     """The same script as one array of events: the counters are those of single calls."""
     for mode in ("native", "nested"):
@@ -192,6 +198,7 @@ def run_recorded(case: int) -> None:
 SEEDS = st.integers(0, (1 << 32) - 1)
 test_native, test_native_thoroughly = quick_and_slow(run_native, SEEDS, 60, 4000)
 test_nested, test_nested_thoroughly = quick_and_slow(run_nested, SEEDS, 40, 2500)
+test_deep, test_deep_thoroughly = quick_and_slow(run_deep, SEEDS, 20, 1000)
 test_recorded, test_recorded_thoroughly = quick_and_slow(run_recorded, SEEDS, 20, 1000)
 
 

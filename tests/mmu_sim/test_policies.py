@@ -89,6 +89,37 @@ def test_three_levels(first: str, second: str, inclusive: bool):
     same_state(slow, fast)
 
 
+@pytest.mark.parametrize("inclusive", [False, True])
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("levels", [5, 7])
+def test_many_levels(levels: int, policy: str, inclusive: bool):
+    """Each level holds twice what the one before does; in one call after the other and a batch."""
+    arrays = [
+        TlbArray(f"L{level}", level, Cache(2 << level, 2, policy)) for level in range(1, levels + 1)
+    ]
+    arrays.insert(0, TlbArray("fetch", 1, Cache(2, 2, policy), serves=("fetch",)))
+    arrays.append(TlbArray("bank", levels, Cache(6, 2, policy)))
+    geometry = Geometry("deep", tuple(arrays), inclusive=inclusive)
+    slow, fast = pair(nothing, tlb=geometry, rng=4)
+    vas = stream(300, 2500, levels)
+    met: set[int] = set()
+    for access in "rwxr":
+        want = slow.translate(vas, access)
+        got = fast.translate(np.array(vas, np.uint64), access)
+        assert got.code.tolist() == want.code.tolist()
+        assert got.pa.tolist() == vas
+        assert got.describe(len(vas) - 1).startswith(("hit in TLB level", "walk of 0"))
+        met |= set(got.hit_level.tolist())
+        vas = vas[::-1]
+    for va in vas[:300]:
+        want, one = slow.translate_one(va, "w", False), fast.translate(va, "w")
+        assert (one.code, one.hit_level) == (want.code, want.code >> 4 & 7)
+    assert met == set(range(levels + 1))
+    assert fast.stats()["tlb_hits"].shape == (7, 3)
+    assert fast.stats()["tlb_hits"][levels:].sum() == 0
+    same_state(slow, fast)
+
+
 def test_a_seed_and_its_generator_draw_the_same_victims():
     geometry = Geometry("random", (TlbArray("l1", 1, Cache(8, 4, "random")),))
     vas = np.array(stream(40, 500, 5), np.uint64)

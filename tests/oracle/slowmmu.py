@@ -39,7 +39,7 @@ LOG = 512
 
 COUNTERS = {
     "accesses": (3,),
-    "tlb_hits": (4, 3),
+    "tlb_hits": (7, 3),
     "walks": (3,),
     "faults": (16,),
     "dirty_assists": (),

@@ -128,7 +128,7 @@ def test_every_counter_is_in_a_table():
 
 def test_cycle_table():
     cycles = pv.CostModel("mine", {"walk": 10, "page_fault": 500}).cycles(
-        {"walks": [3, 0, 0], "page_faults": 2, "tlb_hits": np.ones((4, 3), int)}
+        {"walks": [3, 0, 0], "page_faults": 2, "tlb_hits": np.ones((7, 3), int)}
     )
     assert cycle_table(cycles).rows == (
         ("page_fault", 2, 1000, 1000 / 1030),
