@@ -138,6 +138,10 @@ TARGET PYVIRT_INLINE uint64_t nestedwalk_in_##FORM(nested_t *t, uint64_t va, uns
         level--;                                                                                  \
     }                                                                                             \
     if (!host) {                                                                                  \
+        if (!known && level && level < first) {         /* the table itself is not known yet */   \
+            r->next[level + 1] = rights;                                                          \
+            r->second[level + 1] = gpa;                                                           \
+        }                                                                                         \
         r->rights = rights;                                                                       \
         r->base = known || !level ? base : gpa;                                                   \
         r->direct = direct;                                                                       \
