@@ -1,7 +1,7 @@
-/* Prefetching for streams that walk. The tables of accesses to come are walked ahead of them, a step in
-   each round, so that what a step reads was asked for a round before. Nothing that is simulated
-   changes: the steps read tables and memory's directory, and go no further where a short walk would
-   not. */
+/* Prefetching for streams that walk. The tables of accesses to come are walked ahead of them, a
+   step in each round, so that what a step reads was asked for a round before. Nothing that is
+   simulated changes: the steps read tables and memory's directory, and go no further where a
+   short walk would not. */
 
 #ifndef PYVIRT_AHEAD_H
 #define PYVIRT_AHEAD_H
@@ -117,9 +117,9 @@ PYVIRT_INLINE const uint8_t *step_to_leaf(const uint8_t *place, uint64_t address
     return frame ? frame + (address >> 9 & 0xFF8) : NULL;
 }
 
-/* From the guest's entry of level 2 to the host's leaf for the guest's leaf table. Few of the host's
-   tables map those of a guest, so they are at hand. Where the host has a large page, to the place of
-   the guest's table at once: with bit 0 set. */
+/* From the guest's entry of level 2 to the host's leaf for the guest's leaf table. Few of the
+   host's tables map those of a guest, so they are at hand. Where the host has a large page, to
+   the place of the guest's table at once: with bit 0 set. */
 PYVIRT_INLINE const uint8_t *step_to_host(ahead_t *a, const nested_t *t, const uint8_t *entry_at)
 {
     const uint64_t entry = word_at(entry_at), gpa = entry & t->guest.table_address;
@@ -162,13 +162,14 @@ PYVIRT_INLINE void ahead_start(ahead_t *a)
 
 PYVIRT_INLINE void begin_round(ahead_t *a, uint64_t i)
 {
-    if (i != a->due)            /* not after the last one: walks on their way are of other accesses */
+    if (i != a->due)            /* walks on their way are of other accesses */
         memset(a->walk, 0, sizeof a->walk);
     a->due = i + AHEAD_GROUP;
 }
 
-/* A round is a step of each walk of the accesses after `i`, the same for those of a group. Addresses
-   lie `stride` bytes apart; the last ones of a stream, fewer than a group, are not walked ahead. */
+/* A round is a step of each walk of the accesses after `i`, the same for those of a group.
+   Addresses lie `stride` bytes apart; the last ones of a stream, fewer than a group, are not
+   walked ahead. */
 #define AHEAD_STEP(STEP, STEPS, DO)                                                               \
     for (uint64_t k = i + (STEPS + 1 - (STEP)) * AHEAD_GROUP, j = 0;                              \
          j < AHEAD_GROUP && k + AHEAD_GROUP <= n; j++) {                                          \
@@ -181,8 +182,8 @@ PYVIRT_INLINE void begin_round(ahead_t *a, uint64_t i)
         }                                                                                         \
     }
 
-PYVIRT_NOINLINE void ahead_native(ahead_t *a, const shortwalk_t *h, const char *vas, uint64_t stride,
-                                  uint64_t i, uint64_t n)
+PYVIRT_NOINLINE void ahead_native(ahead_t *a, const shortwalk_t *h, const char *vas,
+                                  uint64_t stride, uint64_t i, uint64_t n)
 {
     begin_round(a, i);
     AHEAD_STEP(3, AHEAD_NATIVE, step_to_leaf(s->at, va))
@@ -190,8 +191,8 @@ PYVIRT_NOINLINE void ahead_native(ahead_t *a, const shortwalk_t *h, const char *
     AHEAD_STEP(1, AHEAD_NATIVE, top_entry(&a->guest, h, NULL, va))
 }
 
-PYVIRT_NOINLINE void ahead_nested(ahead_t *a, const nested_t *t, const char *vas, uint64_t stride,
-                                  uint64_t i, uint64_t n)
+PYVIRT_NOINLINE void ahead_nested(ahead_t *a, const nested_t *t, const char *vas,
+                                  uint64_t stride, uint64_t i, uint64_t n)
 {
     begin_round(a, i);
     AHEAD_STEP(7, AHEAD_NESTED, step_to_leaf(s->at, s->gpa))

@@ -27,7 +27,13 @@
 #define PYVIRT_COLD static
 #define PYVIRT_LIKELY(x) (x)
 #define PYVIRT_PREFETCH(p) ((void)(p))
-static inline unsigned PYVIRT_CTZ(unsigned x) { unsigned n = 0; while (!(x >> n & 1)) n++; return n; }
+static inline unsigned PYVIRT_CTZ(unsigned x)
+{
+    unsigned n = 0;
+    while (!(x >> n & 1))
+        n++;
+    return n;
+}
 #endif
 
 typedef struct {                /* what changes beside the arrays; part of a snapshot */
@@ -48,7 +54,7 @@ typedef struct {                /* slot = set * stride + way */
     uint64_t *bits;             /* of a set: tree-PLRU and bit-PLRU */
     uint8_t *orders;            /* of a set's ways by recency, as a state: LRU of four */
     int8_t *ranks;              /* by recency, 0 the latest: LRU of five to sixteen */
-    link_t *links;              /* ways + 1 of a set: LRU of others, by the last use; FIFO, by the fill */
+    link_t *links;              /* ways + 1 of a set: LRU of others, by the use; FIFO, by the fill */
     uint8_t *marks;             /* of many ways: a byte of each tag, to find it by; else NULL */
     cache_state_t *state;
     uint64_t entries;           /* sets * ways */
@@ -156,8 +162,8 @@ PYVIRT_AVX2 PYVIRT_INLINE int find4_avx2(const uint64_t *tags, uint64_t key)
     return found ? (int)PYVIRT_CTZ(found) : -1;
 }
 
-/* All four are written: a vector that is read just after one of its words was written waits for that
-   word to reach the cache. */
+/* All four are written: a vector that is read just after one of its words was written waits for
+   that word to reach the cache. */
 PYVIRT_AVX2 PYVIRT_INLINE void write4_avx2(uint64_t *tags, uint32_t way, uint64_t tag)
 {
     const __m256i ways = _mm256_setr_epi64x(0, 1, 2, 3);
@@ -168,7 +174,8 @@ PYVIRT_AVX2 PYVIRT_INLINE void write4_avx2(uint64_t *tags, uint32_t way, uint64_
 }
 
 /* By the marks of many ways; few of those that match are of another page. */
-PYVIRT_AVX2 PYVIRT_INLINE int find_marked(const cache_t *c, uint32_t set, uint64_t key, uint64_t twin)
+PYVIRT_AVX2 PYVIRT_INLINE int find_marked(const cache_t *c, uint32_t set, uint64_t key,
+                                          uint64_t twin)
 {
     const uint64_t *const tags = c->tags + (uint64_t)set * c->stride;
     const uint8_t *const marks = c->marks + (uint64_t)set * c->mark_stride;
@@ -177,8 +184,9 @@ PYVIRT_AVX2 PYVIRT_INLINE int find_marked(const cache_t *c, uint32_t set, uint64
     do {
         const __m256i low = _mm256_load_si256((const __m256i *)(marks + first));
         const __m256i high = _mm256_load_si256((const __m256i *)(marks + first + 32));
-        uint64_t found = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(low, wanted))
-                         | (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(high, wanted)) << 32;
+        const int found_low = _mm256_movemask_epi8(_mm256_cmpeq_epi8(low, wanted));
+        const int found_high = _mm256_movemask_epi8(_mm256_cmpeq_epi8(high, wanted));
+        uint64_t found = (uint32_t)found_low | (uint64_t)(uint32_t)found_high << 32;
         for (; found; found &= found - 1) {
             const uint32_t way = first + PYVIRT_CTZ64(found);
             if (way < c->ways && (tags[way] == key || tags[way] == twin))
@@ -188,7 +196,8 @@ PYVIRT_AVX2 PYVIRT_INLINE int find_marked(const cache_t *c, uint32_t set, uint64
     return -1;
 }
 
-PYVIRT_AVX2 PYVIRT_INLINE int find_in_avx2(const cache_t *c, uint32_t set, uint64_t key, uint64_t twin)
+PYVIRT_AVX2 PYVIRT_INLINE int find_in_avx2(const cache_t *c, uint32_t set, uint64_t key,
+                                           uint64_t twin)
 {
     if (c->marks)
         return find_marked(c, set, key, twin);

@@ -24,7 +24,7 @@ typedef struct {
     uint64_t mask;              /* a value allows the access if value & mask == wanted */
     uint64_t wanted;
     uint64_t identity;          /* HITS_IDENTITY: rights of every page */
-    nested_t tables;            /* HITS_NESTED; of HITS_NATIVE the guest's, which are the only ones */
+    nested_t tables;            /* HITS_NESTED; for HITS_NATIVE only what is the guest's */
     uint64_t second_hits;       /* counted: hits of the second array */
     uint64_t walks;             /* and short walks */
     uint8_t globals;            /* set when a walk met a global page */
@@ -152,8 +152,9 @@ TARGET PYVIRT_INLINE uint64_t hits_calm_##FORM(const hits_t *h, const uint64_t *
     return i;                                                                                     \
 }
 
-/* The usual case in fewest steps: first four ways in order, then twelve with ranks, both full and
-   without a hash; no global pages, nothing else to look up, and both outputs wanted. `walk` is a constant. */
+/* The usual case in fewest steps: first four ways in order, then twelve with ranks, both full
+   and without a hash; no global pages, nothing else to look up, and both outputs wanted. `walk`
+   is a constant. */
 #define PYVIRT_FULL(FORM, TARGET)                                                                 \
 TARGET PYVIRT_INLINE uint64_t hits_full_##FORM(hits_t *h, const uint64_t *vas, uint64_t i,        \
                                                uint64_t n, uint64_t *pas, uint16_t *codes,        \
@@ -261,8 +262,8 @@ PYVIRT_INLINE int stays_near(const uint64_t *vas, uint64_t n)
     return same >= 8;
 }
 
-/* `four`: the first array keeps the order of four ways, the second ranks of up to sixteen; `twins`: there
-   are global pages. */
+/* `four`: the first array keeps the order of four ways, the second ranks of up to sixteen;
+   `twins`: there are global pages. */
 #define PYVIRT_HITS(FORM, TARGET)                                                                 \
 PYVIRT_FULL(FORM, TARGET)                                                                         \
 PYVIRT_FILL(FORM, TARGET)                                                                         \
@@ -316,7 +317,8 @@ TARGET PYVIRT_INLINE uint64_t hits_loop_##FORM(hits_t *h, const uint64_t *vas, u
         if (two) {                                                                                \
             set2 = array_set(&second, number);                                                    \
             slot2 = (uint64_t)set2 * second.stride;                                               \
-            way = four ? find_##FORM(second.tags + slot2, second.stride, upper | low, upper | twin_low)\
+            way = four ? find_##FORM(second.tags + slot2, second.stride, upper | low, upper       \
+                    | twin_low)                                                                   \
                        : find_in_##FORM(h->second, set2, upper | low, upper | twin_low);          \
         }                                                                                         \
         if (way >= 0) {                                                                           \
@@ -334,7 +336,8 @@ TARGET PYVIRT_INLINE uint64_t hits_loop_##FORM(hits_t *h, const uint64_t *vas, u
             if (walk == HITS_IDENTITY)                                                            \
                 value = (va & PYVIRT_ADDRESS) | h->identity;                                      \
             else {                                                                                \
-                value = walk == HITS_NATIVE ? shortwalk_##FORM(&h->tables.guest, va, &h->tables.access, &refs)\
+                value = walk == HITS_NATIVE                                                       \
+                        ? shortwalk_##FORM(&h->tables.guest, va, &h->tables.access, &refs)        \
                         : walk == HITS_NESTED ? nestedwalk_##FORM(&h->tables, va, &refs) : 0;     \
                 if (!value) {                                                                     \
                     h->why = HITS_MISS;                                                           \

@@ -1,8 +1,8 @@
-/* Short walks of two dimensions: through a guest's tables, with the nested TLB and short walks of the
-   host's tables for what lies between.
+/* Short walks of two dimensions: through a guest's tables, with the nested TLB and short walks
+   of the host's tables for what lies between.
 
-   The host's caches change on the way, so such a walk cannot be taken back. Where it cannot go on it
-   leaves the place in a `rest_t`, and `pyvirt._core.walks` does. */
+   The host's caches change on the way, so such a walk cannot be taken back. Where it cannot go
+   on it leaves the place in a `rest_t`, and `pyvirt._core.walks` does. */
 
 #ifndef PYVIRT_NESTEDWALK_H
 #define PYVIRT_NESTEDWALK_H
@@ -70,7 +70,8 @@ TARGET PYVIRT_INLINE uint64_t nestedwalk_host_##FORM(nested_t *t, uint64_t gpa, 
         lru_put(c, set, key, value, &evicted);                                                    \
     return value;                                                                                 \
 }                                                                                                 \
-TARGET PYVIRT_INLINE uint64_t nestedwalk_in_##FORM(nested_t *t, uint64_t va, unsigned *refs, const int fours)\
+TARGET PYVIRT_INLINE uint64_t nestedwalk_in_##FORM(nested_t *t, uint64_t va, unsigned *refs,      \
+                                                   const int fours)                               \
 {                                                                                                 \
     shortwalk_t *const g = &t->guest;                                                             \
     rest_t *const r = t->rest;                                                                    \
@@ -120,7 +121,8 @@ TARGET PYVIRT_INLINE uint64_t nestedwalk_in_##FORM(nested_t *t, uint64_t va, uns
             break;                                                                                \
         memcpy(&entry, frame + (va >> (9 * level) & 0xFF8), 8);                                   \
         if (level == 1) {                                                                         \
-            value = (entry & (rights | ~g->rights_and) & g->kept) | (rights & g->rights_or) | g->added;\
+            value = (entry & (rights | ~g->rights_and) & g->kept) | (rights & g->rights_or)       \
+                    | g->added;                                                                   \
             if ((entry & t->access.leaf_mask) != t->access.leaf_wanted                            \
                 || (value & t->access.mask) != t->access.wanted)                                  \
                 break;                                                                            \
@@ -165,7 +167,8 @@ TARGET PYVIRT_INLINE uint64_t nestedwalk_in_##FORM(nested_t *t, uint64_t va, uns
 }                                                                                                 \
 TARGET PYVIRT_NOINLINE uint64_t nestedwalk_##FORM(nested_t *t, uint64_t va, unsigned *refs)       \
 {                                                                                                 \
-    return t->guest.fours ? nestedwalk_in_##FORM(t, va, refs, 1) : nestedwalk_in_##FORM(t, va, refs, 0);\
+    return t->guest.fours ? nestedwalk_in_##FORM(t, va, refs, 1)                                  \
+            : nestedwalk_in_##FORM(t, va, refs, 0);                                               \
 }
 
 PYVIRT_NESTED_WALK(plain, )

@@ -1,9 +1,9 @@
-/* Walks with nothing out of the ordinary: tables whose frames memory owns, 4 KiB leaves, nothing to
-   set, rights that suffice, split walk caches with LRU at every level. This is the walk of one
-   dimension; that of two is in nestedwalk.h.
+/* Walks with nothing out of the ordinary: tables whose frames memory owns, 4 KiB leaves, nothing
+   to set, rights that suffice, split walk caches with LRU at every level. This is the walk of
+   one dimension; that of two is in nestedwalk.h.
 
-   What a walk does to the caches it does all at once at its end, so that one that turns out not to be
-   short has changed nothing, and `pyvirt._core.walks` can start anew. */
+   What a walk does to the caches it does all at once at its end, so that one that turns out not
+   to be short has changed nothing, and `pyvirt._core.walks` can start anew. */
 
 #ifndef PYVIRT_SHORTWALK_H
 #define PYVIRT_SHORTWALK_H
@@ -31,7 +31,7 @@ typedef struct {                /* one dimension, its rules as masks */
     uint64_t start;             /* root, with all rights */
     uint8_t ***root;            /* of the memory's directory */
     uint64_t limit;             /* end of memory */
-    uint64_t table_mask[6];     /* an entry leads to a table if entry & table_mask == table_wanted */
+    uint64_t table_mask[6];     /* an entry leads to a table if entry & mask == table_wanted */
     uint64_t table_wanted;
     uint64_t table_address;
     uint64_t leaf_address;
@@ -71,7 +71,8 @@ PYVIRT_INLINE const uint8_t *frame_at(const shortwalk_t *h, uint64_t pa)
    dimensions, the guest-physical address of the next one; else where that lies in this process, 0
    if it is not known. */
 #define PYVIRT_REGION_FILL(FORM, TARGET)                                                          \
-TARGET PYVIRT_INLINE void region_fill_##FORM(cache_t *c, uint64_t number, uint64_t tag, uint64_t value,\
+TARGET PYVIRT_INLINE void region_fill_##FORM(cache_t *c, uint64_t number, uint64_t tag,           \
+                                             uint64_t value,                                      \
                                uint64_t second, int fours)                                        \
 {                                                                                                 \
     const uint32_t set = (uint32_t)((number ^ number >> c->fold) & c->set_mask);                  \
@@ -92,10 +93,10 @@ TARGET PYVIRT_INLINE void region_fill_##FORM(cache_t *c, uint64_t number, uint64
     c->second[slot + way] = second;                                                               \
 }
 
-/* The value of a page by the walk caches and the tables, all levels of which have an array; 0, with
-   nothing changed, if that is not all there is to it. `*refs` grows by the entries read. The lowest
-   level whose entry is cached is `known`; above them all it is one more than there are, and `way` is
-   -1. Where `known` is a constant, the loops over levels fold. */
+/* The value of a page by the walk caches and the tables, all levels of which have an array; 0,
+   with nothing changed, if that is not all there is to it. `*refs` grows by the entries read.
+   The lowest level whose entry is cached is `known`; above them all it is one more than there
+   are, and `way` is -1. Where `known` is a constant, the loops over levels fold. */
 #define PYVIRT_SHORT_WALK(FORM, TARGET)                                                           \
 PYVIRT_REGION_FILL(FORM, TARGET)                                                                  \
 TARGET PYVIRT_INLINE uint64_t shortwalk_from_##FORM(shortwalk_t *h, uint64_t va, const ask_t *ask,\
@@ -164,7 +165,8 @@ TARGET PYVIRT_INLINE int shortwalk_probe_##FORM(const shortwalk_t *h, uint64_t v
     return fours ? find4_##FORM(c->tags + (uint64_t)*set * 4, key)                                \
                  : find_##FORM(c->tags + (uint64_t)*set * c->stride, c->stride, key, key);        \
 }                                                                                                 \
-TARGET PYVIRT_NOINLINE uint64_t shortwalk_high_##FORM(shortwalk_t *h, uint64_t va, const ask_t *ask,\
+TARGET PYVIRT_NOINLINE uint64_t shortwalk_high_##FORM(shortwalk_t *h, uint64_t va,                \
+                                                      const ask_t *ask,                           \
                                             unsigned *refs)                                       \
 {                                                                                                 \
     uint32_t set = 0;                                                                             \
@@ -191,7 +193,8 @@ TARGET PYVIRT_INLINE uint64_t shortwalk_in_##FORM(shortwalk_t *h, uint64_t va, c
 TARGET PYVIRT_NOINLINE uint64_t shortwalk_##FORM(shortwalk_t *h, uint64_t va, const ask_t *ask,   \
                                      unsigned *refs)                                              \
 {                                                                                                 \
-    return h->fours ? shortwalk_in_##FORM(h, va, ask, refs, 1) : shortwalk_in_##FORM(h, va, ask, refs, 0);\
+    return h->fours ? shortwalk_in_##FORM(h, va, ask, refs, 1)                                    \
+            : shortwalk_in_##FORM(h, va, ask, refs, 0);                                           \
 }
 
 PYVIRT_SHORT_WALK(plain, )

@@ -1,15 +1,15 @@
-/* Least recently used, exactly. Four ways keep their order as one of 24 states, a touch being a look
-   into a table. From five to sixteen keep their ranks, a touch being a compare and a subtraction of
-   vectors, and the victim a compare. Fewer ways, and more, are in a list. */
+/* Least recently used, exactly. Four ways keep their order as one of 24 states, a touch being a
+   look into a table. From five to sixteen keep their ranks, a touch being a compare and a
+   subtraction of vectors, and the victim a compare. Fewer ways, and more, are in a list. */
 
 #ifndef PYVIRT_LRU_H
 #define PYVIRT_LRU_H
 
 #include "cache.h"
 
-/* Four ways can be in 24 orders. A state is the number of one, shifted by two, with the way that was
-   used longest ago in bits 1:0; at [state & ~3 | way] stands the state after a use of `way`. Orders
-   are counted by their last way first, so 0 is one: 1, 2, 3, 0 from the latest on. */
+/* Four ways can be in 24 orders. A state is the number of one, shifted by two, with the way that
+   was used longest ago in bits 1:0; at [state & ~3 | way] stands the state after a use of `way`.
+   Orders are counted by their last way first, so 0 is one: 1, 2, 3, 0 from the latest on. */
 static const uint8_t PYVIRT_FOUR[96] = {
     75, 0, 8, 16, 50, 4, 8, 16, 79, 0, 8, 20, 25, 0, 12, 20,
     54, 4, 12, 16, 29, 4, 12, 20, 25, 83, 33, 41, 29, 58, 33, 41,
