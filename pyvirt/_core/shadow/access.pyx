@@ -42,7 +42,6 @@ from pyvirt._core.shadow.state cimport (
     ENTRY_U,
     ENTRY_W,
     FRAME_SHIFT,
-    MEMO_SLOTS,
     MODE_SHADOW,
     check_t,
     cpu_t,
@@ -52,7 +51,6 @@ from pyvirt._core.shadow.state cimport (
 )
 
 cdef uint64_t NX = <uint64_t>1 << 63
-cdef uint64_t ADDRESS = 0x000FFFFFFFFFF000ULL
 
 
 cdef void set_checks(hyper_t *s, cpu_t *v) noexcept nogil:
@@ -85,10 +83,6 @@ cdef void set_checks(hyper_t *s, cpu_t *v) noexcept nogil:
                 c.mask |= ENTRY_U
 
 
-cdef inline memo_t *memo_of(cpu_t *v, uint64_t page) noexcept nogil:
-    return &v.memo[(page ^ page >> 10) & (MEMO_SLOTS - 1)]
-
-
 cdef uint64_t find(
     hyper_t *s, cpu_t *v, uint32_t page, uint32_t level, uint64_t address, memo_t *m
 ) noexcept nogil:
@@ -104,7 +98,6 @@ cdef uint64_t find(
             m.page = address >> FRAME_SHIFT
             m.epoch = s.epoch
             m.slot = slot
-            m.offset = ((<uint64_t>1 << (3 + 9 * level)) - 1)
             return entry
         page = <uint32_t>frame_of(entry)
         level -= 1
@@ -144,7 +137,7 @@ cdef done_t shadow_access(
     entry = find(s, v, v.root.page, v.guest.levels, va, m)
     if entry & c.mask == c.wanted:
         s.entries[m.slot] = entry | c.used
-        gpa[0] = (entry & ADDRESS & ~m.offset) | va & m.offset
+        gpa[0] = mapped(entry, va)
         return DONE
     return ended(shadow_fault(s, v, va, c.access, entry, gpa))
 
@@ -254,16 +247,8 @@ cdef done_t access(
 ) noexcept nogil:
     """Make one access; on success, or where it is to be emulated, `gpa` is where it goes."""
     cdef const check_t *c = &v.check[kind][user]
-    cdef memo_t *m
-    cdef uint64_t entry
     if s.mode != MODE_SHADOW:
         return nested_access(s, v, va, c, gpa)
-    m = memo_of(v, va >> FRAME_SHIFT)
-    if m.page == va >> FRAME_SHIFT and m.epoch == s.epoch:
-        entry = s.entries[m.slot]
-        if entry & c.mask == c.wanted:
-            if entry & c.used != c.used:
-                s.entries[m.slot] = entry | c.used
-            gpa[0] = (entry & ADDRESS & ~m.offset) | va & m.offset
-            return DONE
-    return shadow_access(s, v, va, c, m, gpa)
+    if hit(s, v, va, c, gpa):
+        return DONE
+    return shadow_access(s, v, va, c, memo_of(v, va >> FRAME_SHIFT), gpa)

@@ -17,6 +17,7 @@ from pyvirt._core.shadow.state cimport (
     is_direct,
     is_leaf,
     level_of,
+    new_epoch,
     page_t,
     place_of,
 )
@@ -85,7 +86,7 @@ cdef void free_page(hyper_t *s, uint32_t page) noexcept nogil:
     p.newer = s.free
     s.free = page
     s.used -= 1
-    s.epoch += 1
+    new_epoch(s)
 
 
 cdef inline uint32_t *list_of(hyper_t *s, uint64_t entry, uint32_t level) noexcept nogil:
@@ -110,7 +111,7 @@ cdef void set_link(hyper_t *s, uint32_t slot, uint32_t child) noexcept nogil:
     """Point an absent entry at a page; what the guest's entries allow is in the child's role."""
     s.entries[slot] = <uint64_t>child << FRAME_SHIFT | ENTRY_P | ENTRY_W | ENTRY_U | ENTRY_A
     enter_list(s, slot, &s.pages[child].parents)
-    s.epoch += 1
+    new_epoch(s)
 
 
 cdef void set_leaf(hyper_t *s, uint32_t slot, uint64_t entry, uint32_t level) noexcept nogil:
@@ -121,7 +122,7 @@ cdef void set_leaf(hyper_t *s, uint32_t slot, uint64_t entry, uint32_t level) no
         s.counters.pages_4k += 1
     else:
         s.counters.pages_2m += 1
-        s.epoch += 1
+        new_epoch(s)
 
 
 cdef void drop_entry(hyper_t *s, uint32_t slot) noexcept nogil:
@@ -140,7 +141,7 @@ cdef void drop_entry(hyper_t *s, uint32_t slot) noexcept nogil:
     if level == 1:
         s.counters.pages_4k -= 1
         return
-    s.epoch += 1
+    new_epoch(s)
     if entry & ENTRY_LARGE:
         s.counters.pages_2m -= 1
 

@@ -15,6 +15,7 @@ from pyvirt._core.shadow.state cimport (
     RIGHT_ALL,
     cpu_t,
     hyper_t,
+    new_epoch,
     request_flush,
     root_t,
 )
@@ -69,7 +70,7 @@ cdef void forget_all(hyper_t *s, cpu_t *v) noexcept nogil:
     if z.freed:
         request_flush(s)
     v.requests |= REQUEST_ROOT
-    s.epoch += 1
+    new_epoch(s)
 
 
 cdef bint usable(const hyper_t *s, const root_t *root, uint64_t cr3) noexcept nogil:
@@ -84,7 +85,7 @@ cdef bint switch_root(hyper_t *s, cpu_t *v, uint64_t cr3) noexcept nogil:
     cdef uint32_t i
     cdef root_t other
     cdef zapped_t z
-    s.epoch += 1
+    new_epoch(s)
     if usable(s, &v.root, cr3):
         return True
     for i in range(s.rules.previous_roots):
@@ -116,7 +117,7 @@ cdef bint build(hyper_t *s, cpu_t *v) noexcept nogil:
     v.root.page = page
     v.root.cr3 = v.cr3
     s.counters.roots_built += 1
-    s.epoch += 1
+    new_epoch(s)
     if s.rules.sync_at_link:
         sync_below(s, v, page)
     return True

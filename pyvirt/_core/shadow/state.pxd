@@ -8,6 +8,7 @@
 # is said by the memory slot alone.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from pyvirt._core.events cimport event_t
 from pyvirt._core.frames cimport physmem_t, pm_in_ram
@@ -17,7 +18,7 @@ cdef enum:
     NO_PAGE = 0                     # page 0 of the pool is never used,
     NO_SLOT = 0                     # so neither is entry 0
     PREVIOUS_ROOTS = 7              # at most; KVM keeps 3
-    MEMO_SLOTS = 1024               # a power of two
+    MEMO_SLOTS = 4096               # a power of two
     INSTRUCTION_EVENTS = 16         # accesses of one instruction, or of the delivery of a fault
     GENERATIONS = 1 << 18           # 12 bits on top of an MMIO entry, 6 above bit 0
     MAX_RESTARTS = 256              # of one instruction
@@ -190,8 +191,7 @@ cdef struct guest_walk_t:           # how the guest's own tables translate an ad
 
 cdef struct memo_t:                 # where a page's leaf was found
     uint64_t page                   # address >> 12
-    uint64_t epoch                  # dead if it is not the pool's
-    uint64_t offset                 # mask
+    uint32_t epoch                  # dead if it is not the pool's
     uint32_t slot
 
 cdef struct check_t:                # what an access asks of a leaf: entry & mask == wanted
@@ -214,7 +214,7 @@ cdef struct cpu_t:                  # a vCPU
     uint64_t error                  # code of that fault
     uint64_t fault_address
     uint64_t accumulator            # what was loaded last
-    check_t check[3][2]             # [fetch, load, store][user]
+    check_t check[3][2]             # [load, store, fetch][user]
     uint32_t events                 # of the instruction that is under way
     event_t instruction[INSTRUCTION_EVENTS]
     memo_t memo[MEMO_SLOTS]
@@ -247,7 +247,7 @@ cdef struct hyper_t:
     uint64_t unsync[UNSYNC_LIMIT]   # their frames, oldest first; kept under rules.unsync_limit only
     uint32_t unsync_count
     uint32_t high                   # the highest page that was ever used
-    uint64_t epoch                  # grows whenever a link or a root changes
+    uint32_t epoch                  # changes with every link and root, see `new_epoch`
     uint64_t generation             # of the memory slots: older MMIO entries are not believed
     cpu_t *cpus
     uint32_t cpu_count
@@ -270,6 +270,16 @@ cdef inline uint64_t frame_of(uint64_t entry) noexcept nogil:
 cdef inline bint is_leaf(uint64_t entry, uint32_t level) noexcept nogil:
     """Whether a present entry of a page of this level maps memory."""
     return level == 1 or entry & ENTRY_LARGE
+
+
+cdef inline void new_epoch(hyper_t *s) noexcept nogil:
+    """Forget where leaves were found; when the numbers come round, in earnest."""
+    cdef uint32_t i
+    s.epoch += 1
+    if s.epoch == 0:
+        for i in range(s.cpu_count):
+            memset(s.cpus[i].memo, 0, sizeof(s.cpus[i].memo))
+        s.epoch = 1
 
 
 cdef inline void request_flush(hyper_t *s) noexcept nogil:
