@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pyvirt.mmu.memory import PhysicalMemory
     from pyvirt.mmu.mmu import MMU
     from pyvirt.mmu.results import Translations
+    from pyvirt.mmu.shadow import Hypervisor, ShadowRules
     from pyvirt.mmu.spaces import AddressSpace, NestedAddressSpace
 
 __version__ = "0.1.0.dev0"
@@ -47,7 +48,9 @@ _HOME = {
     "CostModel": "pyvirt.mmu.costs",
     "Geometry": "pyvirt.mmu.geometry",
     "MMU": "pyvirt.mmu.mmu",
+    "Hypervisor": "pyvirt.mmu.shadow",
     "PhysicalMemory": "pyvirt.mmu.memory",
+    "ShadowRules": "pyvirt.mmu.shadow",
     "Translations": "pyvirt.mmu.results",
     "AddressSpace": "pyvirt.mmu.spaces",
     "NestedAddressSpace": "pyvirt.mmu.spaces",
@@ -78,6 +81,7 @@ __all__ = [
     "Fault",
     "FrameExhaustedError",
     "Geometry",
+    "Hypervisor",
     "ImageFormatError",
     "InvalidTypeError",
     "InvalidValueError",
@@ -90,6 +94,7 @@ __all__ = [
     "PageTables",
     "PhysicalMemory",
     "PyvirtError",
+    "ShadowRules",
     "TraceFormatError",
     "Translation",
     "Translations",

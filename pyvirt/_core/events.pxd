@@ -19,6 +19,7 @@ cdef enum event_op_t:
     EVENT_TLB_CONTROL = 24
     EVENT_VM_ENTRY = 25
     EVENT_VM_EXIT = 26
+    EVENT_IO = 27
     EVENT_STORE_TABLE = 32
     EVENT_MAP = 33
     EVENT_UNMAP = 34

@@ -4,7 +4,7 @@
 """
 
 from pyvirt.traces.champsim import CHAMPSIM_DTYPE, CLOUDSUITE_DTYPE
-from pyvirt.traces.events import EVENT_DTYPE, Events, Op, accesses, is_access
+from pyvirt.traces.events import EVENT_DTYPE, Arg, Events, Op, accesses, is_access
 from pyvirt.traces.formats import FORMATS
 from pyvirt.traces.reader import TraceReader, open, read
 from pyvirt.traces.summary import Summary, summarise
@@ -15,6 +15,7 @@ __all__ = [
     "CLOUDSUITE_DTYPE",
     "EVENT_DTYPE",
     "FORMATS",
+    "Arg",
     "Events",
     "Op",
     "Summary",

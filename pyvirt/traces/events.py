@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 import numpy as np
 import numpy.typing as npt
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["EVENT_DTYPE", "Events", "Op", "accesses", "as_events", "is_access"]
+__all__ = ["EVENT_DTYPE", "Arg", "Events", "Op", "accesses", "as_events", "is_access"]
 
 EVENT_DTYPE = np.dtype(
     [
@@ -59,6 +59,8 @@ class Op(IntEnum):
     """AMD's TLB_CONTROL field, `arg`, at the next VMRUN."""
     VM_ENTRY = 25
     VM_EXIT = 26
+    IO = 27
+    """Access to an I/O port; the hypervisor sees it."""
     STORE_TABLE = 32
     """A page-table entry of `size` bytes at the vCPU's physical `addr` becomes `value`."""
     MAP = 33
@@ -71,6 +73,37 @@ class Op(IntEnum):
     """The vCPU goes to core `arg`."""
     VM_SWITCH = 41
     """The vCPU is another machine's: VPID `arg`, guest CR3 `addr`, nested root `value`."""
+
+
+class Arg(IntFlag):
+    """Bits of `arg` that `pyvirt.Hypervisor` understands, and others ignore.
+
+    An event without `CONTINUES`, `SAME` and `HANDLER` begins an operation; what follows with one
+    of these belongs to it.
+    """
+
+    USER = 1
+    """The access runs at CPL 3."""
+    GIVEN = 1 << 4
+    """The store writes `value`. Without one of these six, memory keeps what it has."""
+    LOADED = 2 << 4
+    """It writes what the vCPU loaded last."""
+    AND = 3 << 4
+    """It writes what was loaded, and-ed with `value`."""
+    OR = 4 << 4
+    """It writes what was loaded, or-ed with `value`."""
+    MOVE = 5 << 4
+    """As `OR`, after bits 51:12 of what was loaded are cleared: a page-table entry moves."""
+    ERROR = 6 << 4
+    """It writes the error code of the page fault, or-ed with `value`."""
+    CONTINUES = 1 << 8
+    """Part of the operation before: not run after a page fault of it."""
+    SAME = 1 << 9
+    """Part of the instruction before, which an exit starts again from its first access."""
+    HANDLER = 1 << 10
+    """Run only after a page fault of its operation."""
+    KEEP = 1 << 11
+    """The load does not count as one for `LOADED`, `AND`, `OR`, `MOVE`."""
 
 
 KNOWN = np.isin(np.arange(256), [int(op) for op in Op])

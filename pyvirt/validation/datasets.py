@@ -70,14 +70,14 @@ class Table:
             raise ImageFormatError(f"{self.path.name} has no column {name!r}")
         return np.array(self._columns[name], dtype=np.str_)
 
-    def numbers(self, name: str, base: int = 16) -> U64:
-        """Give a column of numbers; a cell that is empty is 0."""
+    def numbers(self, name: str, base: int = 16, *, signed: bool = False) -> npt.NDArray[Any]:
+        """Give a column of numbers, as int64 if some may be negative; an empty cell is 0."""
         if name not in self._columns:
             raise ImageFormatError(f"{self.path.name} has no column {name!r}")
         cells = self._columns[name]
         try:
             values = [int(cell, base) if cell else 0 for cell in cells]
-            return np.array(values, dtype=np.uint64)
+            return np.array(values, dtype=np.int64 if signed else np.uint64)
         except (ValueError, OverflowError) as error:
             raise ImageFormatError(f"{self.path.name}, column {name!r}: {error}") from None
 

@@ -1,0 +1,3 @@
+from pyvirt._core.physmem import PhysMem
+
+def hash_words(mem: PhysMem, start: int, end: int, mask: int = ...) -> int: ...

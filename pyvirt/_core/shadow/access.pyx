@@ -1,0 +1,254 @@
+"""One access of the guest: through shadow entries, or through its tables and the nested ones.
+
+There is no TLB here. One would change no count of exits: a translation that it holds has an entry
+with the same rights, or the guest may not rely on it. `pyvirt.MMU` models TLBs.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from pyvirt._core.frames cimport PM_OK, load_u64, pm_frame, pm_status, pm_writable
+from pyvirt._core.paging cimport (
+    ACCESS_EXEC,
+    ACCESS_READ,
+    ACCESS_USER,
+    ACCESS_WRITE,
+    FAULT_NOT_PRESENT,
+    FAULT_RESERVED,
+    MAX_LEVELS,
+    failed,
+    in_range,
+    judge,
+    level_t,
+    walk_t,
+)
+from pyvirt._core.shadow.faults cimport (
+    HANDLED_EMULATED,
+    HANDLED_FIXED,
+    HANDLED_MMIO,
+    HANDLED_NO_ROOM,
+    HANDLED_OUTSIDE_TABLE,
+    HANDLED_REFUSED,
+    handled_t,
+    nested_fault,
+    shadow_fault,
+)
+from pyvirt._core.shadow.fill cimport slot_of
+from pyvirt._core.shadow.state cimport (
+    ENTRY_A,
+    ENTRY_D,
+    ENTRY_LARGE,
+    ENTRY_P,
+    ENTRY_U,
+    ENTRY_W,
+    FRAME_SHIFT,
+    MODE_SHADOW,
+    check_t,
+    cpu_t,
+    frame_of,
+    hyper_t,
+    memo_t,
+)
+
+cdef uint64_t NX = <uint64_t>1 << 63
+
+
+cdef void set_checks(hyper_t *s, cpu_t *v) noexcept nogil:
+    """Work out what accesses ask of entries, after a change of the control registers.
+
+    The processor runs with CR0.WP set on shadow tables whatever the guest's says.
+    """
+    cdef int kind, user
+    cdef check_t *c
+    for kind in range(3):
+        for user in range(2):
+            c = &v.check[kind][user]
+            c.mask = c.wanted = ENTRY_P
+            c.used = ENTRY_A
+            c.access = ACCESS_USER if user else 0
+            if kind == KIND_FETCH:
+                c.access |= ACCESS_EXEC
+                c.mask |= NX
+            elif kind == KIND_LOAD:
+                c.access |= ACCESS_READ
+            else:
+                c.access |= ACCESS_WRITE
+                c.mask |= ENTRY_W
+                c.wanted |= ENTRY_W
+                c.used |= ENTRY_D
+            if user:
+                c.mask |= ENTRY_U
+                c.wanted |= ENTRY_U
+            elif v.guest.smep if kind == KIND_FETCH else v.guest.smap:
+                c.mask |= ENTRY_U
+
+
+cdef uint64_t find(
+    hyper_t *s, cpu_t *v, uint32_t page, uint32_t level, uint64_t address, memo_t *m
+) noexcept nogil:
+    """The last entry on the path of an address; a leaf is remembered in `m`."""
+    cdef uint32_t slot
+    cdef uint64_t entry
+    while True:
+        slot = slot_of(page, address, level)
+        entry = s.entries[slot]
+        if entry & ENTRY_P == 0:
+            return entry
+        if level == 1 or entry & ENTRY_LARGE:
+            m.page = address >> FRAME_SHIFT
+            m.epoch = s.epoch
+            m.slot = slot
+            return entry
+        page = <uint32_t>frame_of(entry)
+        level -= 1
+
+
+cdef done_t ended(handled_t handled) noexcept nogil:
+    """What the handling of an exit means for the access that caused it."""
+    if handled == HANDLED_FIXED:
+        return DONE_RESTART
+    if handled == HANDLED_EMULATED:
+        return DONE_EMULATED
+    if handled == HANDLED_MMIO:
+        return DONE_MMIO
+    if handled == HANDLED_REFUSED:
+        return DONE_REFUSED
+    if handled == HANDLED_OUTSIDE_TABLE:
+        return DONE_OUTSIDE_TABLE
+    if handled == HANDLED_NO_ROOM:
+        return DONE_NO_ROOM
+    return DONE_NO_MEMORY
+
+
+cdef done_t not_canonical(hyper_t *s, cpu_t *v) noexcept nogil:
+    """A general protection fault: no exit, and no page-fault code."""
+    s.counters.guest_faults += 1
+    v.error = 0
+    return DONE_REFUSED
+
+
+cdef done_t shadow_access(
+    hyper_t *s, cpu_t *v, uint64_t va, const check_t *c, memo_t *m, uint64_t *gpa
+) noexcept nogil:
+    """An access whose leaf is not remembered, or does not allow it."""
+    cdef uint64_t entry
+    if not in_range(&v.guest, va):
+        return not_canonical(s, v)
+    entry = find(s, v, v.root.page, v.guest.levels, va, m)
+    if entry & c.mask == c.wanted:
+        s.entries[m.slot] = entry | c.used
+        gpa[0] = mapped(entry, va)
+        return DONE
+    return ended(shadow_fault(s, v, va, c.access, entry, gpa))
+
+
+cdef inline done_t nested_gpa(hyper_t *s, cpu_t *v, uint64_t gpa) noexcept nogil:
+    """Whether the nested tables have a guest-physical address; else they are asked to."""
+    cdef memo_t *m = memo_of(v, gpa >> FRAME_SHIFT)
+    cdef uint64_t entry
+    if m.page == gpa >> FRAME_SHIFT and m.epoch == s.epoch and s.entries[m.slot] & ENTRY_P:
+        return DONE
+    entry = find(s, v, s.nested_root, s.levels, gpa, m)
+    if entry & ENTRY_P:
+        return DONE
+    return ended(nested_fault(s, v, gpa, entry))
+
+
+cdef done_t nested_page(hyper_t *s, cpu_t *v, uint64_t gpa) noexcept nogil:
+    """Have the nested tables map a guest-physical address."""
+    return nested_gpa(s, v, gpa)
+
+
+cdef done_t mark(hyper_t *s, uint64_t gpa, uint64_t entry, uint64_t wanted) noexcept nogil:
+    """Set A and D in a guest's entry."""
+    cdef pm_status status
+    cdef uint8_t *frame
+    if entry & wanted == wanted:
+        return DONE
+    frame = pm_writable(s.mem, gpa, &status)
+    if status != PM_OK:
+        return DONE_NO_MEMORY
+    if wanted & ~entry & ENTRY_A:
+        s.counters.guest_a_set += 1
+    if wanted & ~entry & ENTRY_D:
+        s.counters.guest_d_set += 1
+    entry |= wanted
+    s.mem.version += 1
+    memcpy(frame + (gpa & 0xFFF), &entry, 8)
+    return DONE
+
+
+cdef done_t nested_access(
+    hyper_t *s, cpu_t *v, uint64_t va, const check_t *c, uint64_t *gpa
+) noexcept nogil:
+    """The processor's own walk: every table and the page need a nested entry.
+
+    A is set in the entries above one that refuses the access, not in it.
+    """
+    cdef uint64_t slots[MAX_LEVELS + 1]
+    cdef uint64_t entries[MAX_LEVELS + 1]
+    cdef uint64_t base = v.cr3 & v.guest.table_address, entry, rights = ~<uint64_t>0, executed = 0
+    cdef int level = v.guest.levels, n
+    cdef uint16_t code = 0
+    cdef const level_t *rules
+    cdef const uint8_t *frame
+    cdef done_t done
+    cdef walk_t w
+    cdef bint leaf
+    if not in_range(&v.guest, va):
+        return not_canonical(s, v)
+    while True:
+        rules = &v.guest.level[level]
+        slots[level] = base | (va >> rules.shift & 511) << 3
+        frame = pm_frame(s.mem, slots[level])
+        if frame == NULL:
+            return DONE_OUTSIDE_TABLE
+        done = nested_gpa(s, v, slots[level])
+        if done != DONE:
+            return done
+        entry = entries[level] = load_u64(frame + (slots[level] & 0xFFF))
+        leaf = level == 1 or (rules.may_map and entry & ENTRY_LARGE)
+        if entry & ENTRY_P == 0:
+            code = FAULT_NOT_PRESENT
+        elif entry & (rules.leaf_reserved if leaf else rules.table_reserved):
+            code = FAULT_RESERVED
+        if code:
+            break
+        rights &= entry
+        executed |= entry
+        if leaf:
+            rights = (entry & ~<uint64_t>(ENTRY_W | ENTRY_U) | rights & (ENTRY_W | ENTRY_U)
+                      | executed & v.guest.rights_or)
+            code = judge(&v.guest, rights, c.access)
+            break
+        base = entry & v.guest.table_address
+        level -= 1
+    if code:
+        s.counters.guest_faults += 1
+        memset(&w, 0, sizeof(w))
+        failed(&v.guest, code, level, rights, c.access, &w)
+        v.error = w.error
+        for n in range(v.guest.levels, level, -1):
+            if mark(s, slots[n], entries[n], ENTRY_A) != DONE:
+                return DONE_NO_MEMORY
+        return DONE_REFUSED
+    gpa[0] = entry & rules.leaf_address | va & rules.offset
+    done = nested_gpa(s, v, gpa[0])
+    if done != DONE and done != DONE_MMIO:
+        return done
+    for n in range(v.guest.levels, level - 1, -1):
+        if mark(s, slots[n], entries[n], c.used if n == level else ENTRY_A) != DONE:
+            return DONE_NO_MEMORY
+    return done
+
+
+cdef done_t access(
+    hyper_t *s, cpu_t *v, uint64_t va, int kind, bint user, uint64_t *gpa
+) noexcept nogil:
+    """Make one access; on success, or where it is to be emulated, `gpa` is where it goes."""
+    cdef const check_t *c = &v.check[kind][user]
+    if s.mode != MODE_SHADOW:
+        return nested_access(s, v, va, c, gpa)
+    if hit(s, v, va, c, gpa):
+        return DONE
+    return shadow_access(s, v, va, c, memo_of(v, va >> FRAME_SHIFT), gpa)

@@ -1,0 +1,97 @@
+"""The guest's own tables, as the hypervisor reads them when a shadow entry is missing."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from pyvirt._core.frames cimport PM_OK, pm_status, pm_writable
+from pyvirt._core.paging cimport (
+    ACCESS_PURE,
+    MAX_LEVELS,
+    recorder_t,
+    reference_t,
+    walk,
+    walk_t,
+)
+from pyvirt._core.shadow.state cimport (
+    ENTRY_A,
+    ENTRY_D,
+    ENTRY_U,
+    ENTRY_W,
+    FRAME_SHIFT,
+    RIGHT_ALL,
+    RIGHT_U,
+    RIGHT_W,
+    RIGHT_X,
+    cpu_t,
+    guest_walk_t,
+    hyper_t,
+)
+from pyvirt._core.types cimport PAGE_OFFSET
+
+cdef uint64_t NX = <uint64_t>1 << 63
+
+
+cdef uint8_t rights_of(uint64_t entry) noexcept nogil:
+    return ((RIGHT_W if entry & ENTRY_W else 0) | (RIGHT_U if entry & ENTRY_U else 0)
+            | (0 if entry & NX else RIGHT_X))
+
+
+cdef uint16_t walk_guest(
+    hyper_t *s, cpu_t *v, uint64_t va, uint32_t access, guest_walk_t *g
+) noexcept nogil:
+    """Translate by the guest's tables without touching A and D; 0 or the result code.
+
+    The rights, the codes and the error code are those of `pyvirt._core.paging`.
+    """
+    cdef reference_t references[MAX_LEVELS]
+    cdef recorder_t recorder
+    cdef walk_t w
+    cdef uint8_t rights = RIGHT_ALL
+    cdef uint64_t i
+    cdef uint8_t level = 0
+    s.counters.guest_walks += 1
+    recorder.references = references
+    recorder.count = 0
+    recorder.capacity = MAX_LEVELS
+    recorder.dimension = 0
+    g.code = walk(&v.guest, va, access | ACCESS_PURE, &w, &recorder)
+    g.error = w.error
+    for i in range(recorder.count):
+        level = references[i].level
+        g.table[level] = references[i].address >> FRAME_SHIFT
+        g.offset[level] = <uint16_t>(references[i].address & PAGE_OFFSET)
+        g.entry[level] = references[i].entry
+        g.above[level] = rights
+        rights &= rights_of(references[i].entry)
+    g.level = level
+    g.rights = rights
+    g.gpa = w.gpa
+    return g.code
+
+
+cdef bint set_accessed(hyper_t *s, cpu_t *v, guest_walk_t *g, bint dirty) noexcept nogil:
+    """Set A in the entries of an allowed walk, and D in the leaf of a write; False: no memory.
+
+    Writes by the hypervisor do not trap, whether the tables are shadowed or not.
+    """
+    cdef uint8_t level
+    cdef uint64_t wanted
+    cdef uint8_t *frame
+    cdef pm_status status
+    for level in range(g.level, v.guest.levels + 1):
+        wanted = ENTRY_A
+        if dirty and level == g.level:
+            wanted |= ENTRY_D
+        if g.entry[level] & wanted == wanted:
+            continue
+        if not g.entry[level] & ENTRY_A:
+            s.counters.guest_a_set += 1
+        if wanted & ENTRY_D and not g.entry[level] & ENTRY_D:
+            s.counters.guest_d_set += 1
+        frame = pm_writable(s.mem, g.table[level] << FRAME_SHIFT, &status)
+        if status != PM_OK:
+            return False
+        g.entry[level] |= wanted
+        s.mem.version += 1
+        memcpy(frame + g.offset[level], &g.entry[level], 8)
+    return True

@@ -1,0 +1,60 @@
+"""What the host does to a machine's memory, as its entries see it."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from pyvirt._core.shadow.pages cimport drop_entry
+from pyvirt._core.shadow.roots cimport forget_all
+from pyvirt._core.shadow.state cimport (
+    ENTRY_P,
+    GENERATIONS,
+    MODE_SHADOW,
+    NO_PAGE,
+    NO_SLOT,
+    hyper_t,
+    request_flush,
+)
+from pyvirt._core.shadow.zap cimport zap_all
+
+
+cdef void new_generation(hyper_t *s) noexcept nogil:
+    """The memory slots changed: entries that remember MMIO count no more.
+
+    When the numbers are used up all pages go, so that none of the first can come back.
+    """
+    cdef uint32_t i
+    s.generation += 1
+    if s.generation < GENERATIONS:
+        return
+    s.generation = 0
+    for i in range(s.cpu_count):
+        if s.mode == MODE_SHADOW:
+            forget_all(s, &s.cpus[i])
+    zap_all(s)
+    if s.nested_root != NO_PAGE:
+        empty_root(s)
+
+
+cdef void empty_root(hyper_t *s) noexcept nogil:
+    """Nested tables keep their root."""
+    cdef uint32_t slot = s.nested_root << 9
+    while s.pages[s.nested_root].present:
+        if s.entries[slot] & ENTRY_P:
+            drop_entry(s, slot)
+        slot += 1
+
+
+cdef uint64_t drop_frames(hyper_t *s, uint64_t first, uint64_t end) noexcept nogil:
+    """Drop every entry that maps one of the guest frames [first, end), by the reverse map."""
+    cdef uint64_t gfn, dropped = 0
+    for gfn in range(first, end):
+        while s.reverse[gfn] != NO_SLOT:
+            drop_entry(s, s.reverse[gfn])
+            dropped += 1
+        if gfn == first or gfn & 511 == 0:
+            while s.reverse_large[gfn >> 9] != NO_SLOT:
+                drop_entry(s, s.reverse_large[gfn >> 9])
+                dropped += 1
+    s.counters.host_invalidated += dropped
+    if dropped:
+        request_flush(s)
+    return dropped

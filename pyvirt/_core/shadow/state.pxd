@@ -1,0 +1,306 @@
+# The state of a hypervisor's MMU: one pool of table pages for shadow tables and nested tables, the
+# lists that tie their entries together, and the vCPUs that run on them.
+#
+# Every present entry is in exactly one list. A leaf is in the list of the guest frame that it maps
+# (the reverse map), a link in the list of the page that it points to (its parents). Both lists run
+# through `links`, which has one element for each entry of the pool, so that nothing is allocated
+# after the start. A leaf keeps the guest frame, not the host's: where the host keeps that frame
+# is said by the memory slot alone.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from pyvirt._core.events cimport event_t
+from pyvirt._core.frames cimport physmem_t, pm_in_ram
+from pyvirt._core.paging cimport MAX_LEVELS, dimension_t
+
+cdef enum:
+    NO_PAGE = 0                     # page 0 of the pool is never used,
+    NO_SLOT = 0                     # so neither is entry 0
+    PREVIOUS_ROOTS = 7              # at most; KVM keeps 3
+    MEMO_SLOTS = 4096               # a power of two
+    INSTRUCTION_EVENTS = 16         # accesses of one instruction, or of the delivery of a fault
+    GENERATIONS = 1 << 18           # 12 bits on top of an MMIO entry, 6 above bit 0
+    MAX_RESTARTS = 256              # of one instruction
+    UNSYNC_LIMIT = 64               # at most; Xen keeps 3 a vCPU
+
+# Entries of shadow and nested tables have the format of x86-64 and NPT.
+cdef enum:
+    ENTRY_P = 1
+    ENTRY_W = 2
+    ENTRY_U = 4
+    ENTRY_A = 0x20
+    ENTRY_D = 0x40
+    ENTRY_LARGE = 0x80              # a leaf of level 2
+    ENTRY_MMIO = 0x200              # not present: no memory is there, see `mmio_entry`
+
+cdef enum:
+    FRAME_SHIFT = 12
+    GROUP = 8                       # entries that a prefetch looks at, aligned
+
+# Rights that the entries above a table, or all entries of a page, leave.
+cdef enum:
+    RIGHT_W = 1
+    RIGHT_U = 2
+    RIGHT_X = 4
+    RIGHT_ALL = 7
+
+# The role: what besides the guest frame tells shadow pages apart.
+cdef enum:
+    ROLE_LEVEL = 0xF                # 1: the table of 4 KiB leaves
+    ROLE_RIGHTS_SHIFT = 4           # three bits: what the entries above leave
+    ROLE_DIRECT = 1 << 7            # shadows no guest table: a piece of a large page, or nested
+    ROLE_WP = 1 << 8                # CR0.WP
+    ROLE_SMEP = 1 << 9              # CR4.SMEP where CR0.WP is clear
+    ROLE_SMAP = 1 << 10             # CR4.SMAP where CR0.WP is clear
+    ROLE_NX = 1 << 11               # EFER.NXE
+
+cdef enum mode_t:
+    MODE_SHADOW = 0
+    MODE_TDP = 1                    # nested tables, one page a fault
+    MODE_LEGACY = 2                 # nested tables in the shadow pages' pool, with prefetch
+
+# What has to be done before a vCPU runs again.
+cdef enum request_t:
+    REQUEST_FLUSH = 1               # its TLB
+    REQUEST_SYNC = 2                # the tables below the root
+    REQUEST_OBSOLETE = 4            # forget roots that are invalid
+    REQUEST_GUEST_FLUSH = 8         # the guest flushed everything: sync, forget stale roots
+    REQUEST_ROOT = 16               # there is no root
+
+cdef enum:                          # why a large entry was not made
+    LARGE_GUEST = 0                 # the guest's own page is smaller
+    LARGE_HOST = 1                  # the host's is
+    LARGE_SHADOWED = 2              # a frame in it holds a shadowed table
+    LARGE_SLOT = 3                  # it leaves the memory
+    LARGE_REFUSALS = 4
+
+cdef struct link_t:                 # of an entry, in the list that it is in
+    uint32_t next
+    uint32_t prev                   # NO_SLOT: it is the first
+
+cdef struct page_t:                 # one table of the pool
+    uint64_t gfn                    # of the guest's table; direct: the first frame that it maps
+    uint64_t marks[8]               # links below which a table may be out of sync
+    uint32_t role
+    uint32_t parents                # first link that points here
+    uint32_t same_next              # older page of the same frame
+    uint32_t same_prev
+    uint32_t older                  # by the time of making
+    uint32_t newer
+    uint32_t roots                  # how often it is some vCPU's current or previous root
+    uint32_t visit                  # of the walk that came here last
+    uint16_t marked                 # bits set in marks
+    uint16_t present                # entries
+    uint16_t traced                 # emulated writes since it was in step again
+    uint8_t writes                  # emulated ones since it was last used
+    bint unsync                     # the guest may write the table without an exit
+    bint invalid                    # zapped while a root
+    bint used                       # not on the free list
+
+cdef struct root_t:
+    uint32_t page                   # NO_PAGE: none
+    uint64_t cr3
+
+cdef struct counters_t:             # in the order of COUNTER_DTYPE
+    # exits by reason, named as SVM's
+    uint64_t x_pf
+    uint64_t x_npf
+    uint64_t x_invlpg
+    uint64_t x_cr3_write
+    uint64_t x_cr0
+    uint64_t x_cr4
+    uint64_t x_io
+    uint64_t x_other
+    # faults, by what became of them
+    uint64_t pf_taken
+    uint64_t pf_fixed
+    uint64_t pf_guest
+    uint64_t pf_emulate
+    uint64_t pf_spurious
+    uint64_t pf_mmio
+    # what KVM counts
+    uint64_t invlpg
+    uint64_t tlb_flush
+    uint64_t remote_tlb_flush_requests
+    int64_t pages_4k
+    int64_t pages_2m
+    uint64_t mmu_cache_miss
+    uint64_t mmu_shadow_zapped
+    uint64_t mmu_pte_write
+    uint64_t mmu_pde_zapped
+    uint64_t mmu_flooded
+    uint64_t mmu_recycled
+    int64_t mmu_unsync
+    # what else a shadow MMU does
+    uint64_t accesses
+    uint64_t guest_faults
+    uint64_t guest_walks
+    uint64_t guest_a_set
+    uint64_t guest_d_set
+    uint64_t filled
+    uint64_t prefetched
+    uint64_t pages_found
+    uint64_t roots_hit
+    uint64_t roots_built
+    uint64_t syncs
+    uint64_t sync_compared
+    uint64_t sync_dropped
+    uint64_t sync_changed
+    uint64_t unsyncs
+    uint64_t unsync_evicted
+    uint64_t write_protected
+    uint64_t reverse_map_walked
+    uint64_t reverse_map_longest
+    uint64_t large_refused[4]
+    uint64_t host_invalidated
+    uint64_t traces_lifted
+
+cdef struct rules_t:                # see pyvirt.mmu.shadow.ShadowRules for each
+    bint unsync
+    bint clean_read_only
+    bint keep_pages
+    bint refill_at_invlpg
+    bint refill_at_injection
+    bint sync_at_cr3
+    bint sync_at_link
+    bint prefetch_accessed
+    bint stay_unsync
+    bint large_pages
+    bint flood_leaves
+    bint refill_at_write
+    uint32_t prefetch               # entries of an aligned group; 0: none
+    uint32_t flood_limit            # 0: none
+    uint32_t previous_roots
+    uint32_t least_free
+    uint32_t refill
+    uint32_t batch                  # tables of one pass of a sync
+    uint32_t unsync_limit           # 0: none
+    uint32_t trace_limit            # 0: a table goes unsync at once
+
+cdef struct guest_walk_t:           # how the guest's own tables translate an address
+    uint64_t gpa
+    uint64_t error                  # code of the guest's page fault
+    uint64_t entry[MAX_LEVELS + 1]  # by level, as they were read
+    uint64_t table[MAX_LEVELS + 1]  # guest frame of the table of a level
+    uint16_t offset[MAX_LEVELS + 1] # of the entry in it
+    uint16_t code                   # 0 or a result code
+    uint8_t above[MAX_LEVELS + 1]   # rights that the entries above that table leave
+    uint8_t rights                  # of the page
+    uint8_t level                   # of the leaf
+
+cdef struct memo_t:                 # where a page's leaf was found
+    uint64_t page                   # address >> 12
+    uint32_t epoch                  # dead if it is not the pool's
+    uint32_t slot
+
+cdef struct check_t:                # what an access asks of a leaf: entry & mask == wanted
+    uint64_t mask
+    uint64_t wanted
+    uint64_t used                   # A, and D for a write
+    uint32_t access                 # bits of access_t
+
+cdef struct cpu_t:                  # a vCPU
+    dimension_t guest               # its own tables
+    uint64_t cr0
+    uint64_t cr3
+    uint64_t cr4
+    uint64_t efer
+    root_t root
+    root_t previous[PREVIOUS_ROOTS]
+    uint32_t role                   # of its shadow pages, less level and rights
+    uint32_t requests
+    bint faulted                    # the guest is in its fault handler
+    uint64_t error                  # code of that fault
+    uint64_t fault_address
+    uint64_t accumulator            # what was loaded last
+    check_t check[3][2]             # [load, store, fetch][user]
+    uint32_t events                 # of the instruction that is under way
+    event_t instruction[INSTRUCTION_EVENTS]
+    memo_t memo[MEMO_SLOTS]
+
+cdef struct hyper_t:
+    uint8_t mode
+    uint8_t levels                  # of shadow or nested tables
+    rules_t rules
+    physmem_t *mem                  # the guest's
+    uint64_t frames                 # guest frames of the slot: [0, frames)
+    uint8_t *backing                # of each 2 MiB: 1 if the host keeps it in one page
+    uint32_t *reverse               # by guest frame: first 4 KiB leaf that maps it
+    uint32_t *reverse_large         # by 2 MiB of guest frames
+    uint32_t *same                  # by `place_of`: newest page of a guest frame
+    uint16_t *shadowed              # by 2 MiB: shadow pages of tables in it
+    page_t *pages
+    uint64_t *entries               # 512 a page
+    link_t *links                   # one an entry
+    uint32_t capacity               # pages [1, capacity)
+    uint32_t limit                  # how many may be used; 0: all
+    uint32_t used
+    uint32_t free                   # list through `newer`
+    uint32_t oldest
+    uint32_t newest
+    uint32_t nested_root
+    uint32_t visit                  # number of the last walk over marks
+    uint32_t *found                 # what that walk found; room for all
+    uint32_t found_count
+    uint32_t budget                 # pages that it may still note
+    uint64_t unsync[UNSYNC_LIMIT]   # their frames, oldest first; kept under rules.unsync_limit only
+    uint32_t unsync_count
+    uint32_t high                   # the highest page that was ever used
+    uint32_t epoch                  # changes with every link and root, see `new_epoch`
+    uint64_t generation             # of the memory slots: older MMIO entries are not believed
+    cpu_t *cpus
+    uint32_t cpu_count
+    counters_t *counters
+
+
+cdef inline uint32_t level_of(const page_t *p) noexcept nogil:
+    return p.role & ROLE_LEVEL
+
+
+cdef inline bint is_direct(const page_t *p) noexcept nogil:
+    return p.role & ROLE_DIRECT
+
+
+cdef inline uint64_t frame_of(uint64_t entry) noexcept nogil:
+    """The guest frame that a leaf maps, or the page that a link points to."""
+    return (entry & 0x000FFFFFFFFFF000ULL) >> FRAME_SHIFT
+
+
+cdef inline bint is_leaf(uint64_t entry, uint32_t level) noexcept nogil:
+    """Whether a present entry of a page of this level maps memory."""
+    return level == 1 or entry & ENTRY_LARGE
+
+
+cdef inline void new_epoch(hyper_t *s) noexcept nogil:
+    """Forget where leaves were found; when the numbers come round, in earnest."""
+    cdef uint32_t i
+    s.epoch += 1
+    if s.epoch == 0:
+        for i in range(s.cpu_count):
+            memset(s.cpus[i].memo, 0, sizeof(s.cpus[i].memo))
+        s.epoch = 1
+
+
+cdef inline void request_flush(hyper_t *s) noexcept nogil:
+    """Ask every vCPU to flush its TLB before it runs on."""
+    cdef uint32_t i
+    s.counters.remote_tlb_flush_requests += 1
+    for i in range(s.cpu_count):
+        s.cpus[i].requests |= REQUEST_FLUSH
+
+
+cdef inline uint64_t place_of(const hyper_t *s, uint64_t gfn) noexcept nogil:
+    """Where `same` has the pages of a frame: those of frames outside memory share one list."""
+    return gfn if gfn < s.frames else s.frames
+
+
+cdef inline bint in_slot(const hyper_t *s, uint64_t gfn) noexcept nogil:
+    """Whether there is memory at a guest frame."""
+    return gfn < s.frames and pm_in_ram(s.mem, gfn << FRAME_SHIFT, 1)
+
+
+cdef inline uint64_t mmio_entry(const hyper_t *s, uint64_t gfn) noexcept nogil:
+    """The absent entry that remembers that no memory is at a frame, and since when."""
+    return (gfn << FRAME_SHIFT | ENTRY_MMIO | (s.generation & 0xFFF) << 52
+            | (s.generation >> 12) << 1)
