@@ -1,0 +1,64 @@
+"""The compiled hypervisor against the plain-Python one, on programs that no one ran before.
+
+Programs are made and run by `oracle.slowshadow`, written down in the files of the measured ones, and
+run by experiment A9b from there.
+"""
+
+import csv
+import lzma
+import random
+from pathlib import Path
+
+import pytest
+
+from oracle.slowshadow import ACTIONS, MODES, Program, random_program, replay, save_programs
+from pyvirt.validation import Context, experiments
+from shadow.truth import HASHES, PROGRAM_COLUMNS
+
+COLUMNS = [*PROGRAM_COLUMNS, "insn_emulation"]
+NOT_TOLD = "insn_emulation"
+"""No rule of the data's README says what this is."""
+
+
+def write_down(folder: Path, programs: list[Program]) -> None:
+    """All files of programs/, with what the slow hypervisor counts and reads."""
+    folder.mkdir(parents=True)
+    save_programs(folder, programs)
+    with (
+        open(folder / "counts.csv", "w", newline="") as counts_file,
+        lzma.open(folder / "results.csv.xz", "wt", newline="") as results_file,
+    ):
+        counts = csv.writer(counts_file)
+        results = csv.writer(results_file)
+        counts.writerow(["program", "mode", *COLUMNS, *HASHES])
+        results.writerow(["program", "i", "value", "shadow_value"])
+        for program in programs:
+            runs = {mode: replay(program, mode) for mode in MODES}
+            for mode, run in runs.items():
+                row = [0 if name == NOT_TOLD else run.counts[name] for name in COLUMNS]
+                hashes = [f"{run.hashes[name]:x}" for name in HASHES]
+                counts.writerow([program.name, mode, *row, *hashes])
+            nested, shadow = (runs[mode].results for mode in ("npt_tdp_mmu", "shadow"))
+            assert nested.keys() == shadow.keys()
+            for i, value in nested.items():
+                other = f"{shadow[i]:x}" if shadow[i] != value else ""
+                results.writerow([program.name, i, f"{value:x}", other])
+
+
+def check(tmp_path: Path, seeds: range, family: str | None = None) -> None:
+    programs = [random_program(random.Random(n), family, name=f"seed{n:03}") for n in seeds]
+    write_down(tmp_path / "guest-images" / "programs", programs)
+    outcome = experiments()["A9b"].run(Context(tmp_path))
+    assert outcome.cases > 100 * len(programs)
+    assert outcome.failed == 0, outcome
+
+
+@pytest.mark.parametrize("family", ACTIONS)
+def test_new_programs(tmp_path: Path, family: str):
+    check(tmp_path, range(1000, 1003), family)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(2000, 2300, 50))
+def test_many_new_programs(tmp_path: Path, start: int):
+    check(tmp_path, range(start, start + 50))
