@@ -17,7 +17,7 @@ from libc.string cimport memcpy, memset
 import numpy as np
 
 from pyvirt._core.arrays cimport as_int, as_output, as_u64
-from pyvirt._core.cache cimport cache_clear, cache_describe, cache_place, cache_t
+from pyvirt._core.cache cimport cache_t
 from pyvirt._core.contexts cimport (
     CONTEXT_GLOBAL,
     context_t,
@@ -27,6 +27,13 @@ from pyvirt._core.contexts cimport (
 from pyvirt._core.counters cimport OP_MOV_CR0, OP_MOV_CR4, counters_t
 from pyvirt._core.events cimport event_t
 from pyvirt._core.frames cimport pm_lock, pm_unlock
+from pyvirt._core.layout cimport (
+    arena_start,
+    layout_arrays,
+    layout_clear,
+    layout_describe,
+    layout_place,
+)
 from pyvirt._core.operations cimport (
     DONE,
     DONE_BAD_CORE,
@@ -69,7 +76,6 @@ from pyvirt._core.state cimport (
     REFERENCE_ROOM,
     TLB_LEVELS,
     WALKCACHE_PAGE_TABLE,
-    WALKCACHE_PATH,
     WALKCACHE_SPLIT,
     core_t,
     mmu_t,
@@ -100,11 +106,7 @@ cdef enum:
     MOST_ARENA_BITS = 34
 
 MODES = {"native": MODE_NATIVE, "nested": MODE_NESTED, "tlb-only": MODE_TLB_ONLY}
-_PAGES = ("4K", "2M", "1G")
-_KIND_NAMES = ("fetch", "load", "store")
 _KINDS = {"x": KIND_FETCH, "r": KIND_LOAD, "w": KIND_STORE}
-_WALKCACHES = {"split": WALKCACHE_SPLIT, "page-table": WALKCACHE_PAGE_TABLE,
-               "path": WALKCACHE_PATH}
 
 COUNTER_DTYPE = np.dtype([
     ("accesses", "<u8", 3), ("tlb_hits", "<u8", (TLB_LEVELS, 3)), ("walks", "<u8", 3),
@@ -186,47 +188,6 @@ cdef class Access:
         if self.va is None:
             return "<Access (not made)>"
         return f"<Access {self.va:#x} -> {self.c_pa:#x} code={self.c_code:#x}>"
-
-
-cdef object describe_walkcache(walkcache_t *c, object spec, bint to_host):
-    """Geometry of a checked `pyvirt.mmu.geometry.WalkCache`, or none."""
-    if spec is None:
-        return
-    c.kind = _WALKCACHES[spec.kind]
-    c.to_host = to_host and c.kind != WALKCACHE_PAGE_TABLE
-    if c.kind == WALKCACHE_SPLIT:
-        for level, cache in spec.levels.items():
-            c.has[<int>level] = True
-            cache_describe(&c.level[<int>level], cache)
-    else:
-        c.has[0] = True
-        cache_describe(&c.level[0], spec.cache)
-
-
-cdef uint64_t place_walkcache(walkcache_t *c, char *arena, uint64_t offset) noexcept nogil:
-    cdef int level
-    for level in range(6):
-        if c.has[level]:
-            offset = cache_place(&c.level[level], arena, offset, True)
-    if c.kind == WALKCACHE_PATH:
-        if arena != NULL:
-            c.paths = <uint64_t *>(arena + offset)
-        offset += (<uint64_t>c.level[0].stride * 8 * 8 + 63) & ~<uint64_t>63
-    return offset
-
-
-cdef uint64_t place_core(mmu_t *m, core_t *core, char *arena, uint64_t offset) noexcept nogil:
-    """Lay out all arrays of a core; with a NULL arena only find how much they take."""
-    cdef int i
-    for i in range(m.plan.tlbs):
-        offset = cache_place(&core.tlb[i], arena, offset, False)
-    offset = place_walkcache(&core.guest, arena, offset)
-    offset = place_walkcache(&core.host, arena, offset)
-    if m.plan.has_nested:
-        offset = cache_place(&core.nested, arena, offset, False)
-    if arena != NULL:
-        core.turns = <uint64_t *>(arena + offset)
-    return offset + 64
 
 
 _REGISTERS = {"cr0": 64, "cr4": 64, "efer": 64, "pkru": 32, "pkrs": 32}
@@ -335,63 +296,24 @@ cdef class MmuCore:
     cdef object _build(self, object seeds, object data_cache):
         """Plan, arrays and counters."""
         cdef mmu_t *m = &self.m
-        cdef int i, k, size, smaller, level
-        cdef core_t *core
-        cdef uint64_t offset = 0
+        cdef int i
+        cdef uint64_t size
         m.vcpus = <vcpu_t *>calloc(m.vcpu_count, sizeof(vcpu_t))
         m.cores = <core_t *>calloc(m.core_count, sizeof(core_t))
         if m.vcpus == NULL or m.cores == NULL:
             raise MemoryError
-        geometry = self.geometry
-        m.plan.tlbs = len(geometry.tlbs)
-        m.plan.levels = geometry.levels
-        m.plan.inclusive = geometry.inclusive
-        m.plan.has_nested = geometry.nested_tlb is not None and m.mode == MODE_NESTED
-        for i in range(m.plan.tlbs):
-            array = geometry.tlbs[i]
-            level = array.level
-            m.plan.level_of[i] = <uint8_t>level
-            for size in range(3):
-                m.plan.takes[i][size] = 3
-                if _PAGES[size] in array.pages:
-                    m.plan.pages[i] |= 1 << size
-                    m.plan.takes[i][size] = <uint8_t>size
-                elif array.smash:
-                    m.plan.smashes = True
-                    for smaller in range(size):
-                        if _PAGES[smaller] in array.pages:
-                            m.plan.takes[i][size] = <uint8_t>smaller
-            for k in range(3):
-                if _KIND_NAMES[k] in array.serves:
-                    m.plan.index[k][level][m.plan.count[k][level]] = <uint8_t>i
-                    m.plan.count[k][level] += 1
-        for i in range(m.core_count):
-            core = &m.cores[i]
-            for k in range(m.plan.tlbs):
-                cache_describe(&core.tlb[k], geometry.tlbs[k].cache)
-            if m.mode != MODE_TLB_ONLY:
-                describe_walkcache(&core.guest, geometry.guest, m.mode == MODE_NESTED
-                                   and geometry.guest_points_to == "host")
-            if m.mode == MODE_NESTED:
-                describe_walkcache(&core.host, geometry.host, False)
-            if m.plan.has_nested:
-                cache_describe(&core.nested, geometry.nested_tlb)
-            offset = place_core(m, core, NULL, offset)
-        m.data_levels = len(data_cache)
-        m.data_first = 3 - m.data_levels
-        for i in range(m.data_levels):
-            cache_describe(&m.data[m.data_first + i], data_cache[i])
-            offset = cache_place(&m.data[m.data_first + i], NULL, offset, False)
-        if offset >> MOST_ARENA_BITS:
+        layout_describe(m, self.geometry, data_cache)
+        size = layout_place(m, NULL)
+        if size >> MOST_ARENA_BITS:
             raise InvalidValueError(
-                f"the caches of {m.core_count} cores of this geometry take {offset >> 20:,} MiB; "
+                f"the caches of {m.core_count} cores of this geometry take {size >> 20:,} MiB; "
                 f"at most {<uint64_t>1 << MOST_ARENA_BITS >> 20:,} are accepted")
-        m.arena_size = offset
-        m.arena = <char *>calloc(offset + 64, 1)
+        m.arena_size = size
+        m.arena = <char *>calloc(size + 64, 1)
         if m.arena == NULL:
             raise MemoryError
-        self._place()
-        self._clear(seeds)
+        layout_place(m, arena_start(m))
+        layout_clear(m, self.geometry, seeds)
         self._counters = np.zeros(m.core_count, dtype=COUNTER_DTYPE)
         cdef uint8_t[::1] bytes_of = self._counters.view(np.uint8)
         for i in range(m.core_count):
@@ -415,45 +337,6 @@ cdef class MmuCore:
             m.hints = <hint_t *>calloc(HINTS, sizeof(hint_t))
             if m.hints == NULL:
                 raise MemoryError
-
-    def _place(self):
-        """Point every array into the arena, which starts on a cache line."""
-        cdef char *arena = <char *>((<uint64_t>self.m.arena + 63) & ~<uint64_t>63)
-        cdef uint64_t offset = 0
-        cdef int i
-        for i in range(self.m.core_count):
-            offset = place_core(&self.m, &self.m.cores[i], arena, offset)
-        for i in range(self.m.data_first, 3):
-            offset = cache_place(&self.m.data[i], arena, offset, False)
-
-    cdef list _arrays(self, int core):
-        """(name, level of a walk cache's entries, address of the cache_t) of a core's arrays."""
-        cdef core_t *c = &self.m.cores[core]
-        cdef int i
-        found = [(self.geometry.tlbs[i].name, 0, <uint64_t>&c.tlb[i])
-                 for i in range(self.m.plan.tlbs)]
-        for i in range(6):
-            if c.guest.has[i]:
-                found.append((f"guest-{i}" if i else "guest", i, <uint64_t>&c.guest.level[i]))
-        for i in range(6):
-            if c.host.has[i]:
-                found.append((f"host-{i}" if i else "host", i, <uint64_t>&c.host.level[i]))
-        if self.m.plan.has_nested:
-            found.append(("nested-tlb", 0, <uint64_t>&c.nested))
-        return found
-
-    def _clear(self, seeds):
-        """Power on: every array empty, each with its seed."""
-        cdef int i, n = 0
-        cdef uint64_t address
-        memset(<char *>((<uint64_t>self.m.arena + 63) & ~<uint64_t>63), 0, self.m.arena_size)
-        for i in range(self.m.core_count):
-            for _, _, address in self._arrays(i):
-                cache_clear(<cache_t *>address, seeds[n])
-                n += 1
-        for i in range(self.m.data_first, 3):
-            cache_clear(&self.m.data[i], seeds[n])
-            n += 1
 
     cdef object _set_vcpu(self, int vcpu, object cr3, object root, int vpid):
         """Power on a vCPU."""
@@ -991,10 +874,10 @@ cdef class MmuCore:
         copies = self._copy()
         arena, contexts = copies[0], copies[2]
         copied = <const char *>(<bytes>arena)
-        moved = copied - <char *>((<uint64_t>self.m.arena + 63) & ~<uint64_t>63)
+        moved = copied - arena_start(&self.m)
         items = <const context_t *><const char *>(<bytes>contexts)
         rows = []
-        for name, level, address in self._arrays(i):
+        for name, level, address in layout_arrays(&self.m, i, self.geometry):
             c = <cache_t *>address
             walks = name.startswith(("guest", "host")) and c.second != NULL
             by_address = walks and level == 0 and (
@@ -1072,9 +955,7 @@ cdef class MmuCore:
             if count <= capacity:
                 memcpy(PyBytes_AS_STRING(contexts), self.m.contexts.items,
                        count * sizeof(context_t))
-                memcpy(PyBytes_AS_STRING(arena),
-                       <char *>((<uint64_t>self.m.arena + 63) & ~<uint64_t>63),
-                       self.m.arena_size)
+                memcpy(PyBytes_AS_STRING(arena), arena_start(&self.m), self.m.arena_size)
                 memcpy(PyBytes_AS_STRING(vcpus), self.m.vcpus, self.m.vcpu_count * sizeof(vcpu_t))
                 memcpy(&into[0], &source[0], into.shape[0])
                 accesses, written = self.m.accesses, self.m.ring_written
@@ -1109,8 +990,7 @@ cdef class MmuCore:
         copied = [dict(each) for each in options]
         items = <const context_t *>PyBytes_AS_STRING(contexts)
         self.enter()
-        memcpy(<char *>((<uint64_t>self.m.arena + 63) & ~<uint64_t>63), PyBytes_AS_STRING(arena),
-               self.m.arena_size)
+        memcpy(arena_start(&self.m), PyBytes_AS_STRING(arena), self.m.arena_size)
         memcpy(self.m.vcpus, PyBytes_AS_STRING(vcpus), self.m.vcpu_count * sizeof(vcpu_t))
         for i in range(self.m.vcpu_count):
             # what is an address in this process comes from this process
