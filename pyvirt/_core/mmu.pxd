@@ -9,11 +9,6 @@ from pyvirt._core.physmem cimport PhysMem
 from pyvirt._core.state cimport mmu_t, vcpu_t
 
 
-cdef class Access:
-    cdef readonly object va
-    cdef uint64_t c_pa
-    cdef uint16_t c_code
-
 cdef class MmuCore:
     cdef mmu_t m
     cdef readonly PhysMem mem

@@ -1,6 +1,5 @@
 """The MMU object: it owns what `pyvirt._core.state` describes and checks what comes from Python."""
 
-cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.pythread cimport (
     NOWAIT_LOCK,
@@ -10,30 +9,21 @@ from cpython.pythread cimport (
     PyThread_free_lock,
     PyThread_release_lock,
 )
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 import numpy as np
 
+from pyvirt._core.access cimport Access
 from pyvirt._core.arrays cimport as_int, as_output, as_u64
-from pyvirt._core.cache cimport cache_t
-from pyvirt._core.contexts cimport (
-    CONTEXT_GLOBAL,
-    context_t,
-    contexts_free,
-    contexts_restore,
-)
+from pyvirt._core.contexts cimport context_t, contexts_free, contexts_restore
 from pyvirt._core.counters cimport OP_MOV_CR0, OP_MOV_CR4, counters_t
+from pyvirt._core.dtypes import COUNTER_DTYPE, EVENT_DTYPE, RECORD_DTYPE
+from pyvirt._core.entries cimport entries_of
 from pyvirt._core.events cimport event_t
 from pyvirt._core.frames cimport pm_lock, pm_unlock
-from pyvirt._core.layout cimport (
-    arena_start,
-    layout_arrays,
-    layout_clear,
-    layout_describe,
-    layout_place,
-)
+from pyvirt._core.layout cimport arena_start, layout_clear, layout_describe, layout_place
 from pyvirt._core.operations cimport (
     DONE,
     DONE_BAD_CORE,
@@ -74,8 +64,6 @@ from pyvirt._core.state cimport (
     MODE_TLB_ONLY,
     PML_ENTRIES,
     REFERENCE_ROOM,
-    TLB_LEVELS,
-    WALKCACHE_PAGE_TABLE,
     WALKCACHE_SPLIT,
     core_t,
     mmu_t,
@@ -108,27 +96,6 @@ cdef enum:
 MODES = {"native": MODE_NATIVE, "nested": MODE_NESTED, "tlb-only": MODE_TLB_ONLY}
 _KINDS = {"x": KIND_FETCH, "r": KIND_LOAD, "w": KIND_STORE}
 
-COUNTER_DTYPE = np.dtype([
-    ("accesses", "<u8", 3), ("tlb_hits", "<u8", (TLB_LEVELS, 3)), ("walks", "<u8", 3),
-    ("faults", "<u8", 16), ("dirty_assists", "<u8"), ("rights_rewalks", "<u8"),
-    ("guest_refs", "<u8", 6), ("host_refs", "<u8", 6), ("guest_cache_hits", "<u8", 6),
-    ("host_cache_hits", "<u8", 6), ("nested_tlb_hits", "<u8", 3), ("nested_walks", "<u8"),
-    ("guest_a_set", "<u8"), ("guest_d_set", "<u8"), ("host_a_set", "<u8"),
-    ("host_d_set", "<u8"), ("pml_entries", "<u8"), ("pml_full", "<u8"),
-    ("ept_violations", "<u8"), ("ept_misconfigurations", "<u8"), ("page_faults", "<u8"),
-    ("data_cache_hits", "<u8", 4), ("invalidations", "<u8", 16), ("dropped", "<u8", 4),
-    ("shootdowns", "<u8"), ("ipis", "<u8"), ("splits", "<u8"),
-])
-assert COUNTER_DTYPE.itemsize == sizeof(counters_t)
-
-RECORD_DTYPE = np.dtype([("access", "<u8"), ("pa", "<u8"), ("vcpu", "<u2"), ("dimension", "u1"),
-                         ("level", "u1")])
-assert RECORD_DTYPE.itemsize == sizeof(record_t)
-
-EVENT_DTYPE = np.dtype([("op", "u1"), ("size", "u1"), ("vcpu", "<u2"), ("arg", "<u4"),
-                        ("addr", "<u8"), ("value", "<u8")])
-assert EVENT_DTYPE.itemsize == sizeof(event_t)
-
 _REASONS = {
     DONE_BAD_TYPE: "there is no such type of this invalidation",
     DONE_BAD_ROOT: "the root has bits beyond the physical width",
@@ -137,57 +104,6 @@ _REASONS = {
     DONE_BAD_SIZE: "a store to a table is 4 or 8 aligned bytes",
     DONE_BAD_OP: "there is no such operation",
 }
-
-
-@cython.freelist(64)
-@cython.final
-cdef class Access:
-    """What one access came to.
-
-    Attributes
-    ----------
-    va : int
-        The address.
-    pa : int
-        Host-physical address; 0 after a fault.
-    code : int
-        Outcome, as in `pyvirt.Accesses`.
-    """
-
-    @property
-    def pa(self):
-        """Host-physical address; 0 after a fault."""
-        return self.c_pa
-
-    @property
-    def code(self):
-        """Outcome, as in `pyvirt.Accesses`."""
-        return self.c_code
-
-    @property
-    def ok(self):
-        """Whether the access was translated."""
-        return self.c_code & 15 == 0
-
-    @property
-    def hit_level(self):
-        """Level of the TLB that hit; 0 if none did."""
-        return 0 if self.c_code & 15 else self.c_code >> 4 & 7
-
-    @property
-    def references(self):
-        """Table entries that its walk read (63: or more); 0 without a walk or after a fault."""
-        return 0 if self.c_code & 15 else self.c_code >> 7 & 63
-
-    @property
-    def page_shift(self):
-        """log2 of the size of the mapping; 0 after a fault."""
-        return 0 if self.c_code & 15 else 12 + 9 * (self.c_code >> 13 & 3)
-
-    def __repr__(self):
-        if self.va is None:
-            return "<Access (not made)>"
-        return f"<Access {self.va:#x} -> {self.c_pa:#x} code={self.c_code:#x}>"
 
 
 _REGISTERS = {"cr0": 64, "cr4": 64, "efer": 64, "pkru": 32, "pkrs": 32}
@@ -863,51 +779,9 @@ cdef class MmuCore:
             ``ep4ta`` and ``value``: the host-physical page, or the table that the entry leads to.
         """
         self._check()
-        cdef int i = as_int(core, "core", 0, self.m.core_count - 1), level
-        cdef cache_t *c
-        cdef uint64_t address, slot, tag, low, value
-        cdef uint32_t set, way, depth
-        cdef const context_t *k
-        cdef const context_t *items
-        cdef const char *copied
-        cdef int64_t moved
-        copies = self._copy()
-        arena, contexts = copies[0], copies[2]
-        copied = <const char *>(<bytes>arena)
-        moved = copied - arena_start(&self.m)
-        items = <const context_t *><const char *>(<bytes>contexts)
-        rows = []
-        for name, level, address in layout_arrays(&self.m, i, self.geometry):
-            c = <cache_t *>address
-            walks = name.startswith(("guest", "host")) and c.second != NULL
-            by_address = walks and level == 0 and (
-                self.m.cores[i].guest.kind if name.startswith("guest")
-                else self.m.cores[i].host.kind) == WALKCACHE_PAGE_TABLE
-            for set in range(c.sets):
-                for way in range(c.ways):
-                    slot = <uint64_t>set * c.stride + way
-                    tag = at(c.tags, moved, slot)
-                    if tag == 0:
-                        continue
-                    low = at(c.second, moved, slot) if by_address else tag
-                    value = at(c.values, moved, slot)
-                    k = &items[low >> 3 & 0xFFFF]
-                    depth = <uint32_t>(tag >> 1 & 3)
-                    if by_address:
-                        number, size = tag >> 4, 0
-                    elif walks and level == 0:
-                        number, size = tag >> 19, depth + 2
-                        value = at(self.m.cores[i].guest.paths if name == "guest"
-                                   else self.m.cores[i].host.paths, moved, slot * 8 + 2 * depth)
-                    else:
-                        number, size = tag >> 19, level if level else depth
-                        if tag >> 63 and number >> 44:
-                            number |= 0x7F << 45        # the sign of an address
-                    if not by_address:
-                        value &= 0x000FFFFFFFFFF000ULL
-                    rows.append((name, set, way, number, size, k.vpid, k.pcid,
-                                 bool(k.flags & CONTEXT_GLOBAL), k.ep4ta, value))
-        return np.array(rows, dtype=ENTRY_DTYPE)
+        cdef int i = as_int(core, "core", 0, self.m.core_count - 1)
+        cdef tuple copies = self._copy()
+        return entries_of(&self.m, i, self.geometry, copies[0], copies[2])
 
     def reset(self):
         """Set all counters to zero. What is cached stays."""
@@ -1028,16 +902,6 @@ cdef class MmuCore:
             return f"<{type(self).__name__} (not initialised)>"
         return (f"<{type(self).__name__} {self.made[0]} {self.geometry.name} "
                 f"vcpus={self.m.vcpu_count}>")
-
-
-ENTRY_DTYPE = np.dtype([
-    ("structure", "U32"), ("set", "<u4"), ("way", "<u4"), ("page", "<u8"), ("size", "u1"),
-    ("vpid", "<u2"), ("pcid", "<u2"), ("global", "?"), ("ep4ta", "<u8"), ("value", "<u8")])
-
-
-cdef inline uint64_t at(const uint64_t *words, int64_t moved, uint64_t i) noexcept nogil:
-    """A word of an array, in a copy that lies `moved` bytes further on."""
-    return (<const uint64_t *>(<const char *>words + moved))[i]
 
 
 cdef int kind_of(object access) except -1:
