@@ -10,8 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pyvirt._core.access import Access
     from pyvirt._core.builder import PageTables
-    from pyvirt._core.mmu import Access
     from pyvirt._core.walker import Translation, Walker
     from pyvirt.errors import (
         Fault,
@@ -43,7 +43,7 @@ _HOME = {
     "PageTables": "pyvirt._core.builder",
     "Translation": "pyvirt._core.walker",
     "Walker": "pyvirt._core.walker",
-    "Access": "pyvirt._core.mmu",
+    "Access": "pyvirt._core.access",
     "Accesses": "pyvirt.mmu.accesses",
     "CostModel": "pyvirt.mmu.costs",
     "Geometry": "pyvirt.mmu.geometry",

@@ -9,11 +9,6 @@ from pyvirt._core.physmem cimport PhysMem
 from pyvirt._core.state cimport mmu_t, vcpu_t
 
 
-cdef class Access:
-    cdef readonly object va
-    cdef uint64_t c_pa
-    cdef uint16_t c_code
-
 cdef class MmuCore:
     cdef mmu_t m
     cdef readonly PhysMem mem
@@ -39,7 +34,6 @@ cdef class MmuCore:
     cdef object _done(self, done_t done)
     cdef object _one(self, object va, int kind)
     cdef object _build(self, object seeds, object data_cache)
-    cdef list _arrays(self, int core)
     cdef object _set_vcpu(self, int vcpu, object cr3, object root, int vpid)
     cdef object _dimension(self, dimension_t *d, dict options, uint64_t cr3)
     cdef done_t _adopt(self, vcpu_t *v, const dimension_t *d, uint64_t cr3) noexcept nogil

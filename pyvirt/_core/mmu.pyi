@@ -1,33 +1,13 @@
-from typing import Any, final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import disjoint_base
 
+from pyvirt._core.access import Access
 from pyvirt._core.physmem import PhysMem
 
-COUNTER_DTYPE: np.dtype[Any]
-RECORD_DTYPE: np.dtype[Any]
-EVENT_DTYPE: np.dtype[Any]
-ENTRY_DTYPE: np.dtype[Any]
 MODES: dict[str, int]
-
-@final
-class Access:
-    @property
-    def va(self) -> int: ...
-    @property
-    def pa(self) -> int: ...
-    @property
-    def code(self) -> int: ...
-    @property
-    def ok(self) -> bool: ...
-    @property
-    def hit_level(self) -> int: ...
-    @property
-    def references(self) -> int: ...
-    @property
-    def page_shift(self) -> int: ...
 
 @disjoint_base
 class MmuCore:

@@ -1,6 +1,5 @@
 """The MMU object: it owns what `pyvirt._core.state` describes and checks what comes from Python."""
 
-cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.pythread cimport (
     NOWAIT_LOCK,
@@ -10,23 +9,21 @@ from cpython.pythread cimport (
     PyThread_free_lock,
     PyThread_release_lock,
 )
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 import numpy as np
 
+from pyvirt._core.access cimport Access
 from pyvirt._core.arrays cimport as_int, as_output, as_u64
-from pyvirt._core.cache cimport cache_clear, cache_describe, cache_place, cache_t
-from pyvirt._core.contexts cimport (
-    CONTEXT_GLOBAL,
-    context_t,
-    contexts_free,
-    contexts_restore,
-)
+from pyvirt._core.contexts cimport context_t, contexts_free, contexts_restore
 from pyvirt._core.counters cimport OP_MOV_CR0, OP_MOV_CR4, counters_t
+from pyvirt._core.dtypes import COUNTER_DTYPE, EVENT_DTYPE, RECORD_DTYPE
+from pyvirt._core.entries cimport entries_of
 from pyvirt._core.events cimport event_t
 from pyvirt._core.frames cimport pm_lock, pm_unlock
+from pyvirt._core.layout cimport arena_start, layout_clear, layout_describe, layout_place
 from pyvirt._core.operations cimport (
     DONE,
     DONE_BAD_CORE,
@@ -66,9 +63,6 @@ from pyvirt._core.state cimport (
     MODE_TLB_ONLY,
     PML_ENTRIES,
     REFERENCE_ROOM,
-    TLB_LEVELS,
-    WALKCACHE_PAGE_TABLE,
-    WALKCACHE_PATH,
     WALKCACHE_SPLIT,
     core_t,
     mmu_t,
@@ -98,32 +92,7 @@ cdef enum:
     MOST_ARENA_BITS = 34
 
 MODES = {"native": MODE_NATIVE, "nested": MODE_NESTED, "tlb-only": MODE_TLB_ONLY}
-_PAGES = ("4K", "2M", "1G")
-_KIND_NAMES = ("fetch", "load", "store")
 _KINDS = {"x": KIND_FETCH, "r": KIND_LOAD, "w": KIND_STORE}
-_WALKCACHES = {"split": WALKCACHE_SPLIT, "page-table": WALKCACHE_PAGE_TABLE,
-               "path": WALKCACHE_PATH}
-
-COUNTER_DTYPE = np.dtype([
-    ("accesses", "<u8", 3), ("tlb_hits", "<u8", (TLB_LEVELS, 3)), ("walks", "<u8", 3),
-    ("faults", "<u8", 16), ("dirty_assists", "<u8"), ("rights_rewalks", "<u8"),
-    ("guest_refs", "<u8", 6), ("host_refs", "<u8", 6), ("guest_cache_hits", "<u8", 6),
-    ("host_cache_hits", "<u8", 6), ("nested_tlb_hits", "<u8", 3), ("nested_walks", "<u8"),
-    ("guest_a_set", "<u8"), ("guest_d_set", "<u8"), ("host_a_set", "<u8"),
-    ("host_d_set", "<u8"), ("pml_entries", "<u8"), ("pml_full", "<u8"),
-    ("ept_violations", "<u8"), ("ept_misconfigurations", "<u8"), ("page_faults", "<u8"),
-    ("data_cache_hits", "<u8", 4), ("invalidations", "<u8", 16), ("dropped", "<u8", 4),
-    ("shootdowns", "<u8"), ("ipis", "<u8"), ("splits", "<u8"),
-])
-assert COUNTER_DTYPE.itemsize == sizeof(counters_t)
-
-RECORD_DTYPE = np.dtype([("access", "<u8"), ("pa", "<u8"), ("vcpu", "<u2"), ("dimension", "u1"),
-                         ("level", "u1")])
-assert RECORD_DTYPE.itemsize == sizeof(record_t)
-
-EVENT_DTYPE = np.dtype([("op", "u1"), ("size", "u1"), ("vcpu", "<u2"), ("arg", "<u4"),
-                        ("addr", "<u8"), ("value", "<u8")])
-assert EVENT_DTYPE.itemsize == sizeof(event_t)
 
 _REASONS = {
     DONE_BAD_TYPE: "there is no such type of this invalidation",
@@ -133,98 +102,6 @@ _REASONS = {
     DONE_BAD_SIZE: "a store to a table is 4 or 8 aligned bytes",
     DONE_BAD_OP: "there is no such operation",
 }
-
-
-@cython.freelist(64)
-@cython.final
-cdef class Access:
-    """What one access came to.
-
-    Attributes
-    ----------
-    va : int
-        The address.
-    pa : int
-        Host-physical address; 0 after a fault.
-    code : int
-        Outcome, as in `pyvirt.Accesses`.
-    """
-
-    @property
-    def pa(self):
-        """Host-physical address; 0 after a fault."""
-        return self.c_pa
-
-    @property
-    def code(self):
-        """Outcome, as in `pyvirt.Accesses`."""
-        return self.c_code
-
-    @property
-    def ok(self):
-        """Whether the access was translated."""
-        return self.c_code & 15 == 0
-
-    @property
-    def hit_level(self):
-        """Level of the TLB that hit; 0 if none did."""
-        return 0 if self.c_code & 15 else self.c_code >> 4 & 7
-
-    @property
-    def references(self):
-        """Table entries that its walk read (63: or more); 0 without a walk or after a fault."""
-        return 0 if self.c_code & 15 else self.c_code >> 7 & 63
-
-    @property
-    def page_shift(self):
-        """log2 of the size of the mapping; 0 after a fault."""
-        return 0 if self.c_code & 15 else 12 + 9 * (self.c_code >> 13 & 3)
-
-    def __repr__(self):
-        if self.va is None:
-            return "<Access (not made)>"
-        return f"<Access {self.va:#x} -> {self.c_pa:#x} code={self.c_code:#x}>"
-
-
-cdef object describe_walkcache(walkcache_t *c, object spec, bint to_host):
-    """Geometry of a checked `pyvirt.mmu.geometry.WalkCache`, or none."""
-    if spec is None:
-        return
-    c.kind = _WALKCACHES[spec.kind]
-    c.to_host = to_host and c.kind != WALKCACHE_PAGE_TABLE
-    if c.kind == WALKCACHE_SPLIT:
-        for level, cache in spec.levels.items():
-            c.has[<int>level] = True
-            cache_describe(&c.level[<int>level], cache)
-    else:
-        c.has[0] = True
-        cache_describe(&c.level[0], spec.cache)
-
-
-cdef uint64_t place_walkcache(walkcache_t *c, char *arena, uint64_t offset) noexcept nogil:
-    cdef int level
-    for level in range(6):
-        if c.has[level]:
-            offset = cache_place(&c.level[level], arena, offset, True, False)
-    if c.kind == WALKCACHE_PATH:
-        if arena != NULL:
-            c.paths = <uint64_t *>(arena + offset)
-        offset += (<uint64_t>c.level[0].stride * 8 * 8 + 63) & ~<uint64_t>63
-    return offset
-
-
-cdef uint64_t place_core(mmu_t *m, core_t *core, char *arena, uint64_t offset) noexcept nogil:
-    """Lay out all arrays of a core; with a NULL arena only find how much they take."""
-    cdef int i
-    for i in range(m.plan.tlbs):
-        offset = cache_place(&core.tlb[i], arena, offset, False, True)
-    offset = place_walkcache(&core.guest, arena, offset)
-    offset = place_walkcache(&core.host, arena, offset)
-    if m.plan.has_nested:
-        offset = cache_place(&core.nested, arena, offset, False, True)
-    if arena != NULL:
-        core.turns = <uint64_t *>(arena + offset)
-    return offset + 64
 
 
 _REGISTERS = {"cr0": 64, "cr4": 64, "efer": 64, "pkru": 32, "pkrs": 32}
@@ -336,63 +213,24 @@ cdef class MmuCore:
     cdef object _build(self, object seeds, object data_cache):
         """Plan, arrays and counters."""
         cdef mmu_t *m = &self.m
-        cdef int i, k, size, smaller, level
-        cdef core_t *core
-        cdef uint64_t offset = 0
+        cdef int i
+        cdef uint64_t size
         m.vcpus = <vcpu_t *>calloc(m.vcpu_count, sizeof(vcpu_t))
         m.cores = <core_t *>calloc(m.core_count, sizeof(core_t))
         if m.vcpus == NULL or m.cores == NULL:
             raise MemoryError
-        geometry = self.geometry
-        m.plan.tlbs = len(geometry.tlbs)
-        m.plan.levels = geometry.levels
-        m.plan.inclusive = geometry.inclusive
-        m.plan.has_nested = geometry.nested_tlb is not None and m.mode == MODE_NESTED
-        for i in range(m.plan.tlbs):
-            array = geometry.tlbs[i]
-            level = array.level
-            m.plan.level_of[i] = <uint8_t>level
-            for size in range(3):
-                m.plan.takes[i][size] = 3
-                if _PAGES[size] in array.pages:
-                    m.plan.pages[i] |= 1 << size
-                    m.plan.takes[i][size] = <uint8_t>size
-                elif array.smash:
-                    m.plan.smashes = True
-                    for smaller in range(size):
-                        if _PAGES[smaller] in array.pages:
-                            m.plan.takes[i][size] = <uint8_t>smaller
-            for k in range(3):
-                if _KIND_NAMES[k] in array.serves:
-                    m.plan.index[k][level][m.plan.count[k][level]] = <uint8_t>i
-                    m.plan.count[k][level] += 1
-        for i in range(m.core_count):
-            core = &m.cores[i]
-            for k in range(m.plan.tlbs):
-                cache_describe(&core.tlb[k], geometry.tlbs[k].cache)
-            if m.mode != MODE_TLB_ONLY:
-                describe_walkcache(&core.guest, geometry.guest, m.mode == MODE_NESTED
-                                   and geometry.guest_points_to == "host")
-            if m.mode == MODE_NESTED:
-                describe_walkcache(&core.host, geometry.host, False)
-            if m.plan.has_nested:
-                cache_describe(&core.nested, geometry.nested_tlb)
-            offset = place_core(m, core, NULL, offset)
-        m.data_levels = len(data_cache)
-        m.data_first = 3 - m.data_levels
-        for i in range(m.data_levels):
-            cache_describe(&m.data[m.data_first + i], data_cache[i])
-            offset = cache_place(&m.data[m.data_first + i], NULL, offset, False, False)
-        if offset >> MOST_ARENA_BITS:
+        layout_describe(m, self.geometry, data_cache)
+        size = layout_place(m, NULL)
+        if size >> MOST_ARENA_BITS:
             raise InvalidValueError(
-                f"the caches of {m.core_count} cores of this geometry take {offset >> 20:,} MiB; "
+                f"the caches of {m.core_count} cores of this geometry take {size >> 20:,} MiB; "
                 f"at most {<uint64_t>1 << MOST_ARENA_BITS >> 20:,} are accepted")
-        m.arena_size = offset
-        m.arena = <char *>calloc(offset + 64, 1)
+        m.arena_size = size
+        m.arena = <char *>calloc(size + 64, 1)
         if m.arena == NULL:
             raise MemoryError
-        self._place()
-        self._clear(seeds)
+        layout_place(m, arena_start(m))
+        layout_clear(m, self.geometry, seeds)
         self._counters = np.zeros(m.core_count, dtype=COUNTER_DTYPE)
         cdef uint8_t[::1] bytes_of = self._counters.view(np.uint8)
         for i in range(m.core_count):
@@ -412,45 +250,6 @@ cdef class MmuCore:
             ring = as_output(self.ring, RECORD_DTYPE, self.ring.shape, "records").view(np.uint8)
             m.ring = <record_t *>&ring[0]
             m.ring_size = self.ring.size
-
-    def _place(self):
-        """Point every array into the arena, which starts on a cache line."""
-        cdef char *arena = <char *>((<uint64_t>self.m.arena + 63) & ~<uint64_t>63)
-        cdef uint64_t offset = 0
-        cdef int i
-        for i in range(self.m.core_count):
-            offset = place_core(&self.m, &self.m.cores[i], arena, offset)
-        for i in range(self.m.data_first, 3):
-            offset = cache_place(&self.m.data[i], arena, offset, False, False)
-
-    cdef list _arrays(self, int core):
-        """(name, level of a walk cache's entries, address of the cache_t) of a core's arrays."""
-        cdef core_t *c = &self.m.cores[core]
-        cdef int i
-        found = [(self.geometry.tlbs[i].name, 0, <uint64_t>&c.tlb[i])
-                 for i in range(self.m.plan.tlbs)]
-        for i in range(6):
-            if c.guest.has[i]:
-                found.append((f"guest-{i}" if i else "guest", i, <uint64_t>&c.guest.level[i]))
-        for i in range(6):
-            if c.host.has[i]:
-                found.append((f"host-{i}" if i else "host", i, <uint64_t>&c.host.level[i]))
-        if self.m.plan.has_nested:
-            found.append(("nested-tlb", 0, <uint64_t>&c.nested))
-        return found
-
-    def _clear(self, seeds):
-        """Power on: every array empty, each with its seed."""
-        cdef int i, n = 0
-        cdef uint64_t address
-        memset(<char *>((<uint64_t>self.m.arena + 63) & ~<uint64_t>63), 0, self.m.arena_size)
-        for i in range(self.m.core_count):
-            for _, _, address in self._arrays(i):
-                cache_clear(<cache_t *>address, seeds[n])
-                n += 1
-        for i in range(self.m.data_first, 3):
-            cache_clear(&self.m.data[i], seeds[n])
-            n += 1
 
     cdef object _set_vcpu(self, int vcpu, object cr3, object root, int vpid):
         """Power on a vCPU."""
@@ -990,52 +789,10 @@ cdef class MmuCore:
             ``ep4ta`` and ``value``: the host-physical page, or the table that the entry leads to.
         """
         self._check()
-        cdef int i = as_int(core, "core", 0, self.m.core_count - 1), level
-        cdef cache_t *c
-        cdef uint64_t address, slot, tag, low, value
-        cdef uint32_t set, way, depth
-        cdef const context_t *k
-        cdef const context_t *items
-        cdef const char *copied
-        cdef int64_t moved
-        copies = self._copy()
-        arena, contexts = copies[0], copies[2]
-        copied = <const char *>(<bytes>arena)
-        moved = copied - <char *>((<uint64_t>self.m.arena + 63) & ~<uint64_t>63)
-        items = <const context_t *><const char *>(<bytes>contexts)
-        rows = []
-        for name, level, address in self._arrays(i):
-            c = <cache_t *>address
-            walks = name.startswith(("guest", "host")) and c.second != NULL
-            by_address = walks and level == 0 and (
-                self.m.cores[i].guest.kind if name.startswith("guest")
-                else self.m.cores[i].host.kind) == WALKCACHE_PAGE_TABLE
-            for set in range(c.sets):
-                for way in range(c.ways):
-                    slot = <uint64_t>set * c.stride + way
-                    tag = at(c.tags, moved, slot)
-                    if tag == 0:
-                        continue
-                    low = at(c.second, moved, slot) if by_address else tag
-                    value = at(c.values, moved, slot)
-                    k = &items[low >> 3 & 0xFFFF]
-                    depth = <uint32_t>(tag >> 1 & 3)
-                    if by_address:
-                        number, size = tag >> 4, 0
-                    elif walks and level == 0:
-                        number, size = tag >> 19, depth + 2
-                        value = at(self.m.cores[i].guest.paths if name == "guest"
-                                   else self.m.cores[i].host.paths, moved, slot * 8 + 2 * depth)
-                    else:
-                        number, size = tag >> 19, level if level else depth
-                        if tag >> 63 and number >> 44:
-                            number |= 0x7F << 45        # the sign of an address
-                    if not by_address:
-                        value &= 0x000FFFFFFFFFF000ULL
-                    rows.append((name, set, way, number, size, k.vpid, k.pcid,
-                                 bool(k.flags & CONTEXT_GLOBAL), k.ep4ta, value))
-        found = np.array(rows, dtype=ENTRY_DTYPE)
-        if self.frames_of is not None and rows:
+        cdef int i = as_int(core, "core", 0, self.m.core_count - 1)
+        cdef tuple copies = self._copy()
+        found = entries_of(&self.m, i, self.geometry, copies[0], copies[2])
+        if self.frames_of is not None and len(found):
             found["value"] = self.frames_of.frames(found["page"]) << np.uint64(12)
         return found
 
@@ -1085,9 +842,7 @@ cdef class MmuCore:
             if count <= capacity:
                 memcpy(PyBytes_AS_STRING(contexts), self.m.contexts.items,
                        count * sizeof(context_t))
-                memcpy(PyBytes_AS_STRING(arena),
-                       <char *>((<uint64_t>self.m.arena + 63) & ~<uint64_t>63),
-                       self.m.arena_size)
+                memcpy(PyBytes_AS_STRING(arena), arena_start(&self.m), self.m.arena_size)
                 memcpy(PyBytes_AS_STRING(vcpus), self.m.vcpus, self.m.vcpu_count * sizeof(vcpu_t))
                 memcpy(&into[0], &source[0], into.shape[0])
                 accesses, written = self.m.accesses, self.m.ring_written
@@ -1122,8 +877,7 @@ cdef class MmuCore:
         copied = [dict(each) for each in options]
         items = <const context_t *>PyBytes_AS_STRING(contexts)
         self.enter()
-        memcpy(<char *>((<uint64_t>self.m.arena + 63) & ~<uint64_t>63), PyBytes_AS_STRING(arena),
-               self.m.arena_size)
+        memcpy(arena_start(&self.m), PyBytes_AS_STRING(arena), self.m.arena_size)
         memcpy(self.m.vcpus, PyBytes_AS_STRING(vcpus), self.m.vcpu_count * sizeof(vcpu_t))
         for i in range(self.m.vcpu_count):
             # what is an address in this process comes from this process
@@ -1161,16 +915,6 @@ cdef class MmuCore:
             return f"<{type(self).__name__} (not initialised)>"
         return (f"<{type(self).__name__} {self.made[0]} {self.geometry.name} "
                 f"vcpus={self.m.vcpu_count}>")
-
-
-ENTRY_DTYPE = np.dtype([
-    ("structure", "U32"), ("set", "<u4"), ("way", "<u4"), ("page", "<u8"), ("size", "u1"),
-    ("vpid", "<u2"), ("pcid", "<u2"), ("global", "?"), ("ep4ta", "<u8"), ("value", "<u8")])
-
-
-cdef inline uint64_t at(const uint64_t *words, int64_t moved, uint64_t i) noexcept nogil:
-    """A word of an array, in a copy that lies `moved` bytes further on."""
-    return (<const uint64_t *>(<const char *>words + moved))[i]
 
 
 cdef int kind_of(object access) except -1:

@@ -1,6 +1,7 @@
 """Address translation: memory and its images, address spaces, and the MMU with its caches."""
 
-from pyvirt._core.mmu import COUNTER_DTYPE, ENTRY_DTYPE, RECORD_DTYPE
+from pyvirt._core.dtypes import COUNTER_DTYPE, RECORD_DTYPE
+from pyvirt._core.entries import ENTRY_DTYPE
 from pyvirt.mmu.memory import ImageInfo, PhysicalMemory
 from pyvirt.mmu.mmu import MMU, Snapshot
 from pyvirt.mmu.results import Translations

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, SupportsIndex, TypeAlias, 
 import numpy as np
 import numpy.typing as npt
 
+from pyvirt._core.access import Access
 from pyvirt._core.arrays import addresses
 from pyvirt._core.builder import PageTables
-from pyvirt._core.mmu import COUNTER_DTYPE, EVENT_DTYPE, MODES, Access, MmuCore
+from pyvirt._core.dtypes import COUNTER_DTYPE, EVENT_DTYPE
+from pyvirt._core.mmu import MODES, MmuCore
 from pyvirt._core.walker import DEFAULTS, Walker
 from pyvirt.errors import InvalidTypeError, InvalidValueError, PageFaultError, PyvirtError
 from pyvirt.mmu import presets

@@ -40,7 +40,7 @@ from mmu_sim.engine import (
 )
 from mmu_sim.machines import cache, geometry
 from pyvirt import MMU, AddressSpace, PageTables, PyvirtError
-from pyvirt._core.mmu import EVENT_DTYPE, RECORD_DTYPE
+from pyvirt._core.dtypes import EVENT_DTYPE, RECORD_DTYPE
 from pyvirt._core.stream import use_vectors
 from pyvirt._core.walker import Walker
 from pyvirt.errors import Fault, InvalidValueError, PageFaultError

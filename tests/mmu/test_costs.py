@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyvirt._core.mmu import COUNTER_DTYPE
+from pyvirt._core.dtypes import COUNTER_DTYPE
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.mmu import costs
 from pyvirt.mmu.costs import CLASSES, CostModel, linear_overhead, project

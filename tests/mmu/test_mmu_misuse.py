@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pyvirt import MMU, Access, Accesses, AddressSpace, PageTables, PhysicalMemory, PyvirtError
-from pyvirt._core.mmu import EVENT_DTYPE, RECORD_DTYPE
+from pyvirt._core.dtypes import EVENT_DTYPE, RECORD_DTYPE
 from pyvirt.errors import InvalidTypeError, InvalidValueError, OutsideMemoryError, PageFaultError
 from pyvirt.mmu.geometry import Cache, Geometry, TlbArray
 
@@ -567,7 +567,7 @@ _REENTRY = {
         """,
     "a reader that uses the MMU": """
         import numpy as np
-        from pyvirt._core.mmu import EVENT_DTYPE
+        from pyvirt._core.dtypes import EVENT_DTYPE
 
         def chunks():
             for _ in range(3):

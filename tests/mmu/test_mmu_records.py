@@ -7,7 +7,7 @@ import pytest
 
 from oracle.mmu_caches import Context, Line, SlowCache
 from pyvirt import MMU, Accesses, AddressSpace, NestedAddressSpace, PageTables, PhysicalMemory
-from pyvirt._core.mmu import RECORD_DTYPE
+from pyvirt._core.dtypes import RECORD_DTYPE
 from pyvirt._core.stream import use_vectors
 from pyvirt.errors import Fault, InvalidValueError, OutsideMemoryError, PageFaultError
 from pyvirt.mmu.geometry import Cache, Geometry

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pyvirt import MMU, PageTables, PhysicalMemory
-from pyvirt._core.mmu import EVENT_DTYPE, RECORD_DTYPE
+from pyvirt._core.dtypes import EVENT_DTYPE, RECORD_DTYPE
 from pyvirt._core.stream import use_vectors
 from pyvirt.mmu.geometry import Cache, Geometry, TlbArray, WalkCache
 

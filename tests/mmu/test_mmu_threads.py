@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pyvirt import MMU, AddressSpace, PageTables, PhysicalMemory
-from pyvirt._core.mmu import EVENT_DTYPE, RECORD_DTYPE
+from pyvirt._core.dtypes import EVENT_DTYPE, RECORD_DTYPE
 from pyvirt.mmu.geometry import Cache, Geometry, TlbArray, WalkCache
 
 PAGES = 4096

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import pyvirt as pv
-from pyvirt._core.mmu import COUNTER_DTYPE
+from pyvirt._core.dtypes import COUNTER_DTYPE
 from pyvirt.errors import InvalidTypeError
 from pyvirt.mmu.demand import DemandMapper
 from pyvirt.report import cycle_table, event_table, reference_table, summarise, tlb_table

@@ -1,7 +1,7 @@
 """The compiled hypervisor against the plain-Python one, on programs that no one ran before.
 
-Programs are made and run by `oracle.slowshadow`, written down in the files of the measured ones, and
-run by experiment A9b from there.
+Programs are made and run by `oracle.slowshadow`, written down in the files of the measured ones,
+and run by experiment A9b from there.
 """
 
 import csv

@@ -1,0 +1,1 @@
+# Nothing for other modules: the structs are in `events`, `counters` and `state`.
