@@ -219,6 +219,15 @@ def test_a_frame_that_becomes_an_upper_table_ends_what_is_unsync_of_it(m):
     assert m.count("mmu_unsync") == 0
 
 
+def test_a_read_that_finds_its_entry_is_spurious_where_the_frame_holds_a_table(m):
+    m.edit(pte(0), PD | 3 | A | D)  # the guest may write it, the hypervisor keeps it read-only
+    m.load(page(0))
+    m.edit(0x101000 + 8, PD | 7)  # drops the link above; the entry stays
+    faults = m.since("pf_spurious", "pf_fixed")
+    m.load(page(0))
+    assert faults() == (1, 0)
+
+
 # --- roots ------------------------------------------------------------------------------------
 
 

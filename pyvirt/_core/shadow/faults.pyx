@@ -5,7 +5,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from pyvirt._core.paging cimport ACCESS_WRITE, FAULT_OUTSIDE_TABLE
 from pyvirt._core.shadow.fill cimport FILL_MMIO, FILL_NO_ROOM, fill, slot_of
 from pyvirt._core.shadow.guestwalk cimport set_accessed, walk_guest
-from pyvirt._core.shadow.leaves cimport PUT_READ_ONLY, PUT_SPURIOUS
+from pyvirt._core.shadow.leaves cimport PUT_EMULATE, PUT_SPURIOUS
 from pyvirt._core.shadow.nested cimport fill_nested
 from pyvirt._core.shadow.pages cimport drop_entry
 from pyvirt._core.shadow.state cimport (
@@ -110,7 +110,7 @@ cdef handled_t shadow_fault(
     if result == FILL_MMIO:
         s.counters.pf_emulate += 1
         return HANDLED_MMIO
-    if result == PUT_READ_ONLY and access & ACCESS_WRITE:
+    if result == PUT_EMULATE:
         s.counters.pf_emulate += 1
         return HANDLED_EMULATED
     if result == PUT_SPURIOUS:

@@ -83,7 +83,7 @@ cdef void fill_group(hyper_t *s, uint32_t slot) noexcept nogil:
     cdef uint64_t gfn = p.gfn + (first & 511)
     for i in range(s.rules.prefetch):
         if s.entries[first + i] & ENTRY_P == 0 and in_slot(s, gfn + i):
-            put_leaf(s, first + i, gfn + i, rights, True)
+            put_leaf(s, first + i, gfn + i, rights, True, False)
             s.counters.prefetched += 1
 
 
@@ -157,7 +157,7 @@ cdef int fill(
         return FILL_MMIO
     if last > 1:
         gfn &= ~<uint64_t>511
-    result = put_leaf(s, slot, gfn, rights, False)
+    result = put_leaf(s, slot, gfn, rights, False, access & ACCESS_WRITE)
     if result != PUT_SPURIOUS:
         s.counters.filled += 1
         if level == 1 and s.rules.prefetch:

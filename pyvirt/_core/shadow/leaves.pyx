@@ -63,9 +63,9 @@ cdef bint change_leaf(hyper_t *s, uint32_t slot, uint64_t entry) noexcept nogil:
 
 
 cdef put_t put_leaf(
-    hyper_t *s, uint32_t slot, uint64_t gfn, uint8_t rights, bint prefetch
+    hyper_t *s, uint32_t slot, uint64_t gfn, uint8_t rights, bint prefetch, bint write
 ) noexcept nogil:
-    """Map a frame by an entry, whatever was there."""
+    """Map a frame by an entry, whatever was there, ahead of its use or for a read or a write."""
     cdef uint32_t level = level_of(&s.pages[slot >> 9])
     cdef uint64_t old = s.entries[slot], entry
     cdef bint refused = False, flush = False
@@ -83,7 +83,7 @@ cdef put_t put_leaf(
         set_leaf(s, slot, entry, level)
     if flush:
         request_flush(s)
-    return PUT_READ_ONLY if refused else result
+    return PUT_EMULATE if refused and write else result
 
 
 cdef bint protect_list(hyper_t *s, uint32_t slot) noexcept nogil:

@@ -71,7 +71,7 @@ cdef int fill_nested(hyper_t *s, cpu_t *v, uint64_t gpa) noexcept nogil:
         if s.entries[slot] & ENTRY_P and not s.entries[slot] & ENTRY_LARGE:
             drop_entry(s, slot)
             request_flush(s)
-    result = put_leaf(s, slot, gfn, RIGHT_ALL, False)
+    result = put_leaf(s, slot, gfn, RIGHT_ALL, False, False)
     if result != PUT_SPURIOUS:
         s.counters.filled += 1
         if level == 1 and s.mode == MODE_LEGACY and s.rules.prefetch:

@@ -64,7 +64,7 @@ cdef bint prefetch_leaf(hyper_t *s, cpu_t *v, uint32_t slot, uint64_t entry) noe
     cdef uint64_t gfn = mapped_frame(v, entry)
     if not prefetchable(s, v, entry) or not in_slot(s, gfn):
         return False
-    put_leaf(s, slot, gfn, leaf_rights(s, &s.pages[slot >> 9], entry), True)
+    put_leaf(s, slot, gfn, leaf_rights(s, &s.pages[slot >> 9], entry), True, False)
     s.counters.prefetched += 1
     return True
 
