@@ -1,41 +1,13 @@
-# The MMU object: cores, vCPUs, memory, and streams through them.
+# The MMU as Python calls it.
 
-from cpython.pythread cimport PyThread_type_lock
-from libc.stdint cimport uint16_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
-from pyvirt._core.operations cimport done_t
-from pyvirt._core.paging cimport dimension_t
-from pyvirt._core.physmem cimport PhysMem
-from pyvirt._core.state cimport mmu_t, vcpu_t
+from pyvirt._core.events cimport event_op_t
+from pyvirt._core.owner cimport MmuOwner
 
 
-cdef class MmuCore:
-    cdef mmu_t m
-    cdef readonly PhysMem mem
-    cdef readonly object geometry
-    cdef readonly object counters
-    cdef object _counters
-    cdef object ring
-    cdef readonly object frames_of  # FrameMapping of tlb-only mode, or None
-    cdef list guest_options         # of each vCPU, as `configure` takes them
-    cdef dict host_options
-    cdef tuple made                 # arguments of __init__, to build another
-    cdef int prefetch
-    cdef bint busy                  # some call is at work, perhaps without the GIL
-    cdef bint begun                 # __init__ was called
-    cdef bint marks                 # memory is written: its lock is needed
-    cdef PyThread_type_lock lock
-    cdef object __weakref__
-
-    cdef object _check(self)
-    cdef int _vcpu(self, object vcpu) except -1
-    cdef void enter(self) noexcept
-    cdef void leave(self) noexcept
-    cdef object _done(self, done_t done)
+cdef class MmuCore(MmuOwner):
     cdef object _one(self, object va, int kind)
-    cdef object _build(self, object seeds, object data_cache)
-    cdef object _set_vcpu(self, int vcpu, object cr3, object root, int vpid)
-    cdef object _dimension(self, dimension_t *d, dict options, uint64_t cr3)
-    cdef done_t _adopt(self, vcpu_t *v, const dimension_t *d, uint64_t cr3) noexcept nogil
-    cdef tuple _copy(self)
-    cdef void _forget_places(self) noexcept nogil
+    cdef object _operate(self, int vcpu, event_op_t op, uint32_t arg, uint64_t addr,
+                         uint64_t value)
+    cdef object _mov_control(self, bint is_cr0, int cpu, uint64_t value)

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
+from pyvirt._core.paging cimport dimension_t
 from pyvirt._core.state cimport mmu_t, run_t, vcpu_t
 
 cdef enum done_t:
@@ -18,11 +19,10 @@ cdef enum done_t:
 
 
 cdef void start(run_t *x, mmu_t *m, int vcpu) noexcept nogil
-cdef void set_requests(mmu_t *m, vcpu_t *v) noexcept nogil
-cdef done_t set_contexts(mmu_t *m, vcpu_t *v) noexcept nogil
+cdef done_t adopt(mmu_t *m, vcpu_t *v, const dimension_t *d, uint64_t cr3) noexcept nogil
 cdef done_t mov_cr3(mmu_t *m, int vcpu, uint64_t value) noexcept nogil
-cdef void cr0_cr4_changed(mmu_t *m, int vcpu, uint64_t old_cr0, uint64_t old_cr4,
-                          uint16_t old_pcid) noexcept nogil
+cdef done_t mov_control(mmu_t *m, int vcpu, bint is_cr0, uint64_t value,
+                        const dimension_t *d) noexcept nogil
 cdef void invlpg(mmu_t *m, int vcpu, uint64_t va, bint shoot_down) noexcept nogil
 cdef done_t invpcid(mmu_t *m, int vcpu, uint32_t type, uint64_t pcid, uint64_t va) noexcept nogil
 cdef done_t invvpid(mmu_t *m, int vcpu, uint32_t type, uint64_t vpid, uint64_t va) noexcept nogil

@@ -24,7 +24,9 @@ from pyvirt._core.counters cimport (
     OP_INVLPGA,
     OP_INVPCID,
     OP_INVVPID,
+    OP_MOV_CR0,
     OP_MOV_CR3,
+    OP_MOV_CR4,
     OP_TLB_CONTROL,
     OP_VM_ENTRY,
     OP_VM_EXIT,
@@ -205,6 +207,18 @@ cdef done_t set_contexts(mmu_t *m, vcpu_t *v) noexcept nogil:
     return DONE
 
 
+cdef done_t adopt(mmu_t *m, vcpu_t *v, const dimension_t *d, uint64_t cr3) noexcept nogil:
+    """Give a vCPU its own dimension, and what follows from it, CR0, CR4 and this CR3."""
+    v.guest = d[0]
+    v.guest.mem = m.mem
+    v.guest.outer = &v.host if m.mode == MODE_NESTED else NULL
+    v.cr3 = cr3 & ~NX if v.cr4 & CR4_PCIDE else cr3
+    v.pcid = <uint16_t>(cr3 & 0xFFF) if v.cr4 & CR4_PCIDE else 0
+    v.paging = v.cr0 & CR0_PG != 0 or m.mode == MODE_TLB_ONLY
+    set_requests(m, v)
+    return set_contexts(m, v)
+
+
 # --- selections -------------------------------------------------------------------------------
 
 cdef inline selector_t of_vpid(uint32_t what, uint16_t vpid) noexcept nogil:
@@ -278,6 +292,26 @@ cdef void cr0_cr4_changed(
     else:
         return
     apply(m, vcpu, &s)
+
+
+cdef done_t mov_control(
+    mmu_t *m, int vcpu, bint is_cr0, uint64_t value, const dimension_t *d
+) noexcept nogil:
+    """Load CR0 or CR4; `d` is the vCPU's own dimension as it then is, but for the root."""
+    cdef vcpu_t *v = &m.vcpus[vcpu]
+    cdef dimension_t own = d[0]
+    cdef uint64_t old_cr0 = v.cr0, old_cr4 = v.cr4
+    cdef uint16_t old_pcid = v.pcid
+    cdef done_t done
+    own.root = v.guest.root
+    if is_cr0:
+        v.cr0 = value
+    else:
+        v.cr4 = value
+    done = adopt(m, v, &own, v.cr3)
+    cr0_cr4_changed(m, vcpu, old_cr0, old_cr4, old_pcid)
+    count(m, vcpu, OP_MOV_CR0 if is_cr0 else OP_MOV_CR4)
+    return done
 
 
 # --- invalidations ----------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from pyvirt._core.access import Access
 from pyvirt._core.arrays import addresses
 from pyvirt._core.builder import PageTables
 from pyvirt._core.dtypes import COUNTER_DTYPE, EVENT_DTYPE
-from pyvirt._core.mmu import MODES, MmuCore
+from pyvirt._core.mmu import MmuCore
+from pyvirt._core.owner import MODES
 from pyvirt._core.walker import DEFAULTS, Walker
 from pyvirt.errors import InvalidTypeError, InvalidValueError, PageFaultError, PyvirtError
 from pyvirt.mmu import presets
