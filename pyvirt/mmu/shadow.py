@@ -186,7 +186,7 @@ class Hypervisor(HyperCore):
     >>> from pyvirt.traces import Op, accesses
     >>> memory = pv.PhysicalMemory(1 << 24)
     >>> tables = pv.PageTables(memory, frames=(0x100000, 0x200000))
-    >>> tables.map(0x400000, 0x800000, 0x4000, writable=True)
+    >>> tables.map_range(0x400000, 0x800000, 0x4000, rights="rw")
     >>> machine = pv.Hypervisor(memory, cr3=tables.root)
     >>> machine.run(accesses([0x400000, 0x401000, 0x400008], Op.STORE, 8))
     3
