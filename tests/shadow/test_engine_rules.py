@@ -106,6 +106,16 @@ def test_rights_of_all_levels(m):
     assert m.count("pf_guest") == m.count("guest_faults") == 4
 
 
+@pytest.mark.parametrize("tables", ["shadow", "tdp"])
+def test_one_word_that_is_an_entry_of_two_levels(tables):
+    m = Machine(tables=tables)
+    m.mem.write_u64(0x101000 + 16, 0x1F0000 | 7)
+    m.mem.write_u64(0x1F0018, 0x1F0000 | 3)  # PD and PT at once: the entry maps its own table
+    m.store(0x80000000 + (3 << 21 | 3 << 12) + 0x100)
+    assert m.mem.read_u64(0x1F0018) == 0x1F0000 | 3 | A | D
+    assert m.check() == []
+
+
 # --- tables out of sync -----------------------------------------------------------------------
 
 

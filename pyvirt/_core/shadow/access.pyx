@@ -5,9 +5,9 @@ with the same rights, or the guest may not rely on it. `pyvirt.MMU` models TLBs.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
-from pyvirt._core.frames cimport PM_OK, load_u64, pm_frame, pm_status, pm_writable
+from pyvirt._core.frames cimport load_u64, pm_frame
 from pyvirt._core.paging cimport (
     ACCESS_EXEC,
     ACCESS_READ,
@@ -34,6 +34,7 @@ from pyvirt._core.shadow.faults cimport (
     shadow_fault,
 )
 from pyvirt._core.shadow.fill cimport slot_of
+from pyvirt._core.shadow.guestwalk cimport mark_entry
 from pyvirt._core.shadow.state cimport (
     ENTRY_A,
     ENTRY_D,
@@ -159,23 +160,9 @@ cdef done_t nested_page(hyper_t *s, cpu_t *v, uint64_t gpa) noexcept nogil:
     return nested_gpa(s, v, gpa)
 
 
-cdef done_t mark(hyper_t *s, uint64_t gpa, uint64_t entry, uint64_t wanted) noexcept nogil:
-    """Set A and D in a guest's entry."""
-    cdef pm_status status
-    cdef uint8_t *frame
-    if entry & wanted == wanted:
-        return DONE
-    frame = pm_writable(s.mem, gpa, &status)
-    if status != PM_OK:
-        return DONE_NO_MEMORY
-    if wanted & ~entry & ENTRY_A:
-        s.counters.guest_a_set += 1
-    if wanted & ~entry & ENTRY_D:
-        s.counters.guest_d_set += 1
-    entry |= wanted
-    s.mem.version += 1
-    memcpy(frame + (gpa & 0xFFF), &entry, 8)
-    return DONE
+cdef inline bint mark(hyper_t *s, uint64_t gpa, uint64_t entry, uint64_t wanted) noexcept nogil:
+    """Set A and D in a guest's entry unless it was read with them; False: no memory."""
+    return entry & wanted == wanted or mark_entry(s, gpa, wanted)
 
 
 cdef done_t nested_access(
@@ -229,7 +216,7 @@ cdef done_t nested_access(
         failed(&v.guest, code, level, rights, c.access, &w)
         v.error = w.error
         for n in range(v.guest.levels, level, -1):
-            if mark(s, slots[n], entries[n], ENTRY_A) != DONE:
+            if not mark(s, slots[n], entries[n], ENTRY_A):
                 return DONE_NO_MEMORY
         return DONE_REFUSED
     gpa[0] = entry & rules.leaf_address | va & rules.offset
@@ -237,7 +224,7 @@ cdef done_t nested_access(
     if done != DONE and done != DONE_MMIO:
         return done
     for n in range(v.guest.levels, level - 1, -1):
-        if mark(s, slots[n], entries[n], c.used if n == level else ENTRY_A) != DONE:
+        if not mark(s, slots[n], entries[n], c.used if n == level else ENTRY_A):
             return DONE_NO_MEMORY
     return done
 

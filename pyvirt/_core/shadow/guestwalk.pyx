@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from pyvirt._core.frames cimport PM_OK, pm_status, pm_writable
+from pyvirt._core.frames cimport PM_OK, load_u64, pm_status, pm_writable
 from pyvirt._core.paging cimport (
     ACCESS_PURE,
     MAX_LEVELS,
@@ -69,6 +69,27 @@ cdef uint16_t walk_guest(
     return g.code
 
 
+cdef bint mark_entry(hyper_t *s, uint64_t gpa, uint64_t wanted) noexcept nogil:
+    """Set A and D in a guest's entry, whatever else it says by now; False: no memory.
+
+    One word may be an entry of two levels of a walk.
+    """
+    cdef pm_status status
+    cdef uint8_t *frame
+    cdef uint64_t entry
+    frame = pm_writable(s.mem, gpa, &status)
+    if status != PM_OK:
+        return False
+    frame += gpa & PAGE_OFFSET
+    entry = load_u64(frame)
+    s.counters.guest_a_set += (wanted & ~entry & ENTRY_A) != 0
+    s.counters.guest_d_set += (wanted & ~entry & ENTRY_D) != 0
+    entry |= wanted
+    s.mem.version += 1
+    memcpy(frame, &entry, 8)
+    return True
+
+
 cdef bint set_accessed(hyper_t *s, cpu_t *v, guest_walk_t *g, bint dirty) noexcept nogil:
     """Set A in the entries of an allowed walk, and D in the leaf of a write; False: no memory.
 
@@ -76,22 +97,12 @@ cdef bint set_accessed(hyper_t *s, cpu_t *v, guest_walk_t *g, bint dirty) noexce
     """
     cdef uint8_t level
     cdef uint64_t wanted
-    cdef uint8_t *frame
-    cdef pm_status status
     for level in range(g.level, v.guest.levels + 1):
         wanted = ENTRY_A
         if dirty and level == g.level:
             wanted |= ENTRY_D
-        if g.entry[level] & wanted == wanted:
-            continue
-        if not g.entry[level] & ENTRY_A:
-            s.counters.guest_a_set += 1
-        if wanted & ENTRY_D and not g.entry[level] & ENTRY_D:
-            s.counters.guest_d_set += 1
-        frame = pm_writable(s.mem, g.table[level] << FRAME_SHIFT, &status)
-        if status != PM_OK:
-            return False
-        g.entry[level] |= wanted
-        s.mem.version += 1
-        memcpy(frame + g.offset[level], &g.entry[level], 8)
+        if g.entry[level] & wanted != wanted:
+            g.entry[level] |= wanted
+            if not mark_entry(s, g.table[level] << FRAME_SHIFT | g.offset[level], wanted):
+                return False
     return True
