@@ -236,7 +236,7 @@ cdef struct hyper_t:
     uint32_t capacity               # pages [1, capacity)
     uint32_t limit                  # how many may be used; 0: all
     uint32_t used
-    uint32_t free                   # list through `newer`
+    uint32_t free                   # list through `newer` of those that were used
     uint32_t oldest
     uint32_t newest
     uint32_t nested_root
