@@ -24,6 +24,7 @@ REGION = 1 << 21
 #: KVM lets shadow pages have 20 thousandths of a machine's frames, and 64 at least
 #: (``KVM_PERMILLE_MMU_PAGES``, ``KVM_MIN_ALLOC_MMU_PAGES``).
 PERMILLE, LEAST_PAGES = 20, 64
+MOST_PAGES = (1 << 22) - 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +218,8 @@ class Hypervisor(HyperCore):
         if not isinstance(rules, ShadowRules):
             raise InvalidTypeError(f"rules must be ShadowRules, got {rules!r:.80}")
         if page_limit is None:
-            page_limit = max(LEAST_PAGES, (memory.end >> 12) * PERMILLE // 1000)
+            page_limit = (memory.end >> 12) * PERMILLE // 1000
+            page_limit = min(max(LEAST_PAGES, page_limit), MOST_PAGES)
         guest = {
             "format": "x86-64",
             "pa_width": pa_width,

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import pyvirt as pv
 from pyvirt.errors import InvalidValueError
+from pyvirt.traces import EVENT_DTYPE, Arg, Op
 from shadow.engine_machine import DATA, PHYSMAP, PT, A, D, Machine, page, pte, random_stream
 
 POLICIES = ["unsync", "write_protect", "trace", "xen"]
@@ -145,3 +148,56 @@ def test_a_flushed_guest_sees_what_its_tables_say(seed: int):
                 if direct.ok:
                     assert value & ~(A | D) == m.mem.read_u64(direct.pa) & ~(A | D)
         assert m.check() == []
+
+
+@given(
+    seed=st.integers(0, 1 << 32),
+    cuts=st.lists(st.integers(0, 250), max_size=6),
+    options=st.sampled_from(VARIANTS[:10]),
+    vcpus=st.integers(1, 3),
+)
+@settings(max_examples=40)
+def test_several_vcpus_leave_consistent_tables(seed, cuts, options, vcpus):
+    """Whatever vCPU an event runs on and wherever batches end; flushed, all see the same."""
+    rng = np.random.default_rng(seed)
+    events = random_stream(rng, 150)
+    events["vcpu"] = rng.integers(0, vcpus, len(events))
+    shoot_down = events["op"] == Op.INVLPG
+    events["arg"][shoot_down] = 1
+    m = Machine(vcpus=vcpus, **({**options, "page_limit": 64}))
+    for part in np.split(events, sorted(c for c in cuts if c <= len(events))):
+        m.run(part)
+        assert m.check() == []
+    for vcpu in range(vcpus):
+        m.mov_cr3(vcpu=vcpu)
+    space = pv.AddressSpace(m.mem, 0x100000, levels=4, cr4=0x20, efer=0xD00)
+    for i in range(24):
+        direct = space.translate(page(i), access="r")
+        for vcpu in range(vcpus):
+            code, value = m.load(page(i), vcpu=vcpu)
+            assert (code == 4) == (not direct.ok)
+            if direct.ok:
+                assert value & ~(A | D) == m.mem.read_u64(direct.pa) & ~(A | D)
+    assert m.check() == []
+
+
+@pytest.mark.parametrize("tables", ["shadow", "tdp", "legacy"])
+def test_five_levels(tables: str):
+    memory = pv.PhysicalMemory(16 << 20)
+    guest = pv.PageTables(memory, levels=5, frames=(0x100000, 0x200000))
+    va = 0xFF12345678000000 & ~0xFFF
+    guest.map_range(va, 0x800000, 16 << 12, rights="rw")
+    m = pv.Hypervisor(memory, cr3=guest.root, levels=5, nested_levels=5, tables=tables)
+    events = np.zeros(16, EVENT_DTYPE)
+    events["op"], events["size"], events["arg"] = Op.STORE, 8, int(Arg.GIVEN)
+    events["addr"] = np.uint64(va) + np.arange(16, dtype=np.uint64) * np.uint64(4096)
+    events["value"] = np.arange(16)
+    codes = np.zeros(16, np.uint16)
+    m.run(events, codes=codes)
+    assert not codes.any()
+    assert [memory.read_u64(0x800000 + 4096 * i) for i in range(16)] == list(range(16))
+    assert int(m.counters["x_pf" if tables == "shadow" else "guest_faults"][0]) in (16, 0)
+    assert m.check() == []
+    if tables == "shadow":
+        assert int(m.leaves()["address"].min()) == va
+        assert int(m.pages()["level"].max()) == 5

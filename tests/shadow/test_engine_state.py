@@ -8,7 +8,7 @@ import pytest
 
 import pyvirt as pv
 from pyvirt.errors import InvalidTypeError, InvalidValueError
-from pyvirt.traces import Op
+from pyvirt.traces import Op, accesses
 from shadow.engine_machine import OTHER_PML4, PML4, Machine, page, random_stream
 
 KINDS = [
@@ -88,3 +88,14 @@ def test_counters_are_live_and_cannot_be_written():
         counters["pf_fixed"] = 3
     m.reset()
     assert counters["pf_fixed"][0] == 0
+
+
+def test_a_large_machine_costs_what_it_uses():
+    """Tables of a guest of 512 GiB: the pool is not touched before it is needed."""
+    memory = pv.PhysicalMemory(512 << 30)
+    tables = pv.PageTables(memory, frames=(0x1000, 0x100000))
+    tables.map_range(0x40000000, 500 << 30, 16 << 12, rights="rw")
+    m = pv.Hypervisor(memory, cr3=tables.root)
+    m.run(accesses(0x40000000 + 4096 * np.arange(16), Op.STORE, 8))
+    assert m.counters["pf_fixed"][0] == 16
+    assert m.pages_used == 4

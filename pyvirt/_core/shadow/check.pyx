@@ -149,7 +149,7 @@ cdef list pool_faults(hyper_t *s):
     cdef uint32_t page, prev = NO_PAGE, hidden = 0, used = 0, aged = 0, unused = 0
     cdef uint64_t gfn, found = 0
     cdef list wrong = []
-    for page in range(1, s.capacity):
+    for page in range(1, s.high + 1):
         used += s.pages[page].used
         hidden += s.pages[page].used and s.pages[page].invalid
     page = s.oldest
@@ -175,8 +175,8 @@ cdef list pool_faults(hyper_t *s):
     if used != s.used or used != aged + hidden or used != found + hidden:
         wrong.append(f"{used} pages used, counted {s.used}, {aged} by age, {found} by frame, "
                      f"{hidden} invalid")
-    if unused + used != s.capacity - 1:
-        wrong.append(f"{unused} free and {used} used pages of {s.capacity - 1}")
+    if unused + used != s.high:
+        wrong.append(f"{unused} free and {used} used pages of {s.high} that ever were")
     if s.limit and s.used > s.limit:
         wrong.append(f"{s.used} pages used, the limit is {s.limit}")
     return wrong
@@ -187,9 +187,9 @@ cdef list find_faults(hyper_t *s):
     cdef uint64_t i
     cdef uint32_t page
     cdef list wrong = pool_faults(s)
-    seen = np.zeros(<uint64_t>s.capacity << 9, dtype=np.uint8)
+    seen = np.zeros(<uint64_t>(s.high + 1) << 9, dtype=np.uint8)
     cdef uint8_t[::1] view = seen
-    for page in range(1, s.capacity):
+    for page in range(1, s.high + 1):
         if s.pages[page].used and s.pages[page].parents != NO_SLOT:
             wrong += follow(s, s.pages[page].parents, view, f"parents of page {page}", page, 0)
     for i in range(s.frames):
@@ -198,7 +198,7 @@ cdef list find_faults(hyper_t *s):
     for i in range((s.frames >> 9) + 1):
         if s.reverse_large[i] != NO_SLOT:
             wrong += follow(s, s.reverse_large[i], view, f"frames from {i << 9:#x}", i, 2)
-    for page in range(1, s.capacity):
+    for page in range(1, s.high + 1):
         if s.pages[page].used:
             wrong += page_faults(s, page, view)
     return wrong
@@ -240,7 +240,7 @@ cdef object list_pages(hyper_t *s):
     while page != NO_PAGE:
         order.append(page)
         page = s.pages[page].newer
-    for page in range(1, s.capacity):
+    for page in range(1, s.high + 1):
         if s.pages[page].used and s.pages[page].invalid:
             order.append(page)
     for page in order:

@@ -37,7 +37,6 @@ from pyvirt._core.shadow.state cimport (
     MODE_LEGACY,
     MODE_SHADOW,
     MODE_TDP,
-    NO_PAGE,
     PREVIOUS_ROOTS,
     REQUEST_ROOT,
     UNSYNC_LIMIT,
@@ -184,9 +183,6 @@ cdef class HyperCore:
         huge = np.ascontiguousarray(backing)
         memcpy(s.backing, &huge[0], huge.shape[0])
         s.epoch = 1
-        for i in range(1, s.capacity):
-            s.pages[i].newer = i + 1 if i + 1 < s.capacity else NO_PAGE
-        s.free = 1
         self._counters = np.zeros(1, dtype=COUNTER_DTYPE)
         cdef uint8_t[::1] counter_bytes = self._counters.view(np.uint8)
         s.counters = <counters_t *>&counter_bytes[0]
@@ -474,7 +470,7 @@ cdef class HyperCore:
             (<uint8_t *>s.backing)[:regions], (<uint8_t *>s.reverse)[:s.frames * 4],
             (<uint8_t *>s.reverse_large)[:regions * 4], (<uint8_t *>s.same)[:(s.frames + 1) * 4],
             (<uint8_t *>s.shadowed)[:regions * 2],
-            (<uint8_t *>s.pages)[:s.capacity * sizeof(page_t)],
+            (<uint8_t *>s.pages)[:(s.high + 1) * sizeof(page_t)],
             (<uint8_t *>s.entries)[:used * 8], (<uint8_t *>s.links)[:used * sizeof(link_t)],
             cpus.tobytes(), self._counters.tobytes(),
         )
@@ -489,7 +485,7 @@ cdef class HyperCore:
         scalars, *arrays = state
         used = <uint64_t>(scalars[8] + 1) << 9
         sizes = (regions, s.frames * 4, regions * 4, (s.frames + 1) * 4, regions * 2,
-                 s.capacity * sizeof(page_t), used * 8, used * sizeof(link_t),
+                 (scalars[8] + 1) * sizeof(page_t), used * 8, used * sizeof(link_t),
                  s.cpu_count * sizeof(cpu_t), sizeof(counters_t))
         if scalars[8] >= s.capacity or tuple(map(len, arrays)) != sizes:
             raise InvalidValueError("this snapshot is of a hypervisor with other arguments")

@@ -27,12 +27,14 @@ cdef uint32_t make_page(hyper_t *s, uint64_t gfn, uint32_t role) noexcept nogil:
     """A page with no entries, the newest; NO_PAGE when the pool is empty."""
     cdef uint32_t page = s.free, next
     cdef page_t *p
-    if page == NO_PAGE:
+    if page != NO_PAGE:
+        s.free = s.pages[page].newer
+    elif s.high + 1 < s.capacity:
+        s.high += 1
+        page = s.high
+    else:
         return NO_PAGE
     p = &s.pages[page]
-    s.free = p.newer
-    if page > s.high:
-        s.high = page
     memset(p, 0, sizeof(page_t))
     memset(&s.entries[<uint64_t>page << 9], 0, 4096)
     p.gfn = gfn

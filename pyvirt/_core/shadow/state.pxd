@@ -104,57 +104,57 @@ cdef struct root_t:
 
 cdef struct counters_t:             # in the order of COUNTER_DTYPE
     # exits by reason, named as SVM's
-    uint64_t x_pf
-    uint64_t x_npf
-    uint64_t x_invlpg
-    uint64_t x_cr3_write
-    uint64_t x_cr0
-    uint64_t x_cr4
-    uint64_t x_io
-    uint64_t x_other
+    uint64_t x_pf                         # page faults
+    uint64_t x_npf                        # violations of nested tables
+    uint64_t x_invlpg                     # INVLPG
+    uint64_t x_cr3_write                  # MOV to CR3
+    uint64_t x_cr0                        # MOV to CR0
+    uint64_t x_cr4                        # MOV to CR4
+    uint64_t x_io                         # I/O ports
+    uint64_t x_other                      # VM_EXIT events
     # faults, by what became of them
-    uint64_t pf_taken
-    uint64_t pf_fixed
-    uint64_t pf_guest
-    uint64_t pf_emulate
-    uint64_t pf_spurious
-    uint64_t pf_mmio
+    uint64_t pf_taken                     # all but pf_mmio
+    uint64_t pf_fixed                     # hidden: an entry was made or changed
+    uint64_t pf_guest                     # true: reflected to the guest
+    uint64_t pf_emulate                   # writes to tables, first touches of no memory
+    uint64_t pf_spurious                  # the entry was right already
+    uint64_t pf_mmio                      # an entry knew that no memory is there
     # what KVM counts
-    uint64_t invlpg
-    uint64_t tlb_flush
-    uint64_t remote_tlb_flush_requests
-    int64_t pages_4k
-    int64_t pages_2m
-    uint64_t mmu_cache_miss
-    uint64_t mmu_shadow_zapped
-    uint64_t mmu_pte_write
-    uint64_t mmu_pde_zapped
-    uint64_t mmu_flooded
-    uint64_t mmu_recycled
-    int64_t mmu_unsync
+    uint64_t invlpg                       # INVLPG that were emulated
+    uint64_t tlb_flush                    # entries of a vCPU with a flush pending
+    uint64_t remote_tlb_flush_requests    # flushes asked of all vCPUs
+    int64_t pages_4k                      # leaves of 4 KiB there are
+    int64_t pages_2m                      # leaves of 2 MiB there are
+    uint64_t mmu_cache_miss               # pages made
+    uint64_t mmu_shadow_zapped            # pages zapped
+    uint64_t mmu_pte_write                # writes to tables emulated
+    uint64_t mmu_pde_zapped               # upper entries dropped for a new one
+    uint64_t mmu_flooded                  # pages zapped for many writes
+    uint64_t mmu_recycled                 # pages zapped for the limit
+    int64_t mmu_unsync                    # pages out of sync there are
     # what else a shadow MMU does
-    uint64_t accesses
-    uint64_t guest_faults
-    uint64_t guest_walks
-    uint64_t guest_a_set
-    uint64_t guest_d_set
-    uint64_t filled
-    uint64_t prefetched
-    uint64_t pages_found
-    uint64_t roots_hit
-    uint64_t roots_built
-    uint64_t syncs
-    uint64_t sync_compared
-    uint64_t sync_dropped
-    uint64_t sync_changed
-    uint64_t unsyncs
-    uint64_t unsync_evicted
-    uint64_t write_protected
-    uint64_t reverse_map_walked
-    uint64_t reverse_map_longest
-    uint64_t large_refused[4]
-    uint64_t host_invalidated
-    uint64_t traces_lifted
+    uint64_t accesses                     # made, those that ran again included
+    uint64_t guest_faults                 # page and protection faults of the guest
+    uint64_t guest_walks                  # walks of the guest's tables
+    uint64_t guest_a_set                  # A bits set in the guest's entries
+    uint64_t guest_d_set                  # D bits
+    uint64_t filled                       # entries made or changed by faults
+    uint64_t prefetched                   # entries made ahead of their use
+    uint64_t pages_found                  # pages found by frame and role
+    uint64_t roots_hit                    # loads of CR3 that hit a previous root
+    uint64_t roots_built                  # roots found by frame, or made
+    uint64_t syncs                        # tables compared
+    uint64_t sync_compared                # entries of them
+    uint64_t sync_dropped                 # of these, dropped
+    uint64_t sync_changed                 # of these, changed
+    uint64_t unsyncs                      # tables that went out of sync
+    uint64_t unsync_evicted               # resynced for the limit on unsync ones
+    uint64_t write_protected              # entries that lost W
+    uint64_t reverse_map_walked           # entries looked at for that
+    uint64_t reverse_map_longest          # the longest list of one frame
+    uint64_t large_refused[4]             # large entries not made, by reason
+    uint64_t host_invalidated             # entries dropped for the host
+    uint64_t traces_lifted                # tables whose trace was lifted
 
 cdef struct rules_t:                # see pyvirt.mmu.shadow.ShadowRules for each
     bint unsync
@@ -236,7 +236,7 @@ cdef struct hyper_t:
     uint32_t capacity               # pages [1, capacity)
     uint32_t limit                  # how many may be used; 0: all
     uint32_t used
-    uint32_t free                   # list through `newer`
+    uint32_t free                   # list through `newer` of those that were used
     uint32_t oldest
     uint32_t newest
     uint32_t nested_root

@@ -56,7 +56,7 @@ cdef bint make_room(hyper_t *s) noexcept nogil:
     cdef uint32_t free, wanted, page
     cdef zapped_t z
     if s.limit == 0:
-        return s.free != NO_PAGE
+        return s.free != NO_PAGE or s.high + 1 < s.capacity
     free = s.limit - s.used if s.limit > s.used else 0
     if free >= s.rules.least_free:
         return True
