@@ -14,7 +14,7 @@ IMAGES := tests/data/guest-images
 SOURCES := pyproject.toml setup.py README.md $(shell find pyvirt \
     -name __pycache__ -prune -o -name '*.so' -prune -o -print)
 # The tests that the sanitizers watch: the compiled core and all that feeds it from outside.
-ASAN_TESTS := $(wildcard tests/core tests/mmu tests/mmu_sim tests/shadow tests/fuzz tests/traces)
+ASAN_TESTS := $(wildcard tests/core tests/mmu tests/mmu_sim tests/fuzz tests/traces)
 
 # The current directory holds a pyvirt/ without compiled modules; it must not hide the installed one.
 export PYTHONSAFEPATH := 1
