@@ -2,7 +2,6 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy
 
 import numpy as np
 
@@ -18,10 +17,11 @@ from pyvirt._core.paging cimport (
     ept_malformed,
     flags_of,
     level_t,
+    load_entry,
     locate,
     walk_t,
 )
-from pyvirt._core.frames cimport load_u64, pm_frame
+from pyvirt._core.frames cimport pm_frame
 from pyvirt._core.types cimport PAGE_OFFSET, hpa_t
 from pyvirt._core.walker cimport Walker
 from pyvirt.errors import LimitError
@@ -92,11 +92,7 @@ cdef status_t visit(
         return DONE
     frame += pa & PAGE_OFFSET
     for index in range(<uint64_t>(rules.index_mask + 1)):
-        if d.entry_shift == 3:
-            entry = load_u64(frame + (index << 3))
-        else:
-            entry = 0
-            memcpy(&entry, frame + (index << 2), 4)
+        entry = load_entry(d, frame, index)
         if entry & d.present == 0:
             continue
         maps = level == 1 or (rules.may_map and entry & 0x80)

@@ -2,6 +2,7 @@
 # out, from the tables that translate the program's addresses to those that yield host-physical ones.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from pyvirt._core.frames cimport physmem_t
 from pyvirt._core.types cimport hpa_t
@@ -137,6 +138,27 @@ cdef struct recorder_t:
     uint64_t count
     uint64_t capacity               # further ones are counted, not stored
     uint8_t dimension
+
+
+cdef inline uint64_t load_entry(
+    const dimension_t *d, const uint8_t *p, uint64_t i
+) noexcept nogil:
+    """Entry `i` of the entries from `p` on, which may be unaligned."""
+    cdef uint64_t entry = 0
+    if d.entry_shift == 3:
+        memcpy(&entry, p + (i << 3), 8)
+    else:
+        memcpy(&entry, p + (i << 2), 4)
+    return entry
+
+
+cdef inline void store_entry(
+    const dimension_t *d, uint8_t *p, uint64_t i, uint64_t entry
+) noexcept nogil:
+    if d.entry_shift == 3:
+        memcpy(p + (i << 3), &entry, 8)
+    else:
+        memcpy(p + (i << 2), &entry, 4)
 
 
 cdef inline bint in_range(const dimension_t *d, uint64_t address) noexcept nogil:

@@ -441,11 +441,7 @@ cdef uint16_t walk(
         if frame == NULL:
             return failed(d, FAULT_OUTSIDE_TABLE, level, 0, access, w)
         frame += pa & PAGE_OFFSET
-        if d.entry_shift == 3:
-            entry = load_u64(frame)
-        else:
-            entry = 0
-            memcpy(&entry, frame, 4)
+        entry = load_entry(d, frame, 0)
         w.entry = entries[level] = entry
         if recorder != NULL:
             if recorder.count < recorder.capacity:
