@@ -45,17 +45,22 @@ cdef uint64_t bits(int high, int low) noexcept nogil:
     return (ALL >> (63 - high)) & (ALL << low)
 
 
+cdef void configure_512(level_t *rules, int n, int pa_width, bint may_map) noexcept nogil:
+    """Level `n` of any format with 512 entries in a table, but for the reserved bits."""
+    rules.shift = <uint8_t>(12 + 9 * (n - 1))
+    rules.index_mask = 511
+    rules.has_rights = True
+    rules.may_map = may_map
+    rules.offset = bits(rules.shift - 1, 0)
+    rules.leaf_address = bits(pa_width - 1, rules.shift)
+
+
 cdef void configure_long(dimension_t *d, int pa_width, bint amd, bint large_1g) noexcept nogil:
     """Levels of x86-64 and NPT: SDM tables 4-14 to 4-20; APM figures 5-20 to 5-25."""
     cdef int n
     cdef uint64_t common = bits(51, pa_width) | (0 if d.nxe else NX)
     for n in range(1, d.levels + 1):
-        d.level[n].shift = 12 + 9 * (n - 1)
-        d.level[n].index_mask = 511
-        d.level[n].has_rights = True
-        d.level[n].may_map = n == 2 or (n == 3 and large_1g)
-        d.level[n].offset = bits(d.level[n].shift - 1, 0)
-        d.level[n].leaf_address = bits(pa_width - 1, d.level[n].shift)
+        configure_512(&d.level[n], n, pa_width, n == 2 or (n == 3 and large_1g))
         # bit 12 of a large leaf is PAT
         d.level[n].leaf_reserved = common | bits(d.level[n].shift - 1, 13) * (n > 1)
         d.level[n].table_reserved = common
@@ -72,12 +77,7 @@ cdef void configure_pae(dimension_t *d, int pa_width) noexcept nogil:
     cdef int n
     cdef uint64_t common = bits(62, pa_width) | (0 if d.nxe else NX)
     for n in range(1, 4):
-        d.level[n].shift = 12 + 9 * (n - 1)
-        d.level[n].index_mask = 511
-        d.level[n].has_rights = True
-        d.level[n].may_map = n == 2
-        d.level[n].offset = bits(d.level[n].shift - 1, 0)
-        d.level[n].leaf_address = bits(pa_width - 1, d.level[n].shift)
+        configure_512(&d.level[n], n, pa_width, n == 2)
         d.level[n].leaf_reserved = common | bits(d.level[n].shift - 1, 13) * (n > 1)
         d.level[n].table_reserved = common
     d.level[3].index_mask = 3
@@ -110,12 +110,7 @@ cdef void configure_ept(dimension_t *d, int pa_width, bint large_1g) noexcept no
     """SDM 30.3.2, tables 30-1 to 30-6. All reserved bits are misconfigurations."""
     cdef int n
     for n in range(1, d.levels + 1):
-        d.level[n].shift = 12 + 9 * (n - 1)
-        d.level[n].index_mask = 511
-        d.level[n].has_rights = True
-        d.level[n].may_map = n == 2 or (n == 3 and large_1g)
-        d.level[n].offset = bits(d.level[n].shift - 1, 0)
-        d.level[n].leaf_address = bits(pa_width - 1, d.level[n].shift)
+        configure_512(&d.level[n], n, pa_width, n == 2 or (n == 3 and large_1g))
         d.level[n].leaf_reserved = bits(51, pa_width) | bits(d.level[n].shift - 1, 12) * (n > 1)
         d.level[n].table_reserved = bits(51, pa_width) | bits(6, 3)
         if not d.level[n].may_map:
