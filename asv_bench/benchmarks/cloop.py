@@ -1,4 +1,4 @@
-"""Compile ``cloop.c`` with the flags of the package's own build, and call it through ctypes."""
+"""Compile C loops with the flags of the package's own build; call those of ``cloop.c``."""
 
 import ctypes
 import os
@@ -12,20 +12,23 @@ from typing import Protocol
 
 import numpy as np
 
-SOURCE = Path(__file__).with_name("cloop.c")
+HERE = Path(__file__).parent
 FLAGS = ["-O3", "-g0", "-fPIC", "-shared"]
 
 
 @cache
-def library() -> ctypes.CDLL:
-    """Build and load the loops; a benchmark that finds no compiler is skipped."""
+def library(source: str = "cloop.c") -> ctypes.CDLL:
+    """Build and load C loops of this folder; a benchmark that finds no compiler is skipped."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         raise NotImplementedError("no C compiler: cc is not on PATH")
     with tempfile.TemporaryDirectory() as folder:
-        built = Path(folder, "cloop.so")
+        built = Path(folder, "loops.so")
         done = subprocess.run(
-            [compiler, *FLAGS, SOURCE, "-o", built], capture_output=True, text=True, check=False
+            [compiler, *FLAGS, HERE / source, "-o", built],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise NotImplementedError(f"{compiler} failed: {done.stderr.strip()[:200]}")

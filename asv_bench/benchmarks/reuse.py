@@ -3,39 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import shutil
-import subprocess
-import tempfile
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 
 from pyvirt._core.reuse import SETS, ReuseProfile
 from pyvirt._core.stack import StackProfile
 
-from .cloop import FLAGS
+from .cloop import library
 from .mmu import PAIRS, _OnStreams
 from .timing import paired, target, unit
-
-SOURCE = Path(__file__).with_name("reuse_loop.c")
-
-
-@cache
-def library() -> ctypes.CDLL:
-    """Build and load the loop; a benchmark that finds no compiler is skipped."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        raise NotImplementedError("no C compiler: cc is not on PATH")
-    with tempfile.TemporaryDirectory() as folder:
-        built = Path(folder, "reuse_loop.so")
-        done = subprocess.run(
-            [compiler, *FLAGS, SOURCE, "-o", built], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise NotImplementedError(f"{compiler} failed: {done.stderr.strip()[:200]}")
-        return ctypes.CDLL(str(built))
 
 
 class _Sweeps(_OnStreams):
@@ -58,7 +34,7 @@ class _Sweeps(_OnStreams):
 
     def c_loop(self, name: str, sets: int, ways: int):
         """A call of the loop, compared with ours."""
-        function = getattr(library(), name)
+        function = getattr(library("reuse_loop.c"), name)
         function.restype = ctypes.c_uint64
         arguments = ctypes.c_void_p(self.vas.ctypes.data), ctypes.c_size_t(len(self.vas))
         if function(*arguments) != self.profile.misses(sets, ways):
