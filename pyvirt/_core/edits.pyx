@@ -114,19 +114,24 @@ cdef built_t clear_way(builder_t *b, hpa_t slot, int level) noexcept nogil:
     return BUILT
 
 
+cdef uint8_t *open_run(builder_t *b, hpa_t slot, uint64_t count) noexcept nogil:
+    """Note `count` entries of one table for undo, and give them to be written; or NULL."""
+    cdef pm_status memory
+    cdef uint8_t *p
+    if not undo_note(&b.undo, &b.d, slot, count):
+        return NULL
+    p = pm_writable(b.d.mem, slot, &memory)
+    return NULL if p == NULL else p + (slot & PAGE_OFFSET)
+
+
 cdef built_t put_run(
     builder_t *b, hpa_t slot, uint64_t count, uint64_t entry, uint64_t step
 ) noexcept nogil:
     """Write `count` entries of one table, each `step` more than the one before."""
-    cdef pm_status memory
-    cdef uint8_t *p
+    cdef uint8_t *p = open_run(b, slot, count)
     cdef uint64_t i
-    if not undo_note(&b.undo, &b.d, slot, count):
-        return BUILT_NO_MEMORY
-    p = pm_writable(b.d.mem, slot, &memory)
     if p == NULL:
         return BUILT_NO_MEMORY
-    p += slot & PAGE_OFFSET
     for i in range(count):
         store_entry(&b.d, p, i, entry + i * step)
     return BUILT
@@ -172,7 +177,6 @@ cdef built_t edit_run(
 ) noexcept nogil:
     """Clear or re-right those of `count` entries of one table that are present; count them."""
     cdef const uint8_t *old = pm_frame(b.d.mem, slot) + (slot & PAGE_OFFSET)
-    cdef pm_status memory
     cdef uint64_t i, entry
     cdef uint8_t *p
     present[0] = 0
@@ -180,12 +184,9 @@ cdef built_t edit_run(
         present[0] += (load_entry(&b.d, old, i) & b.d.present) != 0
     if present[0] == 0:
         return BUILT
-    if not undo_note(&b.undo, &b.d, slot, count):
-        return BUILT_NO_MEMORY
-    p = pm_writable(b.d.mem, slot, &memory)
+    p = open_run(b, slot, count)
     if p == NULL:
         return BUILT_NO_MEMORY
-    p += slot & PAGE_OFFSET
     for i in range(count):
         entry = load_entry(&b.d, p, i)
         if entry & b.d.present:
