@@ -1,7 +1,7 @@
 /* Prefetching for streams that walk. The tables of accesses to come are walked ahead of them, a
    step in each round, so that what a step reads was asked for a round before. Nothing that is
-   simulated changes: the steps read tables and memory's directory, and go no further where a
-   short walk would not. */
+   simulated changes: the steps read tables and memory's directory alone, and end where an entry is
+   not plain. */
 
 #ifndef PYVIRT_AHEAD_H
 #define PYVIRT_AHEAD_H

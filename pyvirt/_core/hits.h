@@ -295,9 +295,9 @@ TARGET PYVIRT_INLINE uint64_t hits_loop_##FORM(hits_t *h, const uint64_t *vas, u
             h->why = HITS_RANGE;                                                                  \
             break;                                                                                \
         }                                                                                         \
-        way = four ? twins ? find_##FORM(first.tags + slot, 4, upper | low, upper | twin_low)     \
- : find4_##FORM(first.tags + slot, upper | low)                                                   \
-                   : find_in_##FORM(h->first, set, upper | low, upper | twin_low);                \
+        way = !four ? find_in_##FORM(h->first, set, upper | low, upper | twin_low)                \
+              : twins ? find_##FORM(first.tags + slot, 4, upper | low, upper | twin_low)          \
+                      : find4_##FORM(first.tags + slot, upper | low);                             \
         if (PYVIRT_LIKELY(way >= 0)) {                                                            \
             value = first.values[slot + way];                                                     \
             if (!PYVIRT_LIKELY((value & mask) == wanted)) {                                       \
@@ -317,8 +317,8 @@ TARGET PYVIRT_INLINE uint64_t hits_loop_##FORM(hits_t *h, const uint64_t *vas, u
         if (two) {                                                                                \
             set2 = array_set(&second, number);                                                    \
             slot2 = (uint64_t)set2 * second.stride;                                               \
-            way = four ? find_##FORM(second.tags + slot2, second.stride, upper | low, upper       \
-                    | twin_low)                                                                   \
+            way = four ? find_##FORM(second.tags + slot2, second.stride, upper | low,             \
+                                     upper | twin_low)                                            \
                        : find_in_##FORM(h->second, set2, upper | low, upper | twin_low);          \
         }                                                                                         \
         if (way >= 0) {                                                                           \
