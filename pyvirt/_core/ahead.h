@@ -8,12 +8,12 @@
 
 #include "nestedwalk.h"
 
-#define AHEAD_GROUP 8           /* accesses in a round */
+#define AHEAD_GROUP 4           /* accesses in a round */
 #define AHEAD_RING 64           /* more than the steps of a walk times AHEAD_GROUP */
 #define AHEAD_TOPS 256
 
-typedef struct {                /* a walk on its way */
-    const uint8_t *at;          /* what the next step reads; NULL: there is none */
+typedef struct {                /* a walk on its way: a line of the processor's cache */
+    const uint8_t *at[7];       /* what the step after it reads, by step; NULL: it ended before */
     uint64_t gpa;
 } step_t;
 
@@ -23,7 +23,7 @@ typedef struct {                /* level-2 tables, by the 1 GiB that they map */
 } tops_t;
 
 typedef struct {
-    step_t walk[AHEAD_RING];
+    step_t walk[AHEAD_RING];    /* by the number of the access */
     tops_t guest, host;
     uint64_t due;               /* the access that the next round begins with */
 } ahead_t;
@@ -167,6 +167,12 @@ PYVIRT_INLINE void begin_round(ahead_t *a, uint64_t i)
     a->due = i + AHEAD_GROUP;
 }
 
+/* Where a walk has ended, something that is near: to ask for no address at all takes long. */
+PYVIRT_INLINE void fetch(const uint8_t *at, const step_t *near)
+{
+    PYVIRT_PREFETCH(at ? at : (const uint8_t *)near);
+}
+
 /* A round is a step of each walk of the accesses after `i`, the same for those of a group.
    Addresses lie `stride` bytes apart; the last ones of a stream, fewer than a group, are not
    walked ahead. */
@@ -175,34 +181,47 @@ PYVIRT_INLINE void begin_round(ahead_t *a, uint64_t i)
          j < AHEAD_GROUP && k + AHEAD_GROUP <= n; j++) {                                          \
         step_t *const s = &a->walk[(k + j) % AHEAD_RING];                                         \
         const uint64_t va = word_at((const uint8_t *)vas + (k + j) * stride);                     \
+        const uint8_t *const last = s->at[(STEP) > 1 ? (STEP) - 2 : 0];                           \
         (void)va;                                                                                 \
-        if ((STEP) == 1 || s->at) {                                                               \
-            s->at = DO;                                                                           \
-            PYVIRT_PREFETCH(s->at);                                                               \
-        }                                                                                         \
+        s->at[(STEP) - 1] = (STEP) == 1 || last ? (DO) : NULL;                                    \
+        fetch(s->at[(STEP) - 1], s);                                                              \
     }
+
+/* What the steps of the group at `i` read has left the nearest cache since, for one that is not
+   far: it is fetched again for the walks themselves. */
+PYVIRT_INLINE void fetch_again(const ahead_t *a, uint64_t i, int steps)
+{
+    for (uint64_t j = 0; j < AHEAD_GROUP; j++) {
+        const step_t *const s = &a->walk[(i + j) % AHEAD_RING];
+        PYVIRT_UNROLL
+        for (int step = 0; step < steps; step++)
+            fetch((const uint8_t *)((uintptr_t)s->at[step] & ~(uintptr_t)1), s);
+    }
+}
 
 PYVIRT_NOINLINE void ahead_native(ahead_t *a, const shortwalk_t *h, const char *vas,
                                   uint64_t stride, uint64_t i, uint64_t n)
 {
     begin_round(a, i);
-    AHEAD_STEP(3, AHEAD_NATIVE, step_to_leaf(s->at, va))
-    AHEAD_STEP(2, AHEAD_NATIVE, step_to_place(h, s->at))
+    AHEAD_STEP(3, AHEAD_NATIVE, step_to_leaf(last, va))
+    AHEAD_STEP(2, AHEAD_NATIVE, step_to_place(h, last))
     AHEAD_STEP(1, AHEAD_NATIVE, top_entry(&a->guest, h, NULL, va))
+    fetch_again(a, i, AHEAD_NATIVE - 1);
 }
 
 PYVIRT_NOINLINE void ahead_nested(ahead_t *a, const nested_t *t, const char *vas,
                                   uint64_t stride, uint64_t i, uint64_t n)
 {
     begin_round(a, i);
-    AHEAD_STEP(7, AHEAD_NESTED, step_to_leaf(s->at, s->gpa))
-    AHEAD_STEP(6, AHEAD_NESTED, step_to_place(&t->host, s->at))
-    AHEAD_STEP(5, AHEAD_NESTED, (s->gpa = word_at(s->at) & t->guest.leaf_address) & t->beyond
+    AHEAD_STEP(7, AHEAD_NESTED, step_to_leaf(last, s->gpa))
+    AHEAD_STEP(6, AHEAD_NESTED, step_to_place(&t->host, last))
+    AHEAD_STEP(5, AHEAD_NESTED, (s->gpa = word_at(last) & t->guest.leaf_address) & t->beyond
                                 ? NULL : top_entry(&a->host, &t->host, NULL, s->gpa))
-    AHEAD_STEP(4, AHEAD_NESTED, step_to_leaf(s->at, va))
-    AHEAD_STEP(3, AHEAD_NESTED, step_from_host(t, s->at))
-    AHEAD_STEP(2, AHEAD_NESTED, step_to_host(a, t, s->at))
+    AHEAD_STEP(4, AHEAD_NESTED, step_to_leaf(last, va))
+    AHEAD_STEP(3, AHEAD_NESTED, step_from_host(t, last))
+    AHEAD_STEP(2, AHEAD_NESTED, step_to_host(a, t, last))
     AHEAD_STEP(1, AHEAD_NESTED, top_entry(&a->guest, &t->guest, &t->host, va))
+    fetch_again(a, i, AHEAD_NESTED - 1);
 }
 
 #endif

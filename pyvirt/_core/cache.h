@@ -18,6 +18,7 @@
 #define PYVIRT_NOINLINE static __attribute__((noinline, unused))
 #define PYVIRT_COLD static __attribute__((noinline, cold, unused))
 #define PYVIRT_LIKELY(x) __builtin_expect(!!(x), 1)
+#define PYVIRT_UNROLL _Pragma("GCC unroll 4")
 #define PYVIRT_PREFETCH(p) __builtin_prefetch(p)
 #define PYVIRT_CTZ(x) ((unsigned)__builtin_ctz(x))
 #define PYVIRT_CTZ64(x) ((unsigned)__builtin_ctzll(x))
@@ -26,6 +27,7 @@
 #define PYVIRT_NOINLINE static
 #define PYVIRT_COLD static
 #define PYVIRT_LIKELY(x) (x)
+#define PYVIRT_UNROLL
 #define PYVIRT_PREFETCH(p) ((void)(p))
 static inline unsigned PYVIRT_CTZ(unsigned x)
 {
@@ -116,6 +118,11 @@ PYVIRT_INLINE void write4_plain(uint64_t *tags, uint32_t way, uint64_t tag)
     tags[way] = tag;
 }
 
+PYVIRT_INLINE void mark_plain(uint8_t *marks, uint32_t way, uint64_t tag)
+{
+    marks[way] = mark_of(tag);
+}
+
 #if PYVIRT_X86
 #define PYVIRT_AVX2 __attribute__((target("avx2,bmi,bmi2")))
 
@@ -171,6 +178,16 @@ PYVIRT_AVX2 PYVIRT_INLINE void write4_avx2(uint64_t *tags, uint32_t way, uint64_
     const __m256i old = _mm256_load_si256((const __m256i *)tags);
     _mm256_store_si256((__m256i *)tags,
                        _mm256_blendv_epi8(old, _mm256_set1_epi64x((long long)tag), this_way));
+}
+
+PYVIRT_AVX2 PYVIRT_INLINE void mark_avx2(uint8_t *marks, uint32_t way, uint64_t tag)
+{
+    const __m256i ways = _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17,
+                                          18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31);
+    const __m256i this_way = _mm256_cmpeq_epi8(ways, _mm256_set1_epi8((char)(way & 31)));
+    __m256i *const at = (__m256i *)(marks + (way & ~31u));
+    _mm256_store_si256(at, _mm256_blendv_epi8(_mm256_load_si256(at),
+                                              _mm256_set1_epi8((char)mark_of(tag)), this_way));
 }
 
 /* By the marks of many ways; few of those that match are of another page. */

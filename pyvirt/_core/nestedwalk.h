@@ -37,21 +37,45 @@ typedef struct {                /* two dimensions */
     uint8_t ept;
 } nested_t;
 
-/* The value of a guest's page, or 0 with what was done so far in `*t->rest`. */
+/* Leave what was done before the table at `level`, which is not walked. `known`: it was translated. */
+PYVIRT_COLD uint64_t nestedwalk_leave(const nested_t *t, uint64_t rights, uint64_t base,
+                                      uint64_t direct, unsigned refs, int first, int level, int known)
+{
+    rest_t *const r = t->rest;
+    if (!known && level < first) {
+        r->next[level + 1] = rights;
+        r->second[level + 1] = base;
+    }
+    r->rights = rights;
+    r->base = base;
+    r->direct = direct;
+    r->refs = refs;
+    r->first = (int8_t)first;
+    r->level = (int8_t)level;
+    r->known = (int8_t)known;
+    return 0;
+}
+
+/* A guest-physical address through the nested TLB or the host's tables: the host's value, or 0.
+   All entries of the nested TLB are 4 KiB pages.
+
+   The value of a guest's page by its tables, or 0 with what was done so far in `*t->rest`; of the
+   entries that are cached, the one at level `known` is used, at `way` of its set. One level more
+   than there are and -1: none. */
 #define PYVIRT_NESTED_WALK(FORM, TARGET)                                                          \
-TARGET PYVIRT_INLINE uint64_t nestedwalk_host_##FORM(nested_t *t, uint64_t gpa, const ask_t *ask, \
-                                            unsigned *refs)                                       \
+TARGET PYVIRT_NOINLINE uint64_t nestedwalk_host_##FORM(nested_t *t, uint64_t gpa,                 \
+                                                       const ask_t *ask, unsigned *refs)          \
 {                                                                                                 \
     cache_t *const c = t->tlb;                                                                    \
-    const uint64_t key = gpa >> 12 << 19 | t->host.low;                                           \
-    uint64_t value, evicted;                                                                      \
+    const uint64_t number = gpa >> 12, key = number << 19 | t->host.low;                          \
+    uint64_t value;                                                                               \
     uint32_t set = 0;                                                                             \
     if (!PYVIRT_LIKELY(!(gpa & t->beyond)))                                                       \
         return 0;                                                                                 \
     if (c) {                                                                                      \
-        const uint64_t number = gpa >> 12;                                                        \
+        int way;                                                                                  \
         set = (uint32_t)((number ^ number >> c->fold) & c->set_mask);                             \
-        const int way = find_in_##FORM(c, set, key, key);                                         \
+        way = find_in_##FORM(c, set, key, key);                                                   \
         if (way >= 0) {                                                                           \
             value = c->values[(uint64_t)set * c->stride + (uint32_t)way];                         \
             if ((value & (ask->mask | ask->dirty)) != (ask->wanted | ask->dirty))                 \
@@ -66,104 +90,115 @@ TARGET PYVIRT_INLINE uint64_t nestedwalk_host_##FORM(nested_t *t, uint64_t gpa, 
     if (!value)                                                                                   \
         return 0;                                                                                 \
     ++*t->host_walks;                                                                             \
-    if (c)                                                                                        \
-        lru_put(c, set, key, value, &evicted);                                                    \
+    if (c) {                                                                                      \
+        const uint64_t slot = (uint64_t)set * c->stride;                                          \
+        uint32_t way = c->ways;                                                                   \
+        if (!PYVIRT_LIKELY(is_full(c)))                                                           \
+            way = invalid_way(c->state, c->tags + slot, c->ways);                                 \
+        if (PYVIRT_LIKELY(way == c->ways))                                                        \
+            way = lru_turn(c, set);                                                               \
+        else                                                                                      \
+            lru_touch(c, set, way);                                                               \
+        c->tags[slot + way] = key;                                                                \
+        c->values[slot + way] = value;                                                            \
+        if (c->marks)                                                                             \
+            mark_##FORM(c->marks + (uint64_t)set * c->mark_stride, way, key);                     \
+    }                                                                                             \
     return value;                                                                                 \
 }                                                                                                 \
-TARGET PYVIRT_INLINE uint64_t nestedwalk_in_##FORM(nested_t *t, uint64_t va, unsigned *refs,      \
-                                                   const int fours)                               \
+TARGET PYVIRT_INLINE uint64_t nestedwalk_from_##FORM(nested_t *t, uint64_t va, unsigned *refs,    \
+                                                     const int known, const uint32_t cached_set,  \
+                                                     const int way, const int fours)              \
 {                                                                                                 \
     shortwalk_t *const g = &t->guest;                                                             \
     rest_t *const r = t->rest;                                                                    \
-    const ask_t *ask = &t->table;                                                                 \
-    uint64_t rights = g->start & ~PYVIRT_ADDRESS, gpa = g->start & PYVIRT_ADDRESS;                \
-    uint64_t base = 0, direct = 0, host, entry, value = 0, allowed;                               \
+    const int first = known - 1;                                                                  \
+    uint64_t rights, base, direct, host, entry, value, allowed;                                   \
     const uint8_t *frame;                                                                         \
-    uint32_t set;                                                                                 \
-    int level, first, way = -1, known = 0;                                                        \
-    if (t->tlb && (t->tlb->state->present[1] | t->tlb->state->present[2]))                        \
-        return 0;                       /* entries of other sizes */                              \
-    for (level = 2; level <= g->levels; level++) {                                                \
-        way = shortwalk_probe_##FORM(g, va, level, &set, fours);                                  \
-        if (way >= 0)                                                                             \
-            break;                                                                                \
-    }                                                                                             \
+    int level;                                                                                    \
     if (way >= 0) {                                                                               \
-        cache_t *const hit = &g->caches[level];                                                   \
-        const uint64_t slot = (uint64_t)set * (fours ? 4 : hit->stride) + (uint32_t)way;          \
+        cache_t *const hit = &g->caches[known];                                                   \
+        const uint64_t slot = (uint64_t)cached_set * (fours ? 4 : hit->stride) + (uint32_t)way;   \
         rights = hit->values[slot] & ~PYVIRT_ADDRESS;                                             \
         direct = hit->values[slot] & PYVIRT_ADDRESS;                                              \
         base = hit->second[slot];                                                                 \
         if (fours)                                                                                \
-            four_touch(&hit->orders[set], (uint32_t)way);                                         \
+            four_touch(&hit->orders[cached_set], (uint32_t)way);                                  \
         else                                                                                      \
-            lru_touch(hit, set, (uint32_t)way);                                                   \
-        g->cache_hits[level]++;                                                                   \
-        known = 1;                                                                                \
+            lru_touch(hit, cached_set, (uint32_t)way);                                            \
+        g->cache_hits[known]++;                                                                   \
+    } else {                                                                                      \
+        rights = g->start & ~PYVIRT_ADDRESS;                                                      \
+        base = g->start & PYVIRT_ADDRESS;                                                         \
+        host = nestedwalk_host_##FORM(t, base, &t->table, refs);                                  \
+        if (!host)                                                                                \
+            return nestedwalk_leave(t, rights, base, 0, *refs, first, first, 0);                  \
+        direct = host & PYVIRT_ADDRESS;                                                           \
     }                                                                                             \
-    first = --level;                                                                              \
-    for (;;) {                                                                                    \
-        if (!known) {                                                                             \
-            host = nestedwalk_host_##FORM(t, gpa, ask, refs);                                     \
-            if (!host || level == 0)                                                              \
-                break;                                                                            \
-            base = gpa;                                                                           \
-            direct = host & PYVIRT_ADDRESS;                                                       \
-            if (level < first) {                                                                  \
-                r->next[level + 1] = rights | direct;                                             \
-                r->second[level + 1] = base;                                                      \
-            }                                                                                     \
-        }                                                                                         \
-        known = 1;                                                                                \
-        host = 0;                                                                                 \
+    PYVIRT_UNROLL                                                                                 \
+    for (level = first; level > 1; level--) {                                                     \
         frame = frame_at(g, direct);                                                              \
         if (!frame)                                                                               \
-            break;                                                                                \
+            return nestedwalk_leave(t, rights, base, direct, *refs, first, level, 1);             \
         memcpy(&entry, frame + (va >> (9 * level) & 0xFF8), 8);                                   \
-        if (level == 1) {                                                                         \
-            value = (entry & (rights | ~g->rights_and) & g->kept) | (rights & g->rights_or)       \
-                    | g->added;                                                                   \
-            if ((entry & t->access.leaf_mask) != t->access.leaf_wanted                            \
-                || (value & t->access.mask) != t->access.wanted)                                  \
-                break;                                                                            \
-            gpa = entry & g->leaf_address;                                                        \
-            ask = &t->page;                                                                       \
-        } else {                                                                                  \
-            if ((entry & g->table_mask[level]) != g->table_wanted)                                \
-                break;                                                                            \
-            ++*refs;                                                                              \
-            g->level_refs[level]++;                                                               \
-            rights = (rights & entry & g->rights_and) | ((rights | entry) & g->rights_or);        \
-            gpa = entry & g->table_address;                                                       \
-        }                                                                                         \
-        known = 0;                                                                                \
-        level--;                                                                                  \
+        if ((entry & g->table_mask[level]) != g->table_wanted)                                    \
+            return nestedwalk_leave(t, rights, base, direct, *refs, first, level, 1);             \
+        ++*refs;                                                                                  \
+        g->level_refs[level]++;                                                                   \
+        rights = (rights & entry & g->rights_and) | ((rights | entry) & g->rights_or);            \
+        base = entry & g->table_address;                                                          \
+        host = nestedwalk_host_##FORM(t, base, &t->table, refs);                                  \
+        if (!host)                                                                                \
+            return nestedwalk_leave(t, rights, base, direct, *refs, first, level - 1, 0);         \
+        direct = host & PYVIRT_ADDRESS;                                                           \
+        r->next[level] = rights | direct;                                                         \
+        r->second[level] = base;                                                                  \
     }                                                                                             \
-    if (!host) {                                                                                  \
-        if (!known && level && level < first) {         /* the table itself is not known yet */   \
-            r->next[level + 1] = rights;                                                          \
-            r->second[level + 1] = gpa;                                                           \
-        }                                                                                         \
-        r->rights = rights;                                                                       \
-        r->base = known || !level ? base : gpa;                                                   \
-        r->direct = direct;                                                                       \
-        r->refs = *refs;                                                                          \
-        r->first = (int8_t)first;                                                                 \
-        r->level = (int8_t)(level ? level : 1);                                                   \
-        r->known = (int8_t)(known || !level);                                                     \
-        return 0;                                                                                 \
-    }                                                                                             \
+    frame = frame_at(g, direct);                                                                  \
+    if (!frame)                                                                                   \
+        return nestedwalk_leave(t, rights, base, direct, *refs, first, 1, 1);                     \
+    memcpy(&entry, frame + (va >> 9 & 0xFF8), 8);                                                 \
+    value = (entry & (rights | ~g->rights_and) & g->kept) | (rights & g->rights_or) | g->added;   \
+    if ((entry & t->access.leaf_mask) != t->access.leaf_wanted                                    \
+        || (value & t->access.mask) != t->access.wanted                                           \
+        || !(host = nestedwalk_host_##FORM(t, entry & g->leaf_address, &t->page, refs)))          \
+        return nestedwalk_leave(t, rights, base, direct, *refs, first, 1, 1);                     \
     ++*refs;                                                                                      \
     g->level_refs[1]++;                                                                           \
+    PYVIRT_UNROLL                                                                                 \
     for (level = first; level > 1; level--) {                                                     \
-        const uint64_t number = va >> (9 * level + 3);                                            \
-        region_fill_##FORM(&g->caches[level], number, number << 19 | g->low, r->next[level],      \
+        const uint64_t region = va >> (9 * level + 3);                                            \
+        region_fill_##FORM(&g->caches[level], region, region << 19 | g->low, r->next[level],      \
                     r->second[level], fours);                                                     \
     }                                                                                             \
     allowed = t->ept ? host & 7                                                                   \
                      : (host & 4) >> 2 | (host & 2) | (host & t->host_nx ? 0 : 4);                \
     return ((host & t->dirty) == t->dirty ? value : value & ~(uint64_t)PYVIRT_DIRTY)              \
            | (host & PYVIRT_ADDRESS) | allowed << PYVIRT_NESTED_SHIFT;                            \
+}                                                                                                 \
+TARGET PYVIRT_NOINLINE uint64_t nestedwalk_high_##FORM(nested_t *t, uint64_t va, unsigned *refs)  \
+{                                                                                                 \
+    uint32_t set = 0;                                                                             \
+    int known = 5, way = -1;                                                                      \
+    while (known <= t->guest.levels                                                               \
+           && (way = shortwalk_probe_##FORM(&t->guest, va, known, &set, 0)) < 0)                  \
+        known++;                                                                                  \
+    return nestedwalk_from_##FORM(t, va, refs, known, set, way, 0);                               \
+}                                                                                                 \
+TARGET PYVIRT_INLINE uint64_t nestedwalk_in_##FORM(nested_t *t, uint64_t va, unsigned *refs,      \
+                                                   const int fours)                               \
+{                                                                                                 \
+    uint32_t set;                                                                                 \
+    int way;                                                                                      \
+    if (t->tlb && (t->tlb->state->present[1] | t->tlb->state->present[2]))                        \
+        return 0;                       /* entries of other sizes */                              \
+    if ((way = shortwalk_probe_##FORM(&t->guest, va, 2, &set, fours)) >= 0)                       \
+        return nestedwalk_from_##FORM(t, va, refs, 2, set, way, fours);                           \
+    if ((way = shortwalk_probe_##FORM(&t->guest, va, 3, &set, fours)) >= 0)                       \
+        return nestedwalk_from_##FORM(t, va, refs, 3, set, way, fours);                           \
+    if ((way = shortwalk_probe_##FORM(&t->guest, va, 4, &set, fours)) >= 0)                       \
+        return nestedwalk_from_##FORM(t, va, refs, 4, set, way, fours);                           \
+    return nestedwalk_high_##FORM(t, va, refs);                                                   \
 }                                                                                                 \
 TARGET PYVIRT_NOINLINE uint64_t nestedwalk_##FORM(nested_t *t, uint64_t va, unsigned *refs)       \
 {                                                                                                 \

@@ -117,6 +117,7 @@ TARGET PYVIRT_INLINE uint64_t shortwalk_from_##FORM(shortwalk_t *h, uint64_t va,
         }                                                                                         \
     } else                                                                                        \
         frame = frame_at(h, value & PYVIRT_ADDRESS);                                              \
+    PYVIRT_UNROLL                                                                                 \
     for (level = known - 1; level > 1; level--) {                                                 \
         uint64_t entry;                                                                           \
         if (!frame)                                                                               \
@@ -146,6 +147,7 @@ TARGET PYVIRT_INLINE uint64_t shortwalk_from_##FORM(shortwalk_t *h, uint64_t va,
             lru_touch(hit, set, (uint32_t)way);                                                   \
         h->cache_hits[known]++;                                                                   \
     }                                                                                             \
+    PYVIRT_UNROLL                                                                                 \
     for (level = known - 1; level > 1; level--) {                                                 \
         const uint64_t number = va >> (9 * level + 3);                                            \
         region_fill_##FORM(&h->caches[level], number, number << 19 | h->low, next[level],         \

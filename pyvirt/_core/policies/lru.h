@@ -85,6 +85,21 @@ PYVIRT_INLINE void list_touch(link_t *list, uint32_t end, uint32_t way)
     list[end].next = way;
 }
 
+/* The oldest way, which becomes the latest: it and the end change places. */
+PYVIRT_INLINE uint32_t list_turn(link_t *list, uint32_t end)
+{
+    const uint32_t way = list[end].before, before = list[way].before, first = list[end].next;
+    if (first == way)
+        return way;
+    list[before].next = end;
+    list[end].before = before;
+    list[end].next = way;
+    list[way].before = end;
+    list[way].next = first;
+    list[first].before = way;
+    return way;
+}
+
 PYVIRT_INLINE void lru_touch(cache_t *c, uint32_t set, uint32_t way)
 {
     if (c->orders)
@@ -111,11 +126,10 @@ PYVIRT_INLINE uint32_t lru_turn(cache_t *c, uint32_t set)
     uint32_t way;
     if (c->orders)
         return four_turn(&c->orders[set]);
-    way = lru_victim(c, set);
-    if (c->ranks)
-        rank_touch(c->ranks + (uint64_t)set * PYVIRT_RANKS, way, (int8_t)(c->ways - 1));
-    else
-        list_touch(list_of(c, set), c->ways, way);
+    if (!c->ranks)
+        return list_turn(list_of(c, set), c->ways);
+    way = rank_last(c->ranks + (uint64_t)set * PYVIRT_RANKS, c->ways);
+    rank_touch(c->ranks + (uint64_t)set * PYVIRT_RANKS, way, (int8_t)(c->ways - 1));
     return way;
 }
 
