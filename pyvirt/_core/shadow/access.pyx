@@ -47,9 +47,9 @@ from pyvirt._core.shadow.state cimport (
     MODE_SHADOW,
     check_t,
     cpu_t,
-    frame_of,
     hyper_t,
     memo_t,
+    page_of,
 )
 
 cdef uint64_t NX = <uint64_t>1 << 63
@@ -102,7 +102,7 @@ cdef uint64_t find(
             m.epoch = s.epoch
             m.slot = slot
             return entry
-        page = <uint32_t>frame_of(entry)
+        page = page_of(s, entry)
         level -= 1
 
 

@@ -24,6 +24,7 @@ from pyvirt._core.shadow.state cimport (
     is_direct,
     is_leaf,
     level_of,
+    page_of,
     page_t,
     place_of,
 )
@@ -54,7 +55,7 @@ cdef list follow(hyper_t *s, uint32_t slot, uint8_t[::1] seen, str name, uint64_
             wrong.append(f"{name}: entry {slot:#x} does not point back")
         if not entry & ENTRY_P:
             wrong.append(f"{name}: entry {slot:#x} is absent")
-        elif kind == 0 and (is_leaf(entry, level) or frame_of(entry) != target):
+        elif kind == 0 and (is_leaf(entry, level) or page_of(s, entry) != target):
             wrong.append(f"{name}: entry {slot:#x} is no link to the page")
         elif kind == 1 and (level != 1 or frame_of(entry) != target):
             wrong.append(f"{name}: entry {slot:#x} does not map the frame")
@@ -141,7 +142,7 @@ cdef bint is_noted(const hyper_t *s, uint64_t gfn) noexcept:
 
 
 cdef list link_faults(hyper_t *s, const page_t *p, uint32_t index, uint64_t entry, str name):
-    cdef uint32_t child = <uint32_t>frame_of(entry)
+    cdef uint32_t child = page_of(s, entry)
     cdef const page_t *c
     cdef bint marked = p.marks[index >> 6] >> (index & 63) & 1
     cdef uint64_t theirs
@@ -233,7 +234,7 @@ cdef void collect(hyper_t *s, uint32_t page, uint64_t address, list rows):
         if is_leaf(entry, level):
             rows.append((at, frame_of(entry) << FRAME_SHIFT, entry & FLAGS, 3 + 9 * level))
         else:
-            collect(s, <uint32_t>frame_of(entry), at, rows)
+            collect(s, page_of(s, entry), at, rows)
 
 
 cdef object list_leaves(hyper_t *s, uint32_t vcpu):

@@ -149,6 +149,7 @@ cdef class HyperCore:
         if s.frames > <uint64_t>1 << 28:
             raise InvalidValueError(
                 f"memory must end below 1 TiB, its last byte is at {s.mem.limit - 1:#x}")
+        s.first_frame = (s.frames + 511) & ~<uint64_t>511
         vcpus = as_int(vcpus, "vcpus", 1, MOST_CPUS)
         self._set_rules(rules)
         if s.mode == MODE_TDP:

@@ -26,6 +26,7 @@ from pyvirt._core.shadow.state cimport (
     level_of,
     mark_dirty,
     mmio_entry,
+    page_of,
     request_flush,
 )
 from pyvirt._core.shadow.sync cimport evict_unsync, guest_entry, prefetch_leaf
@@ -56,7 +57,7 @@ cdef void refill(hyper_t *s, cpu_t *v, uint32_t page, uint64_t va, bint fill_it)
             return
         if not s.pages[page].marked or not entry & ENTRY_P:
             return
-        page = <uint32_t>frame_of(entry)
+        page = page_of(s, entry)
         level -= 1
 
 

@@ -25,12 +25,12 @@ from pyvirt._core.shadow.state cimport (
     RIGHT_X,
     ROLE_RIGHTS_SHIFT,
     cpu_t,
-    frame_of,
     guest_walk_t,
     hyper_t,
     in_slot,
     is_direct,
     mmio_entry,
+    page_of,
     page_t,
     request_flush,
 )
@@ -132,7 +132,7 @@ cdef int fill(
         slot = slot_of(page, va, level)
         level -= 1
         if s.entries[slot] & ENTRY_P and not s.entries[slot] & ENTRY_LARGE:
-            page = <uint32_t>frame_of(s.entries[slot])
+            page = page_of(s, s.entries[slot])
             continue
         child = get_page(s, v, g.table[level], role_of(v, level, g.above[level], False))
         if child == NO_PAGE:
@@ -154,7 +154,7 @@ cdef int fill(
         level -= 1
         first = gfn & ~((<uint64_t>1 << 9 * level) - 1)
         if s.entries[slot] & ENTRY_P and not s.entries[slot] & ENTRY_LARGE:
-            page = <uint32_t>frame_of(s.entries[slot])
+            page = page_of(s, s.entries[slot])
             if (s.pages[page].role >> ROLE_RIGHTS_SHIFT & RIGHT_ALL) == rights:
                 continue
             drop_entry(s, slot)

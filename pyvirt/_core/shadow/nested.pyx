@@ -21,10 +21,10 @@ from pyvirt._core.shadow.state cimport (
     ROLE_DIRECT,
     ROLE_RIGHTS_SHIFT,
     cpu_t,
-    frame_of,
     hyper_t,
     in_slot,
     mmio_entry,
+    page_of,
     request_flush,
 )
 
@@ -54,7 +54,7 @@ cdef int fill_nested(hyper_t *s, cpu_t *v, uint64_t gpa, bint write) noexcept no
             break
         level -= 1
         if s.entries[slot] & ENTRY_P and not s.entries[slot] & ENTRY_LARGE:
-            page = <uint32_t>frame_of(s.entries[slot])
+            page = page_of(s, s.entries[slot])
             continue
         first = gfn & ~((<uint64_t>1 << 9 * level) - 1)
         child = get_page(s, v, first, NESTED_ROLE | level)

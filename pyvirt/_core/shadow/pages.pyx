@@ -9,7 +9,6 @@ from pyvirt._core.shadow.state cimport (
     ENTRY_P,
     ENTRY_U,
     ENTRY_W,
-    FRAME_SHIFT,
     NO_PAGE,
     NO_SLOT,
     frame_of,
@@ -17,7 +16,9 @@ from pyvirt._core.shadow.state cimport (
     is_direct,
     is_leaf,
     level_of,
+    link_to,
     new_epoch,
+    page_of,
     page_t,
     place_of,
 )
@@ -94,7 +95,7 @@ cdef void free_page(hyper_t *s, uint32_t page) noexcept nogil:
 cdef inline uint32_t *list_of(hyper_t *s, uint64_t entry, uint32_t level) noexcept nogil:
     """The list that a present entry belongs to."""
     if not is_leaf(entry, level):
-        return &s.pages[frame_of(entry)].parents
+        return &s.pages[page_of(s, entry)].parents
     if level == 1:
         return &s.reverse[frame_of(entry)]
     return &s.reverse_large[frame_of(entry) >> 9]
@@ -111,7 +112,7 @@ cdef void enter_list(hyper_t *s, uint32_t slot, uint32_t *head) noexcept nogil:
 
 cdef void set_link(hyper_t *s, uint32_t slot, uint32_t child) noexcept nogil:
     """Point an absent entry at a page; what the guest's entries allow is in the child's role."""
-    s.entries[slot] = <uint64_t>child << FRAME_SHIFT | ENTRY_P | ENTRY_W | ENTRY_U | ENTRY_A
+    s.entries[slot] = link_to(s, child) | ENTRY_P | ENTRY_W | ENTRY_U | ENTRY_A
     enter_list(s, slot, &s.pages[child].parents)
     new_epoch(s)
 

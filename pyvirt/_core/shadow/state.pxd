@@ -4,8 +4,10 @@
 # Every present entry is in exactly one list. A leaf is in the list of the guest frame that it maps
 # (the reverse map), a link in the list of the page that it points to (its parents). Both lists run
 # through `links`, which has one element for each entry of the pool, so that nothing is allocated
-# after the start. A leaf keeps the guest frame, not the host's: where the host keeps that frame
-# is said by the memory slot alone.
+# after the start.
+#
+# Host-physical memory is the guest's, each frame at its own number, and the pool above it. So a
+# leaf holds the guest frame, and a link the place of its page.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
@@ -256,6 +258,7 @@ cdef struct hyper_t:
     page_t *pages
     uint64_t *entries               # 512 a page
     link_t *links                   # one an entry
+    uint64_t first_frame            # of the host, past the guest's: page p lies at this frame + p
     uint32_t capacity               # pages [1, capacity)
     uint32_t limit                  # how many may be used; 0: all
     uint32_t used
@@ -286,8 +289,18 @@ cdef inline bint is_direct(const page_t *p) noexcept nogil:
 
 
 cdef inline uint64_t frame_of(uint64_t entry) noexcept nogil:
-    """The guest frame that a leaf maps, or the page that a link points to."""
+    """The host's frame that an entry maps or points to: of a leaf, the guest frame by number."""
     return (entry & 0x000FFFFFFFFFF000ULL) >> FRAME_SHIFT
+
+
+cdef inline uint32_t page_of(const hyper_t *s, uint64_t entry) noexcept nogil:
+    """The page that a link points to."""
+    return <uint32_t>(frame_of(entry) - s.first_frame)
+
+
+cdef inline uint64_t link_to(const hyper_t *s, uint32_t page) noexcept nogil:
+    """The address bits of a link."""
+    return (s.first_frame + page) << FRAME_SHIFT
 
 
 cdef inline bint is_leaf(uint64_t entry, uint32_t level) noexcept nogil:

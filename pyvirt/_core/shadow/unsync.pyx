@@ -16,11 +16,11 @@ from pyvirt._core.shadow.state cimport (
     NO_PAGE,
     NO_SLOT,
     UNSYNC_LIMIT,
-    frame_of,
     hyper_t,
     is_direct,
     is_leaf,
     level_of,
+    page_of,
     page_t,
 )
 
@@ -141,7 +141,7 @@ cdef bint descend(hyper_t *s, uint32_t page, bint clean) noexcept nogil:
             if entry & ENTRY_P == 0 or is_leaf(entry, level_of(p)):
                 unmark(p, index)
                 continue
-            at = <uint32_t>frame_of(entry)
+            at = page_of(s, entry)
             child = &s.pages[at]
             if child.marked:
                 if not clean and not note(s, at, False):

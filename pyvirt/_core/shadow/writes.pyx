@@ -10,10 +10,10 @@ from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
     NO_PAGE,
     cpu_t,
-    frame_of,
     hyper_t,
     is_direct,
     level_of,
+    page_of,
     page_t,
     request_flush,
 )
@@ -30,7 +30,7 @@ cdef void clear_write_counts(hyper_t *s, cpu_t *v, uint64_t va) noexcept nogil:
         entry = s.entries[slot_of(page, va, level)]
         if level == 1 or not entry & ENTRY_P or entry & ENTRY_LARGE:
             return
-        page = <uint32_t>frame_of(entry)
+        page = page_of(s, entry)
         level -= 1
 
 
