@@ -13,6 +13,7 @@ from libc.string cimport memset
 from pyvirt._core.shadow.fill cimport large_refusal
 from pyvirt._core.shadow.lookup cimport get_page, link_page
 from pyvirt._core.shadow.pages cimport drop_entry, free_page, hide_page, set_leaf
+from pyvirt._core.shadow.roots cimport enter
 from pyvirt._core.shadow.state cimport (
     ENTRY_D,
     ENTRY_LARGE,
@@ -99,6 +100,19 @@ cdef inline void protect_frame(hyper_t *s, uint64_t gfn) noexcept nogil:
 
 # --- the log ----------------------------------------------------------------------------------
 
+cdef void fetch_log(hyper_t *s) noexcept nogil:
+    """Bring the log up to date, as if every vCPU ran and left the guest.
+
+    What is to be done before a vCPU runs is done: a sync can make frames writable. Its leaving
+    empties what its processor noted.
+    """
+    cdef uint32_t i
+    for i in range(s.cpu_count):
+        if s.cpus[i].requests:
+            enter(s, &s.cpus[i])
+        empty_pml(s, &s.cpus[i])
+
+
 cdef void start_log(
     hyper_t *s, uint64_t first, uint64_t end, log_t method, bint all_set
 ) noexcept nogil:
@@ -108,6 +122,7 @@ cdef void start_log(
     dirty, and nothing else is done before they are cleared.
     """
     cdef uint64_t gfn, region
+    fetch_log(s)
     if method == LOG_PML:
         s.pml = True
     for region in range(first >> 9, (end + 511) >> 9):
@@ -227,10 +242,3 @@ cdef bint note_write(hyper_t *s, cpu_t *v, uint32_t slot, uint64_t gfn) noexcept
         v.pml_count += 1
     s.entries[slot] |= ENTRY_D
     return True
-
-
-cdef void fetch_log(hyper_t *s) noexcept nogil:
-    """Bring the log up to date: every vCPU leaves the guest, which empties what it noted."""
-    cdef uint32_t i
-    for i in range(s.cpu_count):
-        empty_pml(s, &s.cpus[i])
