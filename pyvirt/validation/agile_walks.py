@@ -88,11 +88,12 @@ class Case:
 
 
 def _cases() -> list[Case]:
-    shapes = itertools.product((4, 5), (4, 5), *[(False, True)] * 3)
+    levels, sizes = (4, 5), (False, True)
     return [
-        Case(levels, nested_levels, large, huge_tables, huge_data, nested)
-        for levels, nested_levels, large, huge_tables, huge_data in shapes
-        for nested in (*range(levels - large + 1), PROCESS)
+        Case(n, m, large, huge_tables, huge_data, nested)
+        for n, m in itertools.product(levels, levels)
+        for large, huge_tables, huge_data in itertools.product(sizes, sizes, sizes)
+        for nested in (*range(n - large + 1), PROCESS)
     ]
 
 
