@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, TypeAlias
 
@@ -11,13 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from pyvirt._core.shadow.engine import HyperCore
+from pyvirt._core.shadow.log import LoggedCore
 from pyvirt.errors import InvalidTypeError, InvalidValueError
+from pyvirt.mmu import presets
+from pyvirt.mmu.agile import AgileRules
+from pyvirt.mmu.geometry import Cache, Geometry
 from pyvirt.mmu.memory import PhysicalMemory
-from pyvirt.mmu.mmu import Snapshot
+from pyvirt.mmu.mmu import Snapshot, cache_levels, cores_of, seeds_of
 
 __all__ = ["Hypervisor", "ShadowRules"]
 
-Tables: TypeAlias = Literal["shadow", "tdp", "legacy"]
+Tables: TypeAlias = Literal["shadow", "tdp", "legacy", "agile"]
 Policy: TypeAlias = Literal["unsync", "write_protect", "trace", "xen"]
 
 REGION = 1 << 21
@@ -73,6 +77,13 @@ class ShadowRules:
         Tables that may be unsync at a time, as in Xen; 0: any number.
     trace_limit : int
         Writes to a table of leaves that are emulated before it goes unsync; 0: none.
+    log_writes_only : bool
+        While writes are logged, only a write makes a page writable, so that the log has what
+        was written and no more. Without it a page that is read, or synced, becomes writable if
+        the guest's tables allow it, and is logged.
+    split_eagerly : bool
+        One-page nested tables ("tdp") split large pages when their log begins, instead of at
+        the first write (``kvm.eager_page_split``).
     """
 
     unsync: bool = True
@@ -95,6 +106,8 @@ class ShadowRules:
     batch: int = 16
     unsync_limit: int = 0
     trace_limit: int = 0
+    log_writes_only: bool = False
+    split_eagerly: bool = True
 
     @classmethod
     def policy(cls, name: Policy, **changes: Any) -> ShadowRules:
@@ -138,18 +151,21 @@ _POLICIES: dict[str, dict[str, Any]] = {
 }
 
 
-class Hypervisor(HyperCore):
+class Hypervisor(LoggedCore):
     """One machine under a hypervisor that translates for it.
 
     Parameters
     ----------
     memory : PhysicalMemory
         The guest's; its tables are in it.
-    tables : {"shadow", "tdp", "legacy"}, default "shadow"
+    tables : {"shadow", "tdp", "legacy", "agile"}, default "shadow"
         Shadow tables; nested tables with one page a violation (KVM's TDP MMU); nested tables
-        from the pool of shadow pages, with prefetch (KVM's older MMU).
+        from the pool of shadow pages, with prefetch (KVM's older MMU); shadow tables that lead
+        into the guest's own, from where a walk is nested, which needs `tlb`.
     rules : ShadowRules, optional
         What a shadow MMU does.
+    agile : AgileRules, optional
+        With ``tables="agile"``: when the guest's tables go to nested mode and back.
     backing : {"4K", "2M"} or array of bool, default "4K"
         In what pages the host keeps the guest's memory: for all, or for each 2 MiB.
     page_limit : int, optional
@@ -164,9 +180,18 @@ class Hypervisor(HyperCore):
         Of every vCPU at the start.
     pa_width : int, default 48
         Width of the guest's physical addresses.
+    tlb : str or Geometry, optional
+        The caches of a processor in front of the tables: a preset (`pyvirt.mmu.presets.names`) or
+        a geometry. None: accesses go straight through the tables.
+    data_cache : sequence of Cache, default ()
+        With `tlb`: the last levels of data caches for the references of walks, as in `MMU`.
+    rng : int, SeedSequence or Generator, optional
+        With `tlb`: seeds the arrays with random replacement; None is 0.
 
     Attributes
     ----------
+    geometry : Geometry or None
+        That of `tlb`.
     counters : ndarray
         What was counted, live and read-only: a structured array of one element.
 
@@ -201,6 +226,7 @@ class Hypervisor(HyperCore):
         *,
         tables: Tables = "shadow",
         rules: ShadowRules | None = None,
+        agile: AgileRules | None = None,
         backing: Literal["4K", "2M"] | npt.ArrayLike = "4K",
         page_limit: int | None = None,
         vcpus: int = 1,
@@ -211,6 +237,9 @@ class Hypervisor(HyperCore):
         cr4: int = 0x20,
         efer: int = 0xD00,
         pa_width: int = 48,
+        tlb: str | Geometry | None = None,
+        data_cache: Sequence[Cache] = (),
+        rng: Any = None,
     ) -> None:
         if not isinstance(memory, PhysicalMemory):
             raise InvalidTypeError(f"memory must be a PhysicalMemory, got {memory!r:.80}")
@@ -237,7 +266,14 @@ class Hypervisor(HyperCore):
             "pkru": 0,
             "pkrs": 0,
         }
-        self.rules = rules
+        if agile is not None and tables != "agile":
+            raise InvalidValueError('agile is for tables="agile"')
+        if tables == "agile":
+            agile = AgileRules() if agile is None else agile
+            if not isinstance(agile, AgileRules):
+                raise InvalidTypeError(f"agile must be AgileRules, got {agile!r:.80}")
+        self.rules, self.agile = rules, agile
+        self.geometry, processor = _processor(tlb, data_cache, rng, tables, vcpus)
         self._made = (
             tables,
             asdict(rules),
@@ -247,6 +283,8 @@ class Hypervisor(HyperCore):
             vcpus,
             guest,
             cr3,
+            processor,
+            None if agile is None else agile._numbers(),
         )
         super().__init__(memory, *self._made)
 
@@ -322,8 +360,10 @@ class Hypervisor(HyperCore):
 
     def _signature(self) -> tuple[Any, ...]:
         """What two machines must share to take each other's snapshots."""
-        tables, rules, _, page_limit, nested_levels, vcpus, guest, _ = self._made
-        return tables, rules, self.mem.end, page_limit, nested_levels, vcpus, guest
+        tables, rules, _, page_limit, nested_levels, vcpus, guest, _, processor, agile = self._made
+        caches = None if processor is None else (processor[0], processor[2])
+        own = tables, rules, self.mem.end, page_limit, nested_levels, vcpus, guest
+        return *own, caches, agile
 
     def __copy__(self) -> Self:
         """Copy tables and registers; the memory is shared, so only one of both may write it."""
@@ -351,6 +391,23 @@ def _rebuild(kind: Any, memory: Any, state: Any, attributes: dict[str, Any]) -> 
     machine._set_state(state)
     machine.__dict__.update(attributes)
     return machine
+
+
+def _processor(
+    tlb: Any, data_cache: Any, rng: Any, tables: Any, vcpus: Any
+) -> tuple[Geometry | None, tuple[Any, ...] | None]:
+    """Give the geometry, and what `HyperCore` makes a processor of."""
+    if tlb is None:
+        if len(tuple(data_cache)) or rng is not None:
+            raise InvalidValueError("data_cache and rng are for a processor: they need tlb=")
+        return None, None
+    geometry = presets.load(tlb) if isinstance(tlb, str) else tlb
+    if not isinstance(geometry, Geometry):
+        raise InvalidTypeError(f"tlb must be the name of a preset or a Geometry, got {tlb!r:.80}")
+    data_cache = cache_levels(data_cache)
+    mode = "native" if tables == "shadow" else "nested"
+    seeds = seeds_of(rng, geometry, mode, cores_of(vcpus, None), len(data_cache))
+    return geometry, (geometry, seeds, data_cache)
 
 
 def _backing(backing: Any, end: int) -> npt.NDArray[np.uint8]:

@@ -1,15 +1,16 @@
 """One access of the guest: through shadow entries, or through its tables and the nested ones.
 
-There is no TLB here. One would change no count of exits: a translation that it holds has an entry
-with the same rights, or the guest may not rely on it. `pyvirt.MMU` models TLBs.
+Without a processor in front of the tables there is no TLB. One changes no count of exits: a
+translation that it holds has an entry with the same rights, or the guest may not rely on it.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memset
 
 from pyvirt._core.frames cimport load_u64, pm_frame
 from pyvirt._core.paging cimport (
     ACCESS_EXEC,
+    ACCESS_PURE,
     ACCESS_READ,
     ACCESS_USER,
     ACCESS_WRITE,
@@ -20,8 +21,11 @@ from pyvirt._core.paging cimport (
     in_range,
     judge,
     level_t,
+    walk,
     walk_t,
 )
+from pyvirt._core.shadow.agilefaults cimport agile_fault
+from pyvirt._core.shadow.dirty cimport note_write
 from pyvirt._core.shadow.faults cimport (
     HANDLED_EMULATED,
     HANDLED_FIXED,
@@ -33,7 +37,7 @@ from pyvirt._core.shadow.faults cimport (
     nested_fault,
     shadow_fault,
 )
-from pyvirt._core.shadow.fill cimport slot_of
+from pyvirt._core.shadow.front cimport front_access
 from pyvirt._core.shadow.guestwalk cimport mark_entry
 from pyvirt._core.shadow.state cimport (
     ENTRY_A,
@@ -43,15 +47,16 @@ from pyvirt._core.shadow.state cimport (
     ENTRY_U,
     ENTRY_W,
     FRAME_SHIFT,
+    MODE_AGILE,
     MODE_SHADOW,
     check_t,
     cpu_t,
-    frame_of,
     hyper_t,
     memo_t,
 )
 
 cdef uint64_t NX = <uint64_t>1 << 63
+cdef uint64_t NESTED_WRITE = ENTRY_P | ENTRY_W | ENTRY_D
 
 
 cdef void set_checks(hyper_t *s, cpu_t *v) noexcept nogil:
@@ -82,26 +87,6 @@ cdef void set_checks(hyper_t *s, cpu_t *v) noexcept nogil:
                 c.wanted |= ENTRY_U
             elif v.guest.smep if kind == KIND_FETCH else v.guest.smap:
                 c.mask |= ENTRY_U
-
-
-cdef uint64_t find(
-    hyper_t *s, cpu_t *v, uint32_t page, uint32_t level, uint64_t address, memo_t *m
-) noexcept nogil:
-    """The last entry on the path of an address; a leaf is remembered in `m`."""
-    cdef uint32_t slot
-    cdef uint64_t entry
-    while True:
-        slot = slot_of(page, address, level)
-        entry = s.entries[slot]
-        if entry & ENTRY_P == 0:
-            return entry
-        if level == 1 or entry & ENTRY_LARGE:
-            m.page = address >> FRAME_SHIFT
-            m.epoch = s.epoch
-            m.slot = slot
-            return entry
-        page = <uint32_t>frame_of(entry)
-        level -= 1
 
 
 cdef done_t ended(handled_t handled) noexcept nogil:
@@ -135,7 +120,7 @@ cdef done_t shadow_access(
     cdef uint64_t entry
     if not in_range(&v.guest, va):
         return not_canonical(s, v)
-    entry = find(s, v, v.root.page, v.guest.levels, va, m)
+    entry = find(s, v.root.page, v.guest.levels, va, m)
     if entry & c.mask == c.wanted:
         s.entries[m.slot] = entry | c.used
         gpa[0] = mapped(entry, va)
@@ -143,21 +128,27 @@ cdef done_t shadow_access(
     return ended(shadow_fault(s, v, va, c.access, entry, gpa))
 
 
-cdef inline done_t nested_gpa(hyper_t *s, cpu_t *v, uint64_t gpa) noexcept nogil:
-    """Whether the nested tables have a guest-physical address; else they are asked to."""
+cdef inline done_t nested_gpa(hyper_t *s, cpu_t *v, uint64_t gpa, uint64_t asked) noexcept nogil:
+    """Whether the nested tables have a guest-physical address; else they are asked to.
+
+    `asked` is what the entry needs: P, or for a write W and D, too, which only the dirty log takes.
+    """
     cdef memo_t *m = memo_of(v, gpa >> FRAME_SHIFT)
     cdef uint64_t entry
-    if m.page == gpa >> FRAME_SHIFT and m.epoch == s.epoch and s.entries[m.slot] & ENTRY_P:
+    if (m.page == gpa >> FRAME_SHIFT and m.epoch == s.epoch
+            and s.entries[m.slot] & asked == asked):
         return DONE
-    entry = find(s, v, s.nested_root, s.levels, gpa, m)
-    if entry & ENTRY_P:
+    entry = find(s, s.nested_root, s.levels, gpa, m)
+    if entry & asked == asked:
         return DONE
-    return ended(nested_fault(s, v, gpa, entry))
+    if entry & ENTRY_P and entry & ENTRY_W:
+        return DONE if note_write(s, v, m.slot, gpa >> FRAME_SHIFT) else DONE_RESTART
+    return ended(nested_fault(s, v, gpa, entry, m.slot, asked & ENTRY_W))
 
 
-cdef done_t nested_page(hyper_t *s, cpu_t *v, uint64_t gpa) noexcept nogil:
+cdef done_t nested_page(hyper_t *s, cpu_t *v, uint64_t gpa, bint write) noexcept nogil:
     """Have the nested tables map a guest-physical address."""
-    return nested_gpa(s, v, gpa)
+    return nested_gpa(s, v, gpa, NESTED_WRITE if write else ENTRY_P)
 
 
 cdef inline bint mark(hyper_t *s, uint64_t gpa, uint64_t entry, uint64_t wanted) noexcept nogil:
@@ -170,7 +161,8 @@ cdef done_t nested_access(
 ) noexcept nogil:
     """The processor's own walk: every table and the page need a nested entry.
 
-    A is set in the entries above one that refuses the access, not in it.
+    The reads of tables are writes to the nested tables (APM vol. 2, 15.25.6; SDM 30.3.5, with A
+    and D bits in EPT). A is set in the entries above one that refuses the access, not in it.
     """
     cdef uint64_t slots[MAX_LEVELS + 1]
     cdef uint64_t entries[MAX_LEVELS + 1]
@@ -190,7 +182,7 @@ cdef done_t nested_access(
         frame = pm_frame(s.mem, slots[level])
         if frame == NULL:
             return DONE_OUTSIDE_TABLE
-        done = nested_gpa(s, v, slots[level])
+        done = nested_gpa(s, v, slots[level], NESTED_WRITE)
         if done != DONE:
             return done
         entry = entries[level] = load_u64(frame + (slots[level] & 0xFFF))
@@ -220,7 +212,7 @@ cdef done_t nested_access(
                 return DONE_NO_MEMORY
         return DONE_REFUSED
     gpa[0] = entry & rules.leaf_address | va & rules.offset
-    done = nested_gpa(s, v, gpa[0])
+    done = nested_gpa(s, v, gpa[0], NESTED_WRITE if c.used & ENTRY_D else ENTRY_P)
     if done != DONE and done != DONE_MMIO:
         return done
     for n in range(v.guest.levels, level - 1, -1):
@@ -229,11 +221,46 @@ cdef done_t nested_access(
     return done
 
 
+cdef done_t out_of_date(
+    hyper_t *s, cpu_t *v, const check_t *c, uint16_t code
+) noexcept nogil:
+    """The guest's page fault for cached entries of its tables that it has not flushed yet."""
+    cdef walk_t w
+    s.counters.guest_faults += 1
+    memset(&w, 0, sizeof(w))
+    failed(&v.guest, code & 15, code >> 4 & 7, 0, c.access, &w)
+    v.error = w.error
+    return DONE_REFUSED
+
+
+cdef done_t processor_access(
+    hyper_t *s, cpu_t *v, uint64_t va, int kind, bint user, const check_t *c, uint64_t *gpa
+) noexcept nogil:
+    """An access by the processor in front, and the fault or the exit that it ends with."""
+    cdef uint16_t code = front_access(s, v, va, kind, user, gpa)
+    cdef uint64_t entry
+    cdef walk_t w
+    if code & 15 == 0:
+        return DONE
+    if not in_range(&v.guest, va):
+        return not_canonical(s, v)
+    if s.mode == MODE_AGILE:
+        return ended(agile_fault(s, v, va, c.access, code, gpa))
+    if s.mode != MODE_SHADOW:
+        if code >> 7 & 3 == 0 and walk(&v.guest, va, c.access | ACCESS_PURE, &w, NULL) == 0:
+            return out_of_date(s, v, c, code)
+        return nested_access(s, v, va, c, gpa)
+    entry = find(s, v.root.page, v.guest.levels, va, memo_of(v, va >> FRAME_SHIFT))
+    return ended(shadow_fault(s, v, va, c.access, entry, gpa))
+
+
 cdef done_t access(
     hyper_t *s, cpu_t *v, uint64_t va, int kind, bint user, uint64_t *gpa
 ) noexcept nogil:
     """Make one access; on success, or where it is to be emulated, `gpa` is where it goes."""
     cdef const check_t *c = &v.check[kind][user]
+    if s.front != NULL:
+        return processor_access(s, v, va, kind, user, c, gpa)
     if s.mode != MODE_SHADOW:
         return nested_access(s, v, va, c, gpa)
     if hit(s, v, va, c, gpa):

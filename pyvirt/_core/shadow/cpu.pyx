@@ -48,13 +48,22 @@ from pyvirt._core.shadow.access cimport (
     nested_page,
     set_checks,
 )
+from pyvirt._core.shadow.agile cimport end_interval, root_is_cached
+from pyvirt._core.shadow.dirty cimport empty_pml
 from pyvirt._core.shadow.faults cimport invalidate, write_traps
+from pyvirt._core.shadow.front cimport (
+    front_cr3,
+    front_invlpg,
+    front_registers,
+    front_root,
+    front_shoot_down,
+    front_split,
+)
 from pyvirt._core.shadow.roots cimport enter, forget_all, switch_root
 from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
     INSTRUCTION_EVENTS,
     MAX_RESTARTS,
-    MODE_SHADOW,
     REQUEST_FLUSH,
     REQUEST_GUEST_FLUSH,
     REQUEST_SYNC,
@@ -65,6 +74,9 @@ from pyvirt._core.shadow.state cimport (
     cpu_t,
     hyper_t,
     in_slot,
+    mark_dirty,
+    note_store,
+    shadows,
 )
 from pyvirt._core.shadow.sync cimport evict_unsync
 from pyvirt._core.shadow.unsync cimport may_write
@@ -105,7 +117,15 @@ cdef done_t mov_cr3(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
         return DONE_BAD_ROOT
     v.cr3 = value
     v.guest.root = value & v.guest.table_address
-    if s.mode != MODE_SHADOW:
+    if s.tables != NULL and s.agile.root_cache and root_is_cached(s, v, value):
+        s.counters.agile_root_hits += 1
+        switch_root(s, v, value)
+        front_cr3(s, v)
+        front_root(s, v)
+        return DONE
+    if not shadows(s):
+        if s.front != NULL:
+            front_cr3(s, v)
         return DONE
     s.counters.x_cr3_write += 1
     if not s.rules.keep_pages:
@@ -124,10 +144,13 @@ cdef done_t mov_cr0(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
     if value & CR0_PE_PG != CR0_PE_PG or value >> 32:
         return DONE_BAD_VALUE
     s.counters.x_cr0 += 1
+    empty_pml(s, v)
     v.cr0 = value
     if changed & CR0_WP:
         set_registers(s, v)
-        if s.mode == MODE_SHADOW:
+        if s.front != NULL:
+            front_registers(s, v, True)
+        if shadows(s):
             forget_all(s, v)
     return DONE
 
@@ -137,12 +160,15 @@ cdef done_t mov_cr4(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
     if (not value & CR4_PAE or changed & (CR4_LA57 | CR4_PCIDE | CR4_KEYS) or value >> 32):
         return DONE_BAD_VALUE
     s.counters.x_cr4 += 1
+    empty_pml(s, v)
     v.cr4 = value
     if changed & (CR4_SMEP | CR4_SMAP):
         set_registers(s, v)
-        if s.mode == MODE_SHADOW:
+        if shadows(s):
             forget_all(s, v)
-    if s.mode == MODE_SHADOW:
+    if s.front != NULL and changed & (CR4_SMEP | CR4_SMAP | CR4_PGE):
+        front_registers(s, v, False)
+    if shadows(s):
         if changed & CR4_PGE:
             v.requests |= REQUEST_GUEST_FLUSH
         elif changed & value & CR4_SMEP:
@@ -151,7 +177,9 @@ cdef done_t mov_cr4(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
 
 
 cdef void invlpg(hyper_t *s, cpu_t *v, uint64_t va) noexcept nogil:
-    if s.mode != MODE_SHADOW:
+    if not shadows(s) or v.root.nested:
+        if s.front != NULL:
+            front_invlpg(s, v, va)
         return
     s.counters.x_invlpg += 1
     s.counters.invlpg += 1
@@ -214,7 +242,10 @@ cdef done_t transfer(
     if e.arg & ARG_VALUE_MASK and done != DONE_MMIO:
         if not store(s, gpa, size, value_of(v, e)):
             return DONE_NO_MEMORY
+        if done == DONE:
+            note_store(s, gpa >> FRAME_SHIFT)
     if done == DONE_EMULATED:
+        mark_dirty(s, gpa >> FRAME_SHIFT)
         table_written(s, v, gpa, size, load(s, gpa & ~<uint64_t>7, 8))
     return done
 
@@ -229,6 +260,8 @@ cdef done_t crossing(
     cdef done_t done, other
     if e.arg & ARG_VALUE_MASK and size > 8:
         return DONE_BAD_SIZE
+    if s.front != NULL:
+        front_split(s, v)
     done = access(s, v, e.addr, kind, user, &gpa)
     if done == DONE_RESTART or done == DONE_REFUSED or done >= FIRST_ERROR:
         return done
@@ -247,8 +280,10 @@ cdef done_t crossing(
             if other != DONE_MMIO and not store(s, next, size - first, value >> 8 * first):
                 return DONE_NO_MEMORY
         if done == DONE_EMULATED:
+            mark_dirty(s, gpa >> FRAME_SHIFT)
             table_written(s, v, gpa, first, load(s, gpa & ~<uint64_t>7, 8))
         if other == DONE_EMULATED:
+            mark_dirty(s, next >> FRAME_SHIFT)
             table_written(s, v, next, size - first, load(s, next, 8))
     return done if done else other
 
@@ -276,23 +311,25 @@ cdef inline done_t touch(hyper_t *s, cpu_t *v, const event_t *e, int kind) noexc
 cdef done_t store_table(hyper_t *s, cpu_t *v, const event_t *e) noexcept nogil:
     """A store by guest-physical address, as if through a mapping of all memory that is in use.
 
-    It exits only where the frame holds a table whose shadow is in step.
+    It exits only where the frame holds a table whose shadow is in step, or is clean in the log.
     """
     cdef uint32_t size = e.size if e.size else 8
     cdef uint64_t gfn = e.addr >> FRAME_SHIFT
-    cdef bint traps = False
+    cdef bint traps = False, clean
     cdef done_t done
     if (size != 4 and size != 8) or e.addr & (size - 1):
         return DONE_BAD_SIZE
     if not in_slot(s, gfn):
         return DONE_OUTSIDE
-    if s.mode != MODE_SHADOW:
-        done = nested_page(s, v, e.addr)
+    if not shadows(s):
+        done = nested_page(s, v, e.addr, True)
         if done != DONE:
             return done
     else:
         traps = write_traps(s, gfn)
-        if traps or not may_write(s, gfn, True, True):
+        clean = not traps and s.log[gfn >> 9] and not s.dirty[gfn >> 6] >> (gfn & 63) & 1
+        s.counters.log_faults += clean
+        if traps or clean or not may_write(s, gfn, True, True):
             s.counters.x_pf += 1
             s.counters.pf_taken += 1
             if traps:
@@ -304,6 +341,10 @@ cdef done_t store_table(hyper_t *s, cpu_t *v, const event_t *e) noexcept nogil:
                     evict_unsync(s, v)
     if not store(s, e.addr, size, e.value):
         return DONE_NO_MEMORY
+    mark_dirty(s, gfn)
+    if s.tables != NULL and s.tables[gfn].nested:
+        s.tables[gfn].written = True
+        s.counters.agile_untrapped += 1
     if traps:
         table_written(s, v, e.addr, size, load(s, e.addr & ~<uint64_t>7, 8))
     return DONE
@@ -324,6 +365,8 @@ cdef inline done_t perform(hyper_t *s, cpu_t *v, const event_t *e) noexcept nogi
     if e.op == EVENT_INVLPG:
         invlpg(s, v, e.addr)
         if e.arg & 1:
+            if s.front != NULL:
+                front_shoot_down(s, v)
             for i in range(s.cpu_count):
                 if i != e.vcpu:
                     invlpg(s, &s.cpus[i], e.addr)
@@ -338,9 +381,11 @@ cdef inline done_t perform(hyper_t *s, cpu_t *v, const event_t *e) noexcept nogi
         return store_table(s, v, e)
     if e.op == EVENT_IO:
         s.counters.x_io += 1
+        empty_pml(s, v)
         return DONE
     if e.op == EVENT_VM_EXIT:
         s.counters.x_other += 1
+        empty_pml(s, v)
         return DONE
     if e.op == EVENT_VM_ENTRY or e.op == EVENT_NOP:
         return DONE
@@ -361,6 +406,17 @@ cdef done_t again(hyper_t *s, cpu_t *v) noexcept nogil:
     return DONE_LIVELOCK
 
 
+cdef void tick(hyper_t *s, uint32_t vcpu) noexcept nogil:
+    """Agile paging: one more event of an interval."""
+    s.agile.running = vcpu
+    if s.agile.length == 0:
+        return
+    if s.agile.left == 0:
+        s.agile.left = s.agile.length
+        end_interval(s)
+    s.agile.left -= 1
+
+
 cdef inline done_t step(hyper_t *s, const event_t *e) noexcept nogil:
     """Run one event, with the exits that it takes."""
     cdef cpu_t *v
@@ -368,6 +424,8 @@ cdef inline done_t step(hyper_t *s, const event_t *e) noexcept nogil:
     if e.vcpu >= s.cpu_count:
         return DONE_BAD_VCPU
     v = &s.cpus[e.vcpu]
+    if s.tables != NULL:
+        tick(s, e.vcpu)
     if not e.arg & (ARG_CONTINUES | ARG_SAME | ARG_HANDLER):
         v.faulted = False
     elif v.faulted != ((e.arg & ARG_HANDLER) != 0):

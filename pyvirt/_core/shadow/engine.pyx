@@ -7,8 +7,11 @@ from libc.string cimport memcpy, memset
 import numpy as np
 
 from pyvirt._core.arrays cimport as_int, as_output
+from pyvirt._core.datacache cimport drain
 from pyvirt._core.events cimport event_t
 from pyvirt._core.frames cimport pm_lock, pm_unlock
+from pyvirt._core.mmu import MmuCore
+from pyvirt._core.operations cimport adopt
 from pyvirt._core.paging cimport configure
 from pyvirt._core.physmem cimport PhysMem
 from pyvirt._core.shadow.access cimport (
@@ -30,36 +33,47 @@ from pyvirt._core.shadow.access cimport (
 )
 from pyvirt._core.shadow.check cimport find_faults, list_leaves, list_pages
 from pyvirt._core.shadow.cpu cimport run, set_registers
+from pyvirt._core.shadow.front cimport front_start
 from pyvirt._core.shadow.host cimport drop_frames, new_generation
 from pyvirt._core.shadow.nested cimport make_nested_root
+from pyvirt._core.shadow.pool cimport close_pool, open_pool, show_page
 from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
+    LARGE_REFUSALS,
+    MODE_AGILE,
     MODE_LEGACY,
     MODE_SHADOW,
     MODE_TDP,
     PREVIOUS_ROOTS,
     REQUEST_ROOT,
     UNSYNC_LIMIT,
+    agile_t,
     counters_t,
     cpu_t,
     hyper_t,
     in_slot,
     link_t,
+    link_to,
     page_t,
     rules_t,
+    shadows,
+    table_t,
 )
+from pyvirt._core.state cimport run_t
 from pyvirt.errors import InvalidTypeError, InvalidValueError, OutsideMemoryError
 
 cdef enum:
     MOST_CPUS = 256
     MMIO_PAGES = 64                     # nested tables for places without memory
     MOST_PAGES = (1 << 22) - 64         # entries are numbered in 32 bits
+    CR0_WP = 0x10000
+    EFER_NXE = 0x800
 
-MODES = {"shadow": MODE_SHADOW, "tdp": MODE_TDP, "legacy": MODE_LEGACY}
+MODES = {"shadow": MODE_SHADOW, "tdp": MODE_TDP, "legacy": MODE_LEGACY, "agile": MODE_AGILE}
 
 COUNTER_DTYPE = np.dtype([
     (name, "<i8" if name in ("pages_4k", "pages_2m", "mmu_unsync") else "<u8",
-     4 if name == "large_refused" else ())
+     {"large_refused": LARGE_REFUSALS, "agile_switches": 6}.get(name, ()))
     for name in (
         "x_pf x_npf x_invlpg x_cr3_write x_cr0 x_cr4 x_io x_other "
         "pf_taken pf_fixed pf_guest pf_emulate pf_spurious pf_mmio "
@@ -68,7 +82,10 @@ COUNTER_DTYPE = np.dtype([
         "accesses guest_faults guest_walks guest_a_set guest_d_set filled prefetched pages_found "
         "roots_hit roots_built syncs sync_compared sync_dropped sync_changed unsyncs "
         "unsync_evicted write_protected reverse_map_walked reverse_map_longest large_refused "
-        "host_invalidated traces_lifted"
+        "host_invalidated traces_lifted "
+        "x_pml_full pf_fast log_faults logged log_protected large_split collapsed "
+        "agile_intervals agile_moved agile_returned agile_trapped agile_untrapped agile_switches "
+        "agile_root_hits"
     ).split()
 ])
 assert COUNTER_DTYPE.itemsize == sizeof(counters_t)
@@ -101,7 +118,7 @@ cdef class HyperCore:
     ----------
     mem : PhysicalMemory
         The guest's memory.
-    mode : {"shadow", "tdp", "legacy"}
+    mode : {"shadow", "tdp", "legacy", "agile"}
         Kind of tables.
     rules : dict
         A number for each field of `pyvirt.mmu.shadow.ShadowRules`.
@@ -117,6 +134,11 @@ cdef class HyperCore:
         Options of the guest's tables, as for `Walker`.
     cr3 : int
         Of every vCPU at the start.
+    caches : tuple, optional
+        With a processor in front of the tables: its `Geometry`, one seed for each array as
+        `MmuCore` takes them, and data caches for the references of its walks.
+    agile : dict, optional
+        With mode "agile": a number for each field of `pyvirt.mmu.agile.AgileRules`.
 
     Attributes
     ----------
@@ -126,7 +148,8 @@ cdef class HyperCore:
         What was counted, live; read-only.
     """
 
-    def __init__(self, mem, mode, rules, backing, limit, levels, vcpus, guest, cr3):
+    def __init__(self, mem, mode, rules, backing, limit, levels, vcpus, guest, cr3, caches=None,
+                 agile=None):
         cdef hyper_t *s = &self.s
         cdef uint32_t i
         cdef uint64_t regions
@@ -147,6 +170,7 @@ cdef class HyperCore:
         if s.frames > <uint64_t>1 << 28:
             raise InvalidValueError(
                 f"memory must end below 1 TiB, its last byte is at {s.mem.limit - 1:#x}")
+        s.first_frame = (s.frames + 511) & ~<uint64_t>511
         vcpus = as_int(vcpus, "vcpus", 1, MOST_CPUS)
         self._set_rules(rules)
         if s.mode == MODE_TDP:
@@ -157,12 +181,16 @@ cdef class HyperCore:
                 regions = (regions + 511) >> 9
                 s.capacity += <uint32_t>regions
         else:
-            least = (s.rules.previous_roots + 2) * vcpus + 16 if s.mode == MODE_SHADOW else 16
+            least = (s.rules.previous_roots + 2) * vcpus + 16 if shadows(s) else 16
             s.limit = as_int(limit, "page_limit", least, MOST_PAGES)
             s.capacity = s.limit + 2
         regions = (s.frames >> 9) + 1
         self.begun = True
+        if caches is not None and not open_pool(s):
+            raise MemoryError
         s.backing = <uint8_t *>calloc(regions, 1)
+        s.log = <uint8_t *>calloc(regions, 1)
+        s.dirty = <uint64_t *>calloc(regions << 3, sizeof(uint64_t))
         s.reverse = <uint32_t *>calloc(s.frames, sizeof(uint32_t))
         s.reverse_large = <uint32_t *>calloc(regions, sizeof(uint32_t))
         s.same = <uint32_t *>calloc(s.frames + 1, sizeof(uint32_t))
@@ -174,9 +202,11 @@ cdef class HyperCore:
         s.cpus = <cpu_t *>calloc(vcpus, sizeof(cpu_t))
         if (s.backing == NULL or s.reverse == NULL or s.reverse_large == NULL or s.same == NULL
                 or s.shadowed == NULL or s.pages == NULL or s.entries == NULL or s.links == NULL
-                or s.found == NULL or s.cpus == NULL):
+                or s.found == NULL or s.cpus == NULL or s.log == NULL or s.dirty == NULL):
             raise MemoryError
         s.cpu_count = vcpus
+        if s.mode == MODE_AGILE:
+            self._set_agile(agile, caches)
         if (not isinstance(backing, np.ndarray) or backing.dtype != np.uint8
                 or backing.shape != ((s.frames + 511) >> 9,)):
             raise InvalidTypeError("backing must be uint8, one for each 2 MiB of memory")
@@ -192,9 +222,72 @@ cdef class HyperCore:
             self._start(i, guest, cr3)
         if s.mode != MODE_SHADOW and not make_nested_root(s):
             raise MemoryError
+        if caches is not None:
+            self._attach(guest, cr3, caches)
+
+    def _set_agile(self, agile, caches):
+        """Rules of agile paging, and what it knows of each frame."""
+        cdef hyper_t *s = &self.s
+        if agile is None or caches is None:
+            raise InvalidValueError("agile paging needs a processor: tlb=")
+        s.agile.writes = as_int(agile["writes"], "writes", 0, 0xFFFFFFFF)
+        s.agile.length = s.agile.left = as_int(agile["interval"], "interval", 0, 1 << 62)
+        s.agile.by_process = agile["by_process"]
+        s.agile.all_back = agile["all_back"]
+        s.agile.hardware_ad = agile["hardware_ad"]
+        s.agile.root_cache = as_int(agile["root_cache"], "root_cache", 0, PREVIOUS_ROOTS)
+        s.rules.previous_roots = max(s.rules.previous_roots, s.agile.root_cache)
+        s.tables = <table_t *>calloc(s.frames, sizeof(table_t))
+        s.moved = <uint32_t *>calloc(s.frames, sizeof(uint32_t))
+        if s.tables == NULL or s.moved == NULL:
+            raise MemoryError
+
+    cdef object _attach(self, dict guest, object cr3, tuple caches):
+        """Put a processor in front of the tables, with an ASID and a core for each vCPU.
+
+        On shadow tables WP, NX and 52 bits of physical addresses are the hypervisor's own.
+        """
+        cdef hyper_t *s = &self.s
+        cdef uint32_t i
+        cdef bint shadow = s.mode == MODE_SHADOW
+        geometry, seeds, data_cache = caches
+        own = dict(guest, set_ad=True)
+        host = dict(own, format="npt", levels=s.levels, pa_width=52)
+        ours = dict(own, cr0=guest["cr0"] | CR0_WP, efer=guest["efer"] | EFER_NXE, pa_width=52)
+        if shadow:
+            own = ours
+        cr3 = self.s.cpus[0].guest.root
+        self.processor = MmuCore(
+            "native" if shadow else "nested", self.mem, geometry, own, None if shadow else host,
+            0 if shadow else cr3, 0 if shadow else link_to(s, s.nested_root), s.cpu_count, None,
+            True, False, False, False, seeds, data_cache, None)
+        s.runs = <run_t *>calloc(s.cpu_count, sizeof(run_t))
+        if s.runs == NULL:
+            raise MemoryError
+        s.front = &self.processor.m
+        for i in range(s.cpu_count):
+            s.front.vcpus[i].vpid = <uint16_t>(i + 1)
+            if s.mode == MODE_AGILE:
+                configure(&s.front.vcpus[i].shadow, 0, ours)
+                s.front.vcpus[i].guest.wp = s.front.vcpus[i].guest.nxe = True
+            if adopt(s.front, &s.front.vcpus[i], &s.front.vcpus[i].guest, s.front.vcpus[i].cr3):
+                raise MemoryError
+        self._start_processor()
+
+    cdef void _start_processor(self) noexcept nogil:
+        """After what its engine takes from this process was set anew."""
+        cdef uint32_t i
+        for i in range(self.s.cpu_count):
+            front_start(&self.s, i)
 
     def __dealloc__(self):
+        free(self.s.tables)
+        free(self.s.moved)
+        free(self.s.runs)
+        close_pool(&self.s)
         free(self.s.backing)
+        free(self.s.log)
+        free(self.s.dirty)
         free(self.s.reverse)
         free(self.s.reverse_large)
         free(self.s.same)
@@ -221,6 +314,8 @@ cdef class HyperCore:
         r.stay_unsync = rules["stay_unsync"]
         r.large_pages = rules["large_pages"]
         r.refill_at_write = rules["refill_at_write"]
+        r.log_writes_only = rules["log_writes_only"]
+        r.split_eagerly = rules["split_eagerly"]
         r.flood_leaves = rules["flood_leaves"]
         r.prefetch = as_int(rules["prefetch"], "prefetch", 0, 512)
         if r.prefetch & (r.prefetch - 1) and r.prefetch:
@@ -246,7 +341,7 @@ cdef class HyperCore:
         if not in_slot(&self.s, (v.cr3 & v.guest.table_address) >> FRAME_SHIFT):
             raise OutsideMemoryError(f"cr3 is not in memory: {v.cr3:#x}")
         set_registers(&self.s, v)
-        if self.s.mode == MODE_SHADOW:
+        if shadows(&self.s):
             v.requests = REQUEST_ROOT
 
     def _check_begun(self):
@@ -313,6 +408,8 @@ cdef class HyperCore:
             pm_lock(self.s.mem)
             done = run(&self.s, <const event_t *>&raw[0], n, code_pointer, value_pointer,
                        until_fault, &count)
+            if self.s.front != NULL:
+                drain(self.s.front)
             pm_unlock(self.s.mem)
         if done != DONE and done != DONE_REFUSED:
             self._raise(done, events[count], position + count)
@@ -330,6 +427,8 @@ cdef class HyperCore:
         """Set the counters to 0; gauges count from here."""
         self._check_begun()
         self._counters[:] = 0
+        if self.processor is not None:
+            self.processor.reset()
 
     # --- the host ---
 
@@ -401,6 +500,33 @@ cdef class HyperCore:
         return {"cr0": v.cr0, "cr3": v.cr3, "cr4": v.cr4, "efer": v.efer, "error": v.error}
 
     @property
+    def mmu_counters(self):
+        """What the processor in front of the tables counted, one row a vCPU; None without one."""
+        return None if self.processor is None else self.processor.counters
+
+    def tlb_entries(self, vcpu=0):
+        """What TLBs and walk caches of a vCPU hold; see `pyvirt.MMU.entries`."""
+        cpu = self._vcpu(vcpu)
+        if self.processor is None:
+            raise InvalidTypeError("this hypervisor was made without tlb=")
+        return self.processor.entries(cpu)
+
+    def nested_tables(self):
+        """List the guest's tables that agile paging has in nested mode now.
+
+        Returns
+        -------
+        ndarray of uint64, shape (n, 2)
+            Frame and level of each, in the order in which they went there.
+        """
+        cdef hyper_t *s = &self.s
+        cdef uint32_t i
+        self._check_begun()
+        rows = [(s.moved[i], s.tables[s.moved[i]].nested) for i in range(s.agile.moved)
+                if s.tables[s.moved[i]].nested]
+        return np.array(rows, dtype=np.uint64).reshape(-1, 2)
+
+    @property
     def pages_used(self):
         """Pages of the pool in use."""
         return self.s.used
@@ -414,8 +540,9 @@ cdef class HyperCore:
     def nbytes(self):
         """Bytes of the pool, the lists and the vCPUs; none of it grows."""
         cdef uint64_t regions = (self.s.frames >> 9) + 1
+        cdef uint64_t agile = 0 if self.s.tables == NULL else sizeof(table_t) + 4
         return (self.s.capacity * (sizeof(page_t) + 512 * (8 + sizeof(link_t)) + 4)
-                + self.s.frames * 8 + regions * 7 + self.s.cpu_count * sizeof(cpu_t))
+                + self.s.frames * agile + self.s.frames * 8 + regions * 72 + self.s.cpu_count * sizeof(cpu_t))
 
     def check(self):
         """Walk entries and lists both ways, and compare tables that are in step with the guest's.
@@ -466,13 +593,19 @@ cdef class HyperCore:
             memset(v.memo, 0, sizeof(v.memo))
         return (
             (s.used, s.free, s.oldest, s.newest, s.nested_root, s.visit, s.epoch, s.generation,
-             s.high, [s.unsync[i] for i in range(s.unsync_count)]),
+             s.high, [s.unsync[i] for i in range(s.unsync_count)], s.pml),
+            s.log[:regions], (<uint8_t *>s.dirty)[:regions << 6],
             (<uint8_t *>s.backing)[:regions], (<uint8_t *>s.reverse)[:s.frames * 4],
             (<uint8_t *>s.reverse_large)[:regions * 4], (<uint8_t *>s.same)[:(s.frames + 1) * 4],
             (<uint8_t *>s.shadowed)[:regions * 2],
             (<uint8_t *>s.pages)[:(s.high + 1) * sizeof(page_t)],
             (<uint8_t *>s.entries)[:used * 8], (<uint8_t *>s.links)[:used * sizeof(link_t)],
             cpus.tobytes(), self._counters.tobytes(),
+            None if self.processor is None else self.processor._state(),
+            None if s.tables == NULL else (
+                (<uint8_t *>&s.agile)[:sizeof(agile_t)],
+                (<uint8_t *>s.tables)[:s.frames * sizeof(table_t)],
+                (<uint8_t *>s.moved)[:s.agile.moved * 4]),
         )
 
     def _set_state(self, state):
@@ -482,25 +615,41 @@ cdef class HyperCore:
         cdef uint32_t i
         cdef const uint8_t[::1] part
         self._check_begun()
-        scalars, *arrays = state
+        scalars, *arrays, cached, agile = state
         used = <uint64_t>(scalars[8] + 1) << 9
-        sizes = (regions, s.frames * 4, regions * 4, (s.frames + 1) * 4, regions * 2,
+        sizes = (regions, regions << 6, regions, s.frames * 4, regions * 4, (s.frames + 1) * 4, regions * 2,
                  (scalars[8] + 1) * sizeof(page_t), used * 8, used * sizeof(link_t),
                  s.cpu_count * sizeof(cpu_t), sizeof(counters_t))
-        if scalars[8] >= s.capacity or tuple(map(len, arrays)) != sizes:
+        if (scalars[8] >= s.capacity or tuple(map(len, arrays)) != sizes
+                or (cached is None) != (self.processor is None)
+                or (agile is None) != (s.tables == NULL)):
             raise InvalidValueError("this snapshot is of a hypervisor with other arguments")
+        if agile is not None:
+            part = agile[0]
+            memcpy(&s.agile, &part[0], sizeof(agile_t))
+            part = agile[1]
+            memcpy(s.tables, &part[0], part.shape[0])
+            part = agile[2]
+            if part.shape[0]:
+                memcpy(s.moved, &part[0], part.shape[0])
+        for i in range(1, scalars[8] + 1):
+            if not show_page(s, i):
+                raise MemoryError
+        if cached is not None:
+            self.processor._set_state(cached)
         (s.used, s.free, s.oldest, s.newest, s.nested_root, s.visit, s.epoch, s.generation,
          s.high) = scalars[:9]
+        s.pml = scalars[10]
         s.unsync_count = len(scalars[9])
         for i in range(s.unsync_count):
             s.unsync[i] = scalars[9][i]
-        cdef uint8_t *targets[10]
+        cdef uint8_t *targets[12]
         targets[:] = [
-            s.backing, <uint8_t *>s.reverse, <uint8_t *>s.reverse_large, <uint8_t *>s.same,
+            s.log, <uint8_t *>s.dirty, s.backing, <uint8_t *>s.reverse, <uint8_t *>s.reverse_large, <uint8_t *>s.same,
             <uint8_t *>s.shadowed, <uint8_t *>s.pages, <uint8_t *>s.entries, <uint8_t *>s.links,
             <uint8_t *>s.cpus, <uint8_t *>s.counters,
         ]
-        for i in range(10):
+        for i in range(12):
             part = arrays[i]
             memcpy(targets[i], &part[0], part.shape[0])
         for i in range(s.cpu_count):
@@ -508,3 +657,5 @@ cdef class HyperCore:
             s.cpus[i].guest.mem = s.mem
             s.cpus[i].guest.outer = NULL
             s.cpus[i].guest.memo = NULL
+        if self.processor is not None:
+            self._start_processor()

@@ -3,10 +3,12 @@
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
+from pyvirt._core.shadow.pool cimport show_page
 from pyvirt._core.shadow.state cimport (
     ENTRY_A,
     ENTRY_LARGE,
     ENTRY_P,
+    ENTRY_SWITCH,
     ENTRY_U,
     ENTRY_W,
     FRAME_SHIFT,
@@ -17,7 +19,9 @@ from pyvirt._core.shadow.state cimport (
     is_direct,
     is_leaf,
     level_of,
+    link_to,
     new_epoch,
+    page_of,
     page_t,
     place_of,
 )
@@ -29,7 +33,7 @@ cdef uint32_t make_page(hyper_t *s, uint64_t gfn, uint32_t role) noexcept nogil:
     cdef page_t *p
     if page != NO_PAGE:
         s.free = s.pages[page].newer
-    elif s.high + 1 < s.capacity:
+    elif s.high + 1 < s.capacity and show_page(s, s.high + 1):
         s.high += 1
         page = s.high
     else:
@@ -94,9 +98,11 @@ cdef void free_page(hyper_t *s, uint32_t page) noexcept nogil:
 cdef inline uint32_t *list_of(hyper_t *s, uint64_t entry, uint32_t level) noexcept nogil:
     """The list that a present entry belongs to."""
     if not is_leaf(entry, level):
-        return &s.pages[frame_of(entry)].parents
+        return &s.pages[page_of(s, entry)].parents
     if level == 1:
         return &s.reverse[frame_of(entry)]
+    if entry & ENTRY_SWITCH:
+        return &s.tables[frame_of(entry)].switches
     return &s.reverse_large[frame_of(entry) >> 9]
 
 
@@ -111,8 +117,15 @@ cdef void enter_list(hyper_t *s, uint32_t slot, uint32_t *head) noexcept nogil:
 
 cdef void set_link(hyper_t *s, uint32_t slot, uint32_t child) noexcept nogil:
     """Point an absent entry at a page; what the guest's entries allow is in the child's role."""
-    s.entries[slot] = <uint64_t>child << FRAME_SHIFT | ENTRY_P | ENTRY_W | ENTRY_U | ENTRY_A
+    s.entries[slot] = link_to(s, child) | ENTRY_P | ENTRY_W | ENTRY_U | ENTRY_A
     enter_list(s, slot, &s.pages[child].parents)
+    new_epoch(s)
+
+
+cdef void set_switch(hyper_t *s, uint32_t slot, uint64_t gfn, uint64_t rights) noexcept nogil:
+    """Point an absent entry at a guest's table; `rights` is what the guest's entries leave there."""
+    s.entries[slot] = gfn << FRAME_SHIFT | ENTRY_P | ENTRY_A | ENTRY_SWITCH | rights
+    enter_list(s, slot, &s.tables[gfn].switches)
     new_epoch(s)
 
 

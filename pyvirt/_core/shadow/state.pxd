@@ -4,8 +4,10 @@
 # Every present entry is in exactly one list. A leaf is in the list of the guest frame that it maps
 # (the reverse map), a link in the list of the page that it points to (its parents). Both lists run
 # through `links`, which has one element for each entry of the pool, so that nothing is allocated
-# after the start. A leaf keeps the guest frame, not the host's: where the host keeps that frame
-# is said by the memory slot alone.
+# after the start.
+#
+# Host-physical memory is the guest's, each frame at its own number, and the pool above it. So a
+# leaf holds the guest frame, and a link the place of its page: a processor can walk the tables.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
@@ -13,6 +15,7 @@ from libc.string cimport memset
 from pyvirt._core.events cimport event_t
 from pyvirt._core.frames cimport physmem_t, pm_in_ram
 from pyvirt._core.paging cimport MAX_LEVELS, dimension_t
+from pyvirt._core.state cimport mmu_t, run_t
 
 cdef enum:
     NO_PAGE = 0                     # page 0 of the pool is never used,
@@ -23,6 +26,7 @@ cdef enum:
     GENERATIONS = 1 << 18           # 12 bits on top of an MMIO entry, 6 above bit 0
     MAX_RESTARTS = 256              # of one instruction
     UNSYNC_LIMIT = 64               # at most; Xen keeps 3 a vCPU
+    PML_ENTRIES = 512               # of a page-modification log (SDM 30.3.6)
 
 # Entries of shadow and nested tables have the format of x86-64 and NPT.
 cdef enum:
@@ -33,6 +37,9 @@ cdef enum:
     ENTRY_D = 0x40
     ENTRY_LARGE = 0x80              # a leaf of level 2
     ENTRY_MMIO = 0x200              # not present: no memory is there, see `mmio_entry`
+    ENTRY_LOGGED = 0x400            # W was taken for the dirty log only: a write gives it back
+    ENTRY_SWITCH = 0x800            # AGILE_SWITCH: leads to the guest's own table, by host address
+    ENTRY_ENDS = 0x880              # ends a walk of shadow pages above level 1: LARGE or SWITCH
 
 cdef enum:
     FRAME_SHIFT = 12
@@ -44,6 +51,7 @@ cdef enum:
     RIGHT_U = 2
     RIGHT_X = 4
     RIGHT_ALL = 7
+    RIGHT_CLEAN = 8                 # beside W: D is for the processor to set
 
 # The role: what besides the guest frame tells shadow pages apart.
 cdef enum:
@@ -59,6 +67,7 @@ cdef enum mode_t:
     MODE_SHADOW = 0
     MODE_TDP = 1                    # nested tables, one page a fault
     MODE_LEGACY = 2                 # nested tables in the shadow pages' pool, with prefetch
+    MODE_AGILE = 3                  # shadow tables that lead into the guest's own, and nested ones
 
 # What has to be done before a vCPU runs again.
 cdef enum request_t:
@@ -67,13 +76,20 @@ cdef enum request_t:
     REQUEST_OBSOLETE = 4            # forget roots that are invalid
     REQUEST_GUEST_FLUSH = 8         # the guest flushed everything: sync, forget stale roots
     REQUEST_ROOT = 16               # there is no root
+    REQUEST_MOVE = 32               # agile paging: tables that are written often, to nested mode
 
 cdef enum:                          # why a large entry was not made
     LARGE_GUEST = 0                 # the guest's own page is smaller
     LARGE_HOST = 1                  # the host's is
     LARGE_SHADOWED = 2              # a frame in it holds a shadowed table
     LARGE_SLOT = 3                  # it leaves the memory
-    LARGE_REFUSALS = 4
+    LARGE_LOGGED = 4                # writes to it are logged, by 4 KiB
+    LARGE_REFUSALS = 5
+
+cdef enum log_t:                    # how writes to 2 MiB of memory are logged
+    LOG_OFF = 0
+    LOG_PROTECT = 1                 # entries are read-only until the first write
+    LOG_PML = 2                     # the processor notes each D that it sets
 
 cdef struct link_t:                 # of an entry, in the list that it is in
     uint32_t next
@@ -100,6 +116,7 @@ cdef struct page_t:                 # one table of the pool
 
 cdef struct root_t:
     uint32_t page                   # NO_PAGE: none
+    bint nested                     # agile paging: the guest's own root table, and no page
     uint64_t cr3
 
 cdef struct counters_t:             # in the order of COUNTER_DTYPE
@@ -152,9 +169,25 @@ cdef struct counters_t:             # in the order of COUNTER_DTYPE
     uint64_t write_protected              # entries that lost W
     uint64_t reverse_map_walked           # entries looked at for that
     uint64_t reverse_map_longest          # the longest list of one frame
-    uint64_t large_refused[4]             # large entries not made, by reason
+    uint64_t large_refused[5]             # large entries not made, by reason
     uint64_t host_invalidated             # entries dropped for the host
     uint64_t traces_lifted                # tables whose trace was lifted
+    # the dirty log
+    uint64_t x_pml_full                   # exits for a full page-modification log
+    uint64_t pf_fast                      # faults fixed without the lock
+    uint64_t log_faults                   # writes that the log alone made fault
+    uint64_t logged                       # frames that became dirty
+    uint64_t log_protected                # entries that lost W or D for the log
+    uint64_t large_split                  # large entries replaced by small ones for the log
+    uint64_t collapsed                    # small entries dropped for a large one after it
+    # agile paging
+    uint64_t agile_intervals              # that ended
+    uint64_t agile_moved                  # tables that went to nested mode
+    uint64_t agile_returned               # tables that went back to shadow mode
+    uint64_t agile_trapped                # writes to tables that trapped
+    uint64_t agile_untrapped              # that did not, their table being in nested mode
+    uint64_t agile_switches[6]            # switching entries and roots made, by level of the table
+    uint64_t agile_root_hits              # loads of CR3 without an exit
 
 cdef struct rules_t:                # see pyvirt.mmu.shadow.ShadowRules for each
     bint unsync
@@ -169,6 +202,8 @@ cdef struct rules_t:                # see pyvirt.mmu.shadow.ShadowRules for each
     bint large_pages
     bint flood_leaves
     bint refill_at_write
+    bint log_writes_only
+    bint split_eagerly
     uint32_t prefetch               # entries of an aligned group; 0: none
     uint32_t flood_limit            # 0: none
     uint32_t previous_roots
@@ -177,6 +212,33 @@ cdef struct rules_t:                # see pyvirt.mmu.shadow.ShadowRules for each
     uint32_t batch                  # tables of one pass of a sync
     uint32_t unsync_limit           # 0: none
     uint32_t trace_limit            # 0: a table goes unsync at once
+
+cdef enum:
+    AGILE_PENDING = 16              # tables that wait to be moved, at most
+
+cdef struct agile_t:                # agile paging; see pyvirt.mmu.agile.AgileRules
+    uint64_t length                 # of an interval, in events; 0: none ends
+    uint64_t left                   # of this one
+    uint32_t interval               # its number
+    uint32_t writes                 # that trap in one interval before a table moves; 0: never
+    uint32_t root_cache             # previous roots whose load needs no exit
+    uint32_t moved                  # tables in `hyper_t.moved`
+    uint32_t pending_count
+    uint32_t pending[AGILE_PENDING] # their frames
+    uint32_t running                # vCPU
+    bint by_process
+    bint all_back
+    bint hardware_ad
+
+cdef struct table_t:                # a guest frame, as agile paging sees it
+    uint32_t switches               # first entry that switches to the table in it
+    uint32_t interval               # that `writes` is of
+    uint32_t writes                 # that trapped
+    uint32_t root                   # frame of the table that it was moved with
+    uint8_t nested                  # level of the table if that is in nested mode, else 0
+    uint8_t written                 # in this interval: moved, or by the hypervisor
+    uint8_t listed                  # in `hyper_t.moved`
+    uint8_t stays                   # while an interval ends
 
 cdef struct guest_walk_t:           # how the guest's own tables translate an address
     uint64_t gpa
@@ -217,6 +279,8 @@ cdef struct cpu_t:                  # a vCPU
     check_t check[3][2]             # [load, store, fetch][user]
     uint32_t events                 # of the instruction that is under way
     event_t instruction[INSTRUCTION_EVENTS]
+    uint32_t pml_count
+    uint64_t pml[PML_ENTRIES]       # guest frames that the processor noted since the last exit
     memo_t memo[MEMO_SLOTS]
 
 cdef struct hyper_t:
@@ -226,6 +290,9 @@ cdef struct hyper_t:
     physmem_t *mem                  # the guest's
     uint64_t frames                 # guest frames of the slot: [0, frames)
     uint8_t *backing                # of each 2 MiB: 1 if the host keeps it in one page
+    uint8_t *log                    # of each 2 MiB: one of log_t
+    uint64_t *dirty                 # one bit a frame; clear where there is no log
+    bint pml                        # vCPUs note what they write: some 2 MiB are logged so
     uint32_t *reverse               # by guest frame: first 4 KiB leaf that maps it
     uint32_t *reverse_large         # by 2 MiB of guest frames
     uint32_t *same                  # by `place_of`: newest page of a guest frame
@@ -233,6 +300,13 @@ cdef struct hyper_t:
     page_t *pages
     uint64_t *entries               # 512 a page
     link_t *links                   # one an entry
+    uint64_t first_frame            # of the host, past the guest's: page p lies at this frame + p
+    physmem_t pool                  # the pages at those frames, for a processor that walks them
+    mmu_t *front                    # that processor; NULL: none
+    run_t *runs                     # on it, one a vCPU
+    agile_t agile
+    table_t *tables                 # by guest frame; NULL: no agile paging
+    uint32_t *moved                 # frames of tables in nested mode, in the order of their moves
     uint32_t capacity               # pages [1, capacity)
     uint32_t limit                  # how many may be used; 0: all
     uint32_t used
@@ -263,13 +337,28 @@ cdef inline bint is_direct(const page_t *p) noexcept nogil:
 
 
 cdef inline uint64_t frame_of(uint64_t entry) noexcept nogil:
-    """The guest frame that a leaf maps, or the page that a link points to."""
+    """The host's frame that an entry maps or points to: of a leaf, the guest frame by number."""
     return (entry & 0x000FFFFFFFFFF000ULL) >> FRAME_SHIFT
 
 
+cdef inline uint32_t page_of(const hyper_t *s, uint64_t entry) noexcept nogil:
+    """The page that a link points to."""
+    return <uint32_t>(frame_of(entry) - s.first_frame)
+
+
+cdef inline uint64_t link_to(const hyper_t *s, uint32_t page) noexcept nogil:
+    """The address bits of a link."""
+    return (s.first_frame + page) << FRAME_SHIFT
+
+
 cdef inline bint is_leaf(uint64_t entry, uint32_t level) noexcept nogil:
-    """Whether a present entry of a page of this level maps memory."""
-    return level == 1 or entry & ENTRY_LARGE
+    """Whether a present entry of a page of this level leads to no page of the pool."""
+    return level == 1 or entry & ENTRY_ENDS
+
+
+cdef inline bint shadows(const hyper_t *s) noexcept nogil:
+    """Whether there are shadow tables."""
+    return s.mode == MODE_SHADOW or s.mode == MODE_AGILE
 
 
 cdef inline void new_epoch(hyper_t *s) noexcept nogil:
@@ -290,6 +379,34 @@ cdef inline void request_flush(hyper_t *s) noexcept nogil:
         s.cpus[i].requests |= REQUEST_FLUSH
 
 
+cdef inline void note_trap(hyper_t *s, uint64_t gfn) noexcept nogil:
+    """Agile paging: a write to a guest's table trapped. One that is written often is to move."""
+    cdef cpu_t *v
+    cdef table_t *t
+    if s.tables == NULL:
+        return
+    v = &s.cpus[s.agile.running]
+    if s.agile.by_process:
+        gfn = (v.cr3 & v.guest.table_address) >> FRAME_SHIFT
+    t = &s.tables[gfn]
+    if t.interval != s.agile.interval:
+        t.interval = s.agile.interval
+        t.writes = 0
+    t.writes += 1
+    s.counters.agile_trapped += 1
+    if (s.agile.writes and t.writes >= s.agile.writes and v.guest.wp
+            and s.agile.pending_count < AGILE_PENDING):
+        s.agile.pending[s.agile.pending_count] = <uint32_t>gfn
+        s.agile.pending_count += 1
+        v.requests |= REQUEST_MOVE
+
+
+cdef inline void note_store(hyper_t *s, uint64_t gfn) noexcept nogil:
+    """Agile paging: a store went through; to a table in nested mode it would have trapped else."""
+    if s.tables != NULL and gfn < s.frames and s.tables[gfn].nested:
+        s.counters.agile_untrapped += 1
+
+
 cdef inline uint64_t place_of(const hyper_t *s, uint64_t gfn) noexcept nogil:
     """Where `same` has the pages of a frame: those of frames outside memory share one list."""
     return gfn if gfn < s.frames else s.frames
@@ -298,6 +415,14 @@ cdef inline uint64_t place_of(const hyper_t *s, uint64_t gfn) noexcept nogil:
 cdef inline bint in_slot(const hyper_t *s, uint64_t gfn) noexcept nogil:
     """Whether there is memory at a guest frame."""
     return gfn < s.frames and pm_in_ram(s.mem, gfn << FRAME_SHIFT, 1)
+
+
+cdef inline void mark_dirty(hyper_t *s, uint64_t gfn) noexcept nogil:
+    """Note a write to a frame of memory if its writes are logged."""
+    cdef uint64_t bit = <uint64_t>1 << (gfn & 63)
+    if s.log[gfn >> 9] and not s.dirty[gfn >> 6] & bit:
+        s.dirty[gfn >> 6] |= bit
+        s.counters.logged += 1
 
 
 cdef inline uint64_t mmio_entry(const hyper_t *s, uint64_t gfn) noexcept nogil:

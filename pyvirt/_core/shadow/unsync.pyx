@@ -16,11 +16,12 @@ from pyvirt._core.shadow.state cimport (
     NO_PAGE,
     NO_SLOT,
     UNSYNC_LIMIT,
-    frame_of,
     hyper_t,
     is_direct,
     is_leaf,
     level_of,
+    note_trap,
+    page_of,
     page_t,
 )
 
@@ -91,6 +92,7 @@ cdef void go_unsync(hyper_t *s, uint32_t page) noexcept nogil:
     s.pages[page].unsync = True
     s.counters.mmu_unsync += 1
     s.counters.unsyncs += 1
+    note_trap(s, s.pages[page].gfn)
     if s.rules.trace_limit:
         s.counters.traces_lifted += 1
     if s.rules.unsync_limit:
@@ -141,7 +143,7 @@ cdef bint descend(hyper_t *s, uint32_t page, bint clean) noexcept nogil:
             if entry & ENTRY_P == 0 or is_leaf(entry, level_of(p)):
                 unmark(p, index)
                 continue
-            at = <uint32_t>frame_of(entry)
+            at = page_of(s, entry)
             child = &s.pages[at]
             if child.marked:
                 if not clean and not note(s, at, False):
