@@ -456,18 +456,20 @@ cdef class GuestCore:
                 f"an access must lie within one page, number {i} is {bytes} bytes at {va[i]:#x}")
         return self.g.counters.faults - before
 
-    def kernel(self, pid, cause, loads, vcpu=None):
-        """A kernel entry with some loads of kernel data, and the way back."""
+    def kernel(self, pid, cause, loads, vcpu=None, times=1):
+        """Some kernel entries with loads of kernel data, and the way back."""
         cdef uint32_t count = as_int(loads, "loads", 0, 1 << 20)
+        cdef uint64_t n = as_int(times, "times", 0, 1 << 30), _i
         cdef cause_t why = CAUSES[cause]
         if pid is None:
             self._begin()
             self.g.cpu = as_int(0 if vcpu is None else vcpu, "vcpu", 0, self.g.cpu_count - 1)
         else:
             self._act(pid, vcpu)
-        enter_kernel(&self.g, why)
-        kernel_work(&self.g, count)
-        leave_kernel(&self.g, why)
+        for _i in range(n):
+            enter_kernel(&self.g, why)
+            kernel_work(&self.g, count)
+            leave_kernel(&self.g, why)
 
     def access_port(self, pid, port, count, vcpu=None):
         """Accesses to an I/O port by the kernel, in a system call of a process."""
@@ -480,15 +482,17 @@ cdef class GuestCore:
             emit(&self.g, EVENT_IO, 0, 0, 0, value)
         leave_kernel(&self.g, CAUSE_SYSCALL)
 
-    def raw(self, op, value, vcpu=0):
-        """One event of the kernel that changes nothing the system knows of."""
+    def raw(self, op, value, vcpu=0, times=1):
+        """Events of the kernel that change nothing the system knows of."""
         cdef uint64_t content = as_int(value, "value", 0, 0xFFFFFFFFFFFFFFFF)
+        cdef uint64_t n = as_int(times, "times", 0, 1 << 30), _i
         cdef int kind = op
         self._begin()
         if kind not in (EVENT_VM_EXIT, EVENT_MOV_CR0, EVENT_MOV_CR4, EVENT_IO):
             raise InvalidValueError(f"op cannot be {op} here")
         self.g.cpu = as_int(vcpu, "vcpu", 0, self.g.cpu_count - 1)
-        emit(&self.g, kind, 0, 0, 0, content)
+        for _i in range(n):
+            emit(&self.g, kind, 0, 0, 0, content)
 
     # --- memory management ---
 
