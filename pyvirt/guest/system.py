@@ -528,6 +528,24 @@ class GuestOS(GuestCore):
         """
         return self.promote_regions(process, limit, max_none, vcpu)
 
+    def split(self, process: int, va: int, vcpu: int | None = None) -> bool:
+        """Map a huge page by small ones, as the kernel does when only a part of it changes.
+
+        Parameters
+        ----------
+        process : int
+        va : int
+            An address in it.
+        vcpu : int, optional
+            As in `fork`.
+
+        Returns
+        -------
+        bool
+            Whether a huge page was there.
+        """
+        return self.split_page(process, va, vcpu)
+
 
 def _choice(value: object, name: str, accepted: dict[str, int]) -> int:
     if not isinstance(value, str) or value not in accepted:

@@ -19,9 +19,9 @@ from pyvirt._core.events cimport (
     event_t,
 )
 from pyvirt._core.frames cimport pm_lock, pm_unlock
-from pyvirt._core.guestos.emit cimport emit, kernel_store
+from pyvirt._core.guestos.emit cimport emit, entry_at, kernel_store
 from pyvirt._core.guestos.faults cimport touch
-from pyvirt._core.guestos.huge cimport promote
+from pyvirt._core.guestos.huge cimport promote, split
 from pyvirt._core.guestos.memory cimport give_range
 from pyvirt._core.guestos.reclaim cimport drop_caches, reclaim
 from pyvirt._core.guestos.spaces cimport (
@@ -37,6 +37,7 @@ from pyvirt._core.guestos.state cimport (
     ASIDS,
     BAD_ADDRESS,
     BAD_RIGHTS,
+    ENTRY_P,
     FRAME_CACHE,
     FRAME_FREE,
     FRAME_KERNEL,
@@ -58,7 +59,7 @@ from pyvirt._core.guestos.state cimport (
     rules_t,
     status_t,
 )
-from pyvirt._core.guestos.tables cimport boot_tables
+from pyvirt._core.guestos.tables cimport boot_tables, find, frames_left
 from pyvirt._core.guestos.vcpus cimport (
     CAUSE_INTERRUPT,
     CAUSE_SYSCALL,
@@ -519,6 +520,24 @@ cdef class GuestCore:
         if status != OK and done == 0:
             self._raise(status, f"promotion in process {pid}", 0)
         return done
+
+    def split_page(self, pid, va, vcpu=None):
+        """Split the huge page at an address; whether there was one."""
+        cdef uint32_t slot = self._slot(pid)
+        cdef uint64_t address, pa
+        cdef int level
+        address, _ = self._range(as_int(va, "va", 0, 0xFFFFFFFFFFFFFFFF) & ~4095, 4096, "split")
+        pa = find(&self.g, self.g.procs[slot].root, address, &level)
+        if level != 2 or not entry_at(&self.g, pa) & ENTRY_P:
+            return False
+        if not frames_left(&self.g, 1):
+            self._raise(NO_FRAMES, "split", address)
+        self._act(pid, vcpu)
+        enter_kernel(&self.g, CAUSE_SYSCALL)
+        kernel_work(&self.g, self.g.rules.handler_loads)
+        split(&self.g, &self.g.procs[slot], slot, address)
+        leave_kernel(&self.g, CAUSE_SYSCALL)
+        return True
 
     def drop_caches(self):
         """Free the pages of files that no process maps; without events."""
