@@ -264,6 +264,7 @@ cdef class GuestCore:
         return self.last_pid
 
     def fork(self, pid, vcpu=None):
+        """A copy of a process, which shares its pages; its number."""
         cdef uint32_t slot = self._act(pid, vcpu), child = 0
         cdef status_t status
         with nogil:
@@ -275,6 +276,7 @@ cdef class GuestCore:
         return self._number(child)
 
     def exec_space(self, pid, vcpu=None):
+        """Give a process a new space without areas, and tear its old one down."""
         cdef uint32_t slot = self._act(pid, vcpu)
         cdef status_t status
         with nogil:
@@ -285,6 +287,7 @@ cdef class GuestCore:
             self._raise(status, f"exec of process {pid}", 0)
 
     def exit(self, pid):
+        """End a process, on a vCPU where it is current if there is one."""
         cdef uint32_t slot = self._slot(pid), i
         self.g.cpu = 0
         for i in range(self.g.cpu_count):
@@ -298,6 +301,7 @@ cdef class GuestCore:
         del self.slots[pid]
 
     def run_process(self, pid, vcpu=0, cause="timer"):
+        """Make a process current on a vCPU; None: nobody."""
         cdef uint32_t slot = NOTHING, cpu
         cdef cause_t why
         if pid is None:
@@ -314,6 +318,7 @@ cdef class GuestCore:
     # --- areas ---
 
     def map_area(self, pid, size, rights, file, offset, va, vcpu):
+        """Make an area with `rights` as in ``rights_t``; its address."""
         cdef uint32_t slot
         cdef area_t area
         cdef uint64_t length, got = 0
@@ -343,6 +348,7 @@ cdef class GuestCore:
         return got
 
     def unmap(self, pid, va, size, vcpu=None):
+        """Unmap a range of whole pages."""
         cdef uint32_t slot
         cdef uint64_t start, length
         cdef status_t status
@@ -357,6 +363,7 @@ cdef class GuestCore:
             self._raise(status, f"munmap of {length:#x} bytes", start)
 
     def protect(self, pid, va, size, rights, vcpu=None):
+        """Give a range of whole pages other rights."""
         cdef uint32_t slot, bits = rights
         cdef uint64_t start, length
         cdef status_t status
@@ -498,6 +505,7 @@ cdef class GuestCore:
     # --- memory management ---
 
     def reclaim(self, pages, vcpu=0):
+        """Take up to so many pages; how many were taken."""
         cdef uint64_t count = as_int(pages, "pages", 0, MOST_FRAMES), taken
         self._begin()
         self.g.cpu = as_int(vcpu, "vcpu", 0, self.g.cpu_count - 1)
@@ -508,6 +516,7 @@ cdef class GuestCore:
         return taken
 
     def promote_regions(self, pid, limit, most_absent, vcpu=0):
+        """Promote up to so many regions of 2 MiB; how many were."""
         cdef uint32_t slot = self._slot(pid)
         cdef uint64_t most = as_int(limit, "limit", 0, 1 << 40), done = 0
         cdef uint64_t absent = as_int(most_absent, "most_absent", 0, 511)
@@ -582,6 +591,7 @@ cdef class GuestCore:
 
     @property
     def boot_root(self):
+        """Physical address of the kernel's own top table."""
         return self.g.boot_root
 
     @property
@@ -627,6 +637,7 @@ cdef class GuestCore:
 
     @property
     def free_frames(self):
+        """Frames that are free."""
         return self.g.free_frames
 
 
