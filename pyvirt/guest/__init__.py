@@ -1,6 +1,6 @@
 """A small guest operating system: what processes do, as events on real simulated tables."""
 
-from pyvirt._core.guestos.engine import AREA_DTYPE, COUNTER_DTYPE
+from pyvirt._core.guestos.owner import AREA_DTYPE, COUNTER_DTYPE
 from pyvirt.guest.recordings import bare_metal, refused
 from pyvirt.guest.system import GuestOS, Initial
 from pyvirt.guest.workloads import WORKLOADS, Workload

@@ -82,8 +82,8 @@ class GuestOS(GuestCore):
     vcpus : int, default 1
         1 to 64.
     rng : int, SeedSequence or Generator, optional
-        Moves each process's areas by a random number of pages, as the kernel randomises them.
-        None: all begin at the same place.
+        Moves the stack and what `mmap` places by a random number of pages for each program,
+        as the kernel randomises them. None: all begin at the same place.
     **rules
         Instead of the profile's: ``registers`` (words saved at a kernel entry), ``handler_loads``
         (loads of kernel data in a handler), ``page_accesses`` (of zeroing or copying a page: 0 or
@@ -223,7 +223,7 @@ class GuestOS(GuestCore):
         """
         if pages:
             pages = _count(pages, "pages")
-        process = self.new_process()
+        process = self.new_process(self._shift())
         if pages:
             self.mmap(process, pages * _PAGE, va=_TEXT)
         return process
@@ -273,7 +273,7 @@ class GuestOS(GuestCore):
         """
         data, stack = _count(data, "data", 0), _count(stack, "stack", 0)
         pages = 0 if text is None else self.file_pages(text)
-        super().exec_space(process, vcpu)
+        self.exec_space(process, vcpu, self._shift())
         if text is not None:
             self.mmap(process, pages * _PAGE, rights="rx", file=text, va=_TEXT)
         shift = self._shift()

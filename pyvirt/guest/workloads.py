@@ -106,8 +106,9 @@ class Workload:
         try:
             if isinstance(rng, np.random.Generator):
                 rng = int(rng.integers(1 << 63))
-            self._seed = np.random.SeedSequence(rng) if isinstance(rng, int) else rng
-            np.random.default_rng(self._seed)
+            if not isinstance(rng, np.random.SeedSequence):
+                rng = np.random.SeedSequence(rng)
+            self._seed = rng
         except (TypeError, ValueError) as error:
             raise InvalidTypeError(f"rng must be a seed or a Generator, got {rng!r:.80}") from error
         self._memory = memory.copy()
