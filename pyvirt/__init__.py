@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         TraceFormatError,
         describe_fault,
     )
+    from pyvirt.guest.system import GuestOS
     from pyvirt.mmu.accesses import Accesses
     from pyvirt.mmu.agile import AgileRules
     from pyvirt.mmu.costs import CostModel
@@ -48,6 +49,7 @@ _HOME = {
     "Accesses": "pyvirt.mmu.accesses",
     "CostModel": "pyvirt.mmu.costs",
     "Geometry": "pyvirt.mmu.geometry",
+    "GuestOS": "pyvirt.guest.system",
     "MMU": "pyvirt.mmu.mmu",
     "Hypervisor": "pyvirt.mmu.shadow",
     "PhysicalMemory": "pyvirt.mmu.memory",
@@ -72,7 +74,7 @@ _HOME = {
 }
 
 # Packages that are loaded when they are named: `pyvirt.traces` needs no import of its own.
-_PARTS = frozenset({"mmu", "report", "traces", "validation"})
+_PARTS = frozenset({"guest", "mmu", "report", "traces", "validation"})
 
 __all__ = [
     "MMU",
@@ -84,6 +86,7 @@ __all__ = [
     "Fault",
     "FrameExhaustedError",
     "Geometry",
+    "GuestOS",
     "Hypervisor",
     "ImageFormatError",
     "InvalidTypeError",
