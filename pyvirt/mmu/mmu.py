@@ -325,7 +325,7 @@ class MMU(MmuCore):
             For arguments that are not as described; nothing has happened then.
         """
         _check_on_fault(on_fault)
-        if isinstance(vas, SupportsIndex) and not isinstance(vas, np.ndarray):
+        if type(vas) is int or (not isinstance(vas, np.ndarray) and isinstance(vas, SupportsIndex)):
             if out is not None:
                 raise InvalidTypeError("out is for batches; one address returns an Access")
             one = self.translate_one(operator.index(vas), access, user, vcpu)

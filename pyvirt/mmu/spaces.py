@@ -103,7 +103,7 @@ class _Space(Walker):
                     raise PageFaultError(vas, one.code)
             return one
         _check_on_fault(on_fault)
-        if isinstance(vas, SupportsIndex) and not isinstance(vas, np.ndarray):
+        if type(vas) is int or (not isinstance(vas, np.ndarray) and isinstance(vas, SupportsIndex)):
             if out is not None:
                 raise InvalidTypeError("out is for batches; one address returns a Translation")
             return self.translate(
