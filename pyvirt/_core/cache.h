@@ -57,22 +57,22 @@ typedef struct {                /* slot = set * stride + way */
     uint8_t *orders;            /* of a set's ways by recency, as a state: LRU of four */
     int8_t *ranks;              /* by recency, 0 the latest: LRU of five to sixteen */
     link_t *links;              /* ways + 1 of a set: LRU of others, by the use; FIFO, by the fill */
-    uint8_t *marks;             /* of many ways: a byte of each tag, to find it by; else NULL */
+    uint16_t *marks;            /* of many ways: a part of each tag, to find it by; else NULL */
     cache_state_t *state;
     uint64_t entries;           /* sets * ways */
     uint32_t sets;
     uint32_t ways;
     uint32_t stride;            /* ways, rounded up to whole vectors of four */
-    uint32_t mark_stride;       /* to whole pairs of vectors of 32; 0: no marks */
+    uint32_t mark_stride;       /* to whole groups of 64; 0: no marks */
     uint32_t set_mask;          /* sets - 1 if they are a power of two, else 0 */
     uint8_t fold;               /* xor-n: the key is xored with itself >> fold; 63: linear */
     uint8_t policy;
 } cache_t;
 
 /* Of the number of a page alone: global or not, in whatever context, it has the same mark. */
-PYVIRT_INLINE uint8_t mark_of(uint64_t tag)
+PYVIRT_INLINE uint16_t mark_of(uint64_t tag)
 {
-    return (uint8_t)(tag >> 19 ^ tag >> 27);
+    return (uint16_t)(tag >> 19 ^ tag >> 35);
 }
 
 PYVIRT_INLINE void cache_write(cache_t *c, uint32_t set, uint32_t way, uint64_t tag, uint64_t value)
@@ -118,7 +118,7 @@ PYVIRT_INLINE void write4_plain(uint64_t *tags, uint32_t way, uint64_t tag)
     tags[way] = tag;
 }
 
-PYVIRT_INLINE void mark_plain(uint8_t *marks, uint32_t way, uint64_t tag)
+PYVIRT_INLINE void mark_plain(uint16_t *marks, uint32_t way, uint64_t tag)
 {
     marks[way] = mark_of(tag);
 }
@@ -180,30 +180,36 @@ PYVIRT_AVX2 PYVIRT_INLINE void write4_avx2(uint64_t *tags, uint32_t way, uint64_
                        _mm256_blendv_epi8(old, _mm256_set1_epi64x((long long)tag), this_way));
 }
 
-PYVIRT_AVX2 PYVIRT_INLINE void mark_avx2(uint8_t *marks, uint32_t way, uint64_t tag)
+PYVIRT_AVX2 PYVIRT_INLINE void mark_avx2(uint16_t *marks, uint32_t way, uint64_t tag)
 {
-    const __m256i ways = _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17,
-                                          18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31);
-    const __m256i this_way = _mm256_cmpeq_epi8(ways, _mm256_set1_epi8((char)(way & 31)));
-    __m256i *const at = (__m256i *)(marks + (way & ~31u));
+    const __m256i ways = _mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m256i this_way = _mm256_cmpeq_epi16(ways, _mm256_set1_epi16((short)(way & 15)));
+    __m256i *const at = (__m256i *)(marks + (way & ~15u));
     _mm256_store_si256(at, _mm256_blendv_epi8(_mm256_load_si256(at),
-                                              _mm256_set1_epi8((char)mark_of(tag)), this_way));
+                                              _mm256_set1_epi16((short)mark_of(tag)), this_way));
 }
 
-/* By the marks of many ways; few of those that match are of another page. */
+/* One bit for each of 32 ways whose mark is `wanted`. */
+PYVIRT_AVX2 PYVIRT_INLINE uint32_t marked(const uint16_t *marks, __m256i wanted)
+{
+    const __m256i low = _mm256_cmpeq_epi16(_mm256_load_si256((const __m256i *)marks), wanted);
+    const __m256i high = _mm256_cmpeq_epi16(_mm256_load_si256((const __m256i *)marks + 1), wanted);
+    /* packed by lanes, so the middle quarters change places */
+    return (uint32_t)_mm256_movemask_epi8(
+        _mm256_permute4x64_epi64(_mm256_packs_epi16(low, high), 0xD8));
+}
+
+/* By the marks of many ways; nearly none that matches is of another page. */
 PYVIRT_AVX2 PYVIRT_INLINE int find_marked(const cache_t *c, uint32_t set, uint64_t key,
                                           uint64_t twin)
 {
     const uint64_t *const tags = c->tags + (uint64_t)set * c->stride;
-    const uint8_t *const marks = c->marks + (uint64_t)set * c->mark_stride;
-    const __m256i wanted = _mm256_set1_epi8((char)mark_of(key));
+    const uint16_t *const marks = c->marks + (uint64_t)set * c->mark_stride;
+    const __m256i wanted = _mm256_set1_epi16((short)mark_of(key));
     uint32_t first = 0;
     do {
-        const __m256i low = _mm256_load_si256((const __m256i *)(marks + first));
-        const __m256i high = _mm256_load_si256((const __m256i *)(marks + first + 32));
-        const int found_low = _mm256_movemask_epi8(_mm256_cmpeq_epi8(low, wanted));
-        const int found_high = _mm256_movemask_epi8(_mm256_cmpeq_epi8(high, wanted));
-        uint64_t found = (uint32_t)found_low | (uint64_t)(uint32_t)found_high << 32;
+        uint64_t found = marked(marks + first, wanted)
+                         | (uint64_t)marked(marks + first + 32, wanted) << 32;
         for (; found; found &= found - 1) {
             const uint32_t way = first + PYVIRT_CTZ64(found);
             if (way < c->ways && (tags[way] == key || tags[way] == twin))

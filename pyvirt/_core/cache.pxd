@@ -1,6 +1,6 @@
 # Set-associative arrays: what TLBs, paging-structure caches, nested TLBs and data caches are.
 
-from libc.stdint cimport int8_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "cache.h" nogil:
     ctypedef struct cache_state_t:
@@ -20,7 +20,7 @@ cdef extern from "cache.h" nogil:
         uint8_t *orders
         int8_t *ranks
         link_t *links
-        uint8_t *marks
+        uint16_t *marks
         cache_state_t *state
         uint64_t entries
         uint32_t sets

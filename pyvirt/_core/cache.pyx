@@ -3,7 +3,7 @@
 Every array of a simulated machine lives in one arena, so that a snapshot is one copy.
 """
 
-from libc.stdint cimport int8_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pyvirt._core.policies cimport (
@@ -57,7 +57,7 @@ cdef uint64_t cache_place(
         c.second = <uint64_t *>take(arena, &offset, slots * 8)
     if pages and c.ways > MARKED:
         c.mark_stride = (c.ways + 63) & ~63
-        c.marks = <uint8_t *>take(arena, &offset, <uint64_t>c.sets * c.mark_stride)
+        c.marks = <uint16_t *>take(arena, &offset, <uint64_t>c.sets * c.mark_stride * 2)
     if c.policy == POLICY_TREE_PLRU or c.policy == POLICY_BIT_PLRU:
         c.bits = <uint64_t *>take(arena, &offset, <uint64_t>c.sets * 8)
     elif c.policy == POLICY_LRU and c.ways == 4:
