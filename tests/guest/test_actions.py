@@ -1,5 +1,7 @@
 """What each action does, seen in the system's own tables and in an engine's."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from pyvirt.errors import (
     InvalidTypeError,
     InvalidValueError,
     MappingError,
+    PyvirtError,
 )
 from pyvirt.guest import bare_metal, profiles, refused
 from pyvirt.traces import EVENT_DTYPE, Arg, Op
@@ -619,6 +622,40 @@ def test_out_of_memory_is_said_before_anything_happens():
     s.exit(s.fork(p))
     with pytest.raises(FrameExhaustedError, match="promotion"):
         s.promote(p)
+
+
+def test_two_threads():
+    """Another thread's call is refused while an action runs, and does no harm."""
+    s = system("256MiB")
+    p, va = area(s, 40_000)
+    done = threading.Event()
+    outcomes = []
+
+    def other():
+        while not done.is_set():
+            try:
+                s.syscall(p)
+            except PyvirtError as error:
+                outcomes.append(str(error))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    faults = 0
+    try:
+        for i in range(0, 40_000, 8_000):
+            while True:
+                try:
+                    faults += s.touch(p, pages(8_000, va + i * PAGE), Op.STORE)
+                except PyvirtError as error:
+                    outcomes.append(str(error))
+                else:
+                    break
+    finally:
+        done.set()
+        thread.join()
+    assert faults == 40_000
+    assert all("another thread" in text for text in outcomes)
+    run_hypervisor(hypervisor(s, "tdp"), s.take())
 
 
 def test_the_host_side_is_checked():
