@@ -126,7 +126,8 @@ class GuestOS(GuestCore):
 
     The model is Linux 6.1's memory management; `docs/guide/guest.md` says what each action does
     and where it is simpler. Data of devices are not modelled: a page that was read or swapped in
-    has whatever its frame held.
+    has whatever its frame held. One thread at a time may use a system: another one's call, while
+    an action runs, is a `PyvirtError`.
 
     Examples
     --------

@@ -89,6 +89,9 @@ def main() -> None:
                 print(f"{name}: faults = {faults:g}, switches = {waits:g}")
                 if shutil.which("strace"):
                     print(f"{name}: calls", calls(command))
+    if shutil.which("gcc"):
+        cc1 = subprocess.run(["gcc", "-print-prog-name=cc1"], capture_output=True, text=True)
+        print(f"cc1: pages = {Path(cc1.stdout.strip()).stat().st_size // 4096}")
     for name, command in (
         ("sh", ["sh", "-c", "kill -STOP $$"]),
         ("bash", ["bash", "-c", "kill -STOP $$"]),

@@ -1,5 +1,7 @@
 """What each action does, seen in the system's own tables and in an engine's."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from pyvirt.errors import (
     InvalidTypeError,
     InvalidValueError,
     MappingError,
+    PyvirtError,
 )
 from pyvirt.guest import bare_metal, profiles, refused
 from pyvirt.traces import EVENT_DTYPE, Arg, Op
@@ -390,6 +393,25 @@ def test_shootdowns_go_to_the_vcpus_of_the_process():
     assert s.counters["shootdowns"] == 1
 
 
+def test_a_copy_flushes_the_page_wherever_the_process_runs():
+    s = system(vcpus=3)
+    p, va = area(s, 1)
+    s.touch(p, [va], Op.STORE)
+    s.fork(p)
+    s.switch_to(p, 2)
+    s.take()
+    s.touch(p, [va], Op.STORE, vcpu=0)
+    events = s.take()
+    flushes = events[events["op"] == Op.INVLPG]
+    assert flushes["vcpu"].tolist() == [0, 2]
+    assert set(flushes["addr"].tolist()) == {va}
+    # between the old entry, cleared, and the new one
+    entry = np.flatnonzero((events["op"] == Op.MODIFY) & (events["value"] == 0))
+    new = np.flatnonzero((events["op"] == Op.STORE) & (events["value"] & 0x67 == 0x67))
+    at = np.flatnonzero(events["op"] == Op.INVLPG)
+    assert entry[0] < at[0] < at[1] < new[-1]
+
+
 def test_broadcast():
     s = system(vcpus=3, broadcast=True)
     p, va = area(s, 1)
@@ -619,6 +641,40 @@ def test_out_of_memory_is_said_before_anything_happens():
     s.exit(s.fork(p))
     with pytest.raises(FrameExhaustedError, match="promotion"):
         s.promote(p)
+
+
+def test_two_threads():
+    """Another thread's call is refused while an action runs, and does no harm."""
+    s = system("256MiB")
+    p, va = area(s, 10_000)
+    done = threading.Event()
+    outcomes = []
+
+    def other():
+        while not done.is_set():
+            try:
+                s.syscall(p)
+            except PyvirtError as error:
+                outcomes.append(str(error))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    faults = 0
+    try:
+        for i in range(0, 10_000, 2_000):
+            while True:
+                try:
+                    faults += s.touch(p, pages(2_000, va + i * PAGE), Op.STORE)
+                except PyvirtError as error:
+                    outcomes.append(str(error))
+                else:
+                    break
+    finally:
+        done.set()
+        thread.join()
+    assert faults == 10_000
+    assert all("another thread" in text for text in outcomes)
+    run_hypervisor(hypervisor(s, "tdp"), s.take())
 
 
 def test_the_host_side_is_checked():

@@ -49,10 +49,12 @@ cdef class GuestCore(GuestOwner):
         cdef uint64_t pages = as_int(shift, "shift", 0, 1 << 24)
         cdef status_t status
         self._begin()
+        self.busy = True
         with nogil:
             pm_lock(self.g.mem)
             status = new_process(&self.g, pages, &slot)
             pm_unlock(self.g.mem)
+        self.busy = False
         if status != OK:
             self._raise(status, "spawn", 0)
         return self._number(slot)
@@ -66,10 +68,12 @@ cdef class GuestCore(GuestOwner):
         """A copy of a process, which shares its pages; its number."""
         cdef uint32_t slot = self._act(pid, vcpu), child = 0
         cdef status_t status
+        self.busy = True
         with nogil:
             pm_lock(self.g.mem)
             status = fork(&self.g, slot, &child)
             pm_unlock(self.g.mem)
+        self.busy = False
         if status != OK:
             self._raise(status, f"fork of process {pid}", 0)
         return self._number(child)
@@ -79,10 +83,12 @@ cdef class GuestCore(GuestOwner):
         cdef uint64_t pages = as_int(shift, "shift", 0, 1 << 24)
         cdef uint32_t slot = self._act(pid, vcpu)
         cdef status_t status
+        self.busy = True
         with nogil:
             pm_lock(self.g.mem)
             status = exec_space(&self.g, slot, pages)
             pm_unlock(self.g.mem)
+        self.busy = False
         if status != OK:
             self._raise(status, f"exec of process {pid}", 0)
 
@@ -94,10 +100,12 @@ cdef class GuestCore(GuestOwner):
             if self.g.cpus[i].current == slot:
                 self.g.cpu = i
                 break
+        self.busy = True
         with nogil:
             pm_lock(self.g.mem)
             exit_process(&self.g, slot)
             pm_unlock(self.g.mem)
+        self.busy = False
         del self.slots[pid]
 
     def run_process(self, pid, vcpu=0, cause="timer"):
@@ -139,10 +147,12 @@ cdef class GuestCore(GuestOwner):
                     f"file {file} has {self.g.files[area.file].pages} pages, got "
                     f"{length >> 12} from page {area.offset} on")
         slot = self._act(pid, vcpu)
+        self.busy = True
         with nogil:
             pm_lock(self.g.mem)
             status = map_area(&self.g, slot, length, &area, &got)
             pm_unlock(self.g.mem)
+        self.busy = False
         if status != OK:
             self._raise(status, f"mmap of {length:#x} bytes", start)
         return got
@@ -155,10 +165,12 @@ cdef class GuestCore(GuestOwner):
         self._slot(pid)
         start, length = self._range(va, size, "munmap")
         slot = self._act(pid, vcpu)
+        self.busy = True
         with nogil:
             pm_lock(self.g.mem)
             status = unmap(&self.g, slot, start, start + length)
             pm_unlock(self.g.mem)
+        self.busy = False
         if status != OK:
             self._raise(status, f"munmap of {length:#x} bytes", start)
 
@@ -170,10 +182,12 @@ cdef class GuestCore(GuestOwner):
         self._slot(pid)
         start, length = self._range(va, size, "mprotect")
         slot = self._act(pid, vcpu)
+        self.busy = True
         with nogil:
             pm_lock(self.g.mem)
             status = protect(&self.g, slot, start, start + length, bits)
             pm_unlock(self.g.mem)
+        self.busy = False
         if status != OK:
             self._raise(status, f"mprotect of {length:#x} bytes", start)
 
@@ -201,6 +215,7 @@ cdef class GuestCore(GuestOwner):
         slot = self._act(pid, vcpu)
         before = self.g.counters.faults
         i = 0
+        self.busy = True
         with nogil:
             pm_lock(self.g.mem)
             while i < n:
@@ -216,6 +231,7 @@ cdef class GuestCore(GuestOwner):
                     break
                 i += 1
             pm_unlock(self.g.mem)
+        self.busy = False
         if status != OK:
             self._raise(status, f"access {i} of process {pid}", va[i])
         if i < n:
@@ -268,10 +284,12 @@ cdef class GuestCore(GuestOwner):
         cdef uint64_t count = as_int(pages, "pages", 0, MOST_FRAMES), taken
         self._begin()
         self.g.cpu = as_int(vcpu, "vcpu", 0, self.g.cpu_count - 1)
+        self.busy = True
         with nogil:
             pm_lock(self.g.mem)
             taken = reclaim(&self.g, count)
             pm_unlock(self.g.mem)
+        self.busy = False
         return taken
 
     def promote_regions(self, pid, limit, most_absent, vcpu=0):
@@ -281,10 +299,12 @@ cdef class GuestCore(GuestOwner):
         cdef uint64_t absent = as_int(most_absent, "most_absent", 0, 511)
         cdef status_t status
         self.g.cpu = as_int(vcpu, "vcpu", 0, self.g.cpu_count - 1)
+        self.busy = True
         with nogil:
             pm_lock(self.g.mem)
             status = promote(&self.g, slot, most, absent, &done)
             pm_unlock(self.g.mem)
+        self.busy = False
         if status != OK and done == 0:
             self._raise(status, f"promotion in process {pid}", 0)
         return done

@@ -14,10 +14,11 @@ cdef enum:
 
 cdef class GuestOwner:
     cdef readonly PhysMem mem       # what the tables are by the system's own view
-    cdef guest_t g
+    cdef guest_t g                  # all but the objects
     cdef dict slots                 # process number -> index in g.procs
-    cdef object last_pid            # given out
-    cdef bint begun
+    cdef object last_pid            # the last process number that was given out
+    cdef bint begun                 # __init__ has run, or failed to
+    cdef bint busy                  # an action runs without the GIL, which set and clears this
     cdef object __weakref__
 
     cdef uint32_t _slot(self, object pid) except? 0xFFFFFFFF

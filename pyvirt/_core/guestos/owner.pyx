@@ -42,6 +42,7 @@ from pyvirt.errors import (
     InvalidTypeError,
     InvalidValueError,
     MappingError,
+    PyvirtError,
 )
 
 COUNTER_DTYPE = np.dtype([(name, "<u8") for name in (
@@ -151,6 +152,8 @@ cdef class GuestOwner:
             raise InvalidTypeError("this system was not initialised")
         if self.g.failed:
             raise MemoryError("the host had no memory for an earlier action: its events are lost")
+        if self.busy:
+            raise PyvirtError("an action of this system runs in another thread")
         self.g.handler = 0
 
     cdef uint32_t _slot(self, object pid) except? 0xFFFFFFFF:
