@@ -189,7 +189,7 @@ class Hypervisor(LoggedCore):
     -----
     Rules and their source: Linux, Documentation/virt/kvm/x86/mmu.rst, and the measured exits of
     the validation data (experiments A9 and A9b). 32-bit and PAE guests are not modelled, nor are
-    PCIDs, protection keys and pages of 1 GiB of the host.
+    protection keys and pages of 1 GiB of the host.
 
     Examples
     --------

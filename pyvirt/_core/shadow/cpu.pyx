@@ -6,6 +6,7 @@ from libc.string cimport memcpy
 from pyvirt._core.events cimport (
     EVENT_FETCH,
     EVENT_INVLPG,
+    EVENT_INVPCID,
     EVENT_IO,
     EVENT_LOAD,
     EVENT_MODIFY,
@@ -25,6 +26,7 @@ from pyvirt._core.shadow.access cimport (
     DONE,
     DONE_BAD_INSTRUCTION,
     DONE_BAD_OP,
+    DONE_BAD_PCID,
     DONE_BAD_ROOT,
     DONE_BAD_SIZE,
     DONE_BAD_VALUE,
@@ -50,6 +52,7 @@ from pyvirt._core.shadow.access cimport (
 )
 from pyvirt._core.shadow.dirty cimport empty_pml
 from pyvirt._core.shadow.faults cimport invalidate, write_traps
+from pyvirt._core.shadow.pcid cimport PCID_MASK, flush_pcid, invpcid
 from pyvirt._core.shadow.roots cimport enter, forget_all, switch_root
 from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
@@ -58,7 +61,6 @@ from pyvirt._core.shadow.state cimport (
     MODE_SHADOW,
     REQUEST_FLUSH,
     REQUEST_GUEST_FLUSH,
-    REQUEST_SYNC,
     ROLE_NX,
     ROLE_SMAP,
     ROLE_SMEP,
@@ -75,6 +77,7 @@ from pyvirt._core.shadow.zap cimport zap_all
 
 cdef uint64_t CR0_WP = 1 << 16
 cdef uint64_t CR0_PE_PG = (<uint64_t>1 << 31) | 1
+cdef uint64_t CR3_NO_FLUSH = <uint64_t>1 << 63
 cdef uint64_t CR4_PAE = 1 << 5
 cdef uint64_t CR4_PGE = 1 << 7
 cdef uint64_t CR4_LA57 = 1 << 12
@@ -92,6 +95,7 @@ cdef void set_registers(hyper_t *s, cpu_t *v) noexcept nogil:
     v.guest.smep = (v.cr4 & CR4_SMEP) != 0
     v.guest.smap = (v.cr4 & CR4_SMAP) != 0
     v.guest.root = v.cr3 & v.guest.table_address
+    v.pcid_mask = PCID_MASK if v.cr4 & CR4_PCIDE else 0
     v.role = ROLE_WP if v.guest.wp else 0
     if v.guest.nxe:
         v.role |= ROLE_NX
@@ -101,8 +105,16 @@ cdef void set_registers(hyper_t *s, cpu_t *v) noexcept nogil:
 
 
 cdef done_t mov_cr3(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
-    """Another root, or the same again: either way its tables are synced before the next entry."""
-    cdef bint other = value != v.cr3
+    """Another root, or the same again: its tables are synced before the next entry.
+
+    With PCIDs, bit 63 says that they need not be.
+    """
+    cdef bint flush = not (v.pcid_mask and value & CR3_NO_FLUSH), other
+    if v.pcid_mask:
+        value &= ~CR3_NO_FLUSH
+    elif value & CR3_NO_FLUSH:
+        return DONE_BAD_PCID
+    other = value != v.cr3
     if not in_slot(s, (value & v.guest.table_address) >> FRAME_SHIFT):
         return DONE_BAD_ROOT
     v.cr3 = value
@@ -115,9 +127,8 @@ cdef done_t mov_cr3(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
         zap_all(s)
     elif other:
         switch_root(s, v, value)
-    v.requests |= REQUEST_FLUSH
-    if s.rules.sync_at_cr3:
-        v.requests |= REQUEST_SYNC
+    if flush:
+        flush_pcid(s, v, value & v.pcid_mask)
     return DONE
 
 
@@ -137,17 +148,20 @@ cdef done_t mov_cr0(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
 
 cdef done_t mov_cr4(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
     cdef uint64_t changed = v.cr4 ^ value
-    if (not value & CR4_PAE or changed & (CR4_LA57 | CR4_PCIDE | CR4_KEYS) or value >> 32):
+    if (not value & CR4_PAE or changed & (CR4_LA57 | CR4_KEYS) or value >> 32):
         return DONE_BAD_VALUE
+    if changed & value & CR4_PCIDE and v.cr3 & PCID_MASK:
+        return DONE_BAD_PCID
     s.counters.x_cr4 += 1
     empty_pml(s, v)
     v.cr4 = value
-    if changed & (CR4_SMEP | CR4_SMAP):
+    if changed & (CR4_SMEP | CR4_SMAP | CR4_PCIDE):
         set_registers(s, v)
-        if s.mode == MODE_SHADOW:
+        # roots known without PCIDs must not be taken for some of PCID 0
+        if s.mode == MODE_SHADOW and changed & (CR4_SMEP | CR4_SMAP | value & CR4_PCIDE):
             forget_all(s, v)
     if s.mode == MODE_SHADOW:
-        if changed & CR4_PGE:
+        if changed & (CR4_PGE | ~value & CR4_PCIDE):
             v.requests |= REQUEST_GUEST_FLUSH
         elif changed & value & CR4_SMEP:
             v.requests |= REQUEST_FLUSH
@@ -338,6 +352,8 @@ cdef inline done_t perform(hyper_t *s, cpu_t *v, const event_t *e) noexcept nogi
                 if i != e.vcpu:
                     invlpg(s, &s.cpus[i], e.addr)
         return DONE
+    if e.op == EVENT_INVPCID:
+        return invpcid(s, v, e.arg & 0xFF, e.value, e.addr)
     if e.op == EVENT_MOV_CR3:
         return mov_cr3(s, v, e.value)
     if e.op == EVENT_MOV_CR0:

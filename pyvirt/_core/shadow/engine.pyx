@@ -15,6 +15,7 @@ from pyvirt._core.shadow.access cimport (
     DONE,
     DONE_BAD_INSTRUCTION,
     DONE_BAD_OP,
+    DONE_BAD_PCID,
     DONE_BAD_ROOT,
     DONE_BAD_SIZE,
     DONE_BAD_VALUE,
@@ -70,7 +71,8 @@ COUNTER_DTYPE = np.dtype([
         "roots_hit roots_built syncs sync_compared sync_dropped sync_changed unsyncs "
         "unsync_evicted write_protected reverse_map_walked reverse_map_longest large_refused "
         "host_invalidated traces_lifted "
-        "x_pml_full pf_fast log_faults logged log_protected large_split collapsed"
+        "x_pml_full pf_fast log_faults logged log_protected large_split collapsed "
+        "x_invpcid"
     ).split()
 ])
 assert COUNTER_DTYPE.itemsize == sizeof(counters_t)
@@ -87,7 +89,10 @@ _REASONS = {
     DONE_BAD_SIZE: "a store with data is 1 to 8 bytes, one to a table 4 or 8 aligned bytes",
     DONE_BAD_ROOT: "CR3 is not in memory",
     DONE_BAD_VALUE: "a value of this register that is not supported: 4- or 5-level paging without "
-                    "PCIDs and protection keys is, and stays on",
+                    "protection keys is, and stays on",
+    DONE_BAD_PCID: "the processor refuses this: CR3[11:0] must be 0 where CR4.PCIDE is set, "
+                   "CR3[63] and PCIDs from 1 to 0xfff need it, types of INVPCID are 0 to 3 and "
+                   "its address is canonical",
     DONE_DOUBLE_FAULT: "a page fault while one is delivered or handled",
     DONE_LIVELOCK: "an instruction that cannot end: its pages do not fit in the limit",
     DONE_OUTSIDE: "a physical address outside memory",
@@ -252,6 +257,8 @@ cdef class HyperCore:
         v.cr4 = guest["cr4"]
         v.efer = guest["efer"]
         v.cr3 = as_int(cr3, "cr3", 0, 0xFFFFFFFFFFFFFFFF)
+        if v.cr3 >> 63:
+            raise InvalidValueError(f"cr3 must have bit 63 clear, which is not kept: {v.cr3:#x}")
         if not in_slot(&self.s, (v.cr3 & v.guest.table_address) >> FRAME_SHIFT):
             raise OutsideMemoryError(f"cr3 is not in memory: {v.cr3:#x}")
         set_registers(&self.s, v)

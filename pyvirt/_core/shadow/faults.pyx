@@ -71,6 +71,16 @@ cdef void invalidate(hyper_t *s, cpu_t *v, uint64_t va, bint all_roots) noexcept
             refill(s, v, v.previous[i].page, va, fill_it)
 
 
+cdef void invalidate_pcid(hyper_t *s, cpu_t *v, uint64_t va, uint64_t pcid) noexcept nogil:
+    """INVPCID of one address acts on the roots of its PCID."""
+    cdef uint32_t i
+    if v.cr3 & v.pcid_mask == pcid:
+        refill(s, v, v.root.page, va, s.rules.refill_at_invlpg)
+    for i in range(s.rules.previous_roots):
+        if v.previous[i].cr3 & v.pcid_mask == pcid:
+            refill(s, v, v.previous[i].page, va, s.rules.refill_at_invlpg)
+
+
 cdef handled_t filled(hyper_t *s, int result) noexcept nogil:
     """What a fill means for the access, and for the counters."""
     if result == FILL_NO_ROOM:

@@ -23,6 +23,13 @@ from pyvirt._core.shadow.sync cimport sync_below
 from pyvirt._core.shadow.zap cimport make_room, zap, zapped_t
 
 
+cdef enum which_t:                  # roots
+    WHICH_ALL = 0
+    WHICH_INVALID = 1               # zapped while in use
+    WHICH_MARKED = 2                # a table below may be out of sync
+    WHICH_PCID = 3
+
+
 cdef void forget(hyper_t *s, root_t *root, zapped_t *z) noexcept nogil:
     """Let go of one root; an invalid one that nobody else uses is freed."""
     cdef uint32_t page = root.page
@@ -34,26 +41,30 @@ cdef void forget(hyper_t *s, root_t *root, zapped_t *z) noexcept nogil:
         zap(s, page, z)
 
 
-cdef void forget_invalid(hyper_t *s, cpu_t *v) noexcept nogil:
+cdef bint is_meant(
+    const hyper_t *s, const cpu_t *v, const root_t *root, which_t which, uint64_t pcid
+) noexcept nogil:
+    """Whether one that there is belongs to those which are forgotten."""
+    if which == WHICH_INVALID:
+        return s.pages[root.page].invalid
+    if which == WHICH_MARKED:
+        return s.pages[root.page].marked != 0
+    if which == WHICH_PCID:
+        return root.cr3 & v.pcid_mask == pcid
+    return True
+
+
+cdef void forget_some(
+    hyper_t *s, cpu_t *v, which_t which, uint64_t pcid, bint current
+) noexcept nogil:
+    """Let go of roots, with one flush if that frees a page: previous ones, or the current too."""
     cdef uint32_t i
     cdef zapped_t z
     z.freed = z.counted = 0
-    if v.root.page != NO_PAGE and s.pages[v.root.page].invalid:
+    if current and v.root.page != NO_PAGE and is_meant(s, v, &v.root, which, pcid):
         forget(s, &v.root, &z)
     for i in range(s.rules.previous_roots):
-        if v.previous[i].page != NO_PAGE and s.pages[v.previous[i].page].invalid:
-            forget(s, &v.previous[i], &z)
-    if z.freed:
-        request_flush(s)
-
-
-cdef void forget_marked(hyper_t *s, cpu_t *v) noexcept nogil:
-    """Drop the previous roots that would have to be synced."""
-    cdef uint32_t i
-    cdef zapped_t z
-    z.freed = z.counted = 0
-    for i in range(s.rules.previous_roots):
-        if v.previous[i].page != NO_PAGE and s.pages[v.previous[i].page].marked:
+        if v.previous[i].page != NO_PAGE and is_meant(s, v, &v.previous[i], which, pcid):
             forget(s, &v.previous[i], &z)
     if z.freed:
         request_flush(s)
@@ -61,16 +72,14 @@ cdef void forget_marked(hyper_t *s, cpu_t *v) noexcept nogil:
 
 cdef void forget_all(hyper_t *s, cpu_t *v) noexcept nogil:
     """After a change of what roles are made of."""
-    cdef uint32_t i
-    cdef zapped_t z
-    z.freed = z.counted = 0
-    forget(s, &v.root, &z)
-    for i in range(s.rules.previous_roots):
-        forget(s, &v.previous[i], &z)
-    if z.freed:
-        request_flush(s)
+    forget_some(s, v, WHICH_ALL, 0, True)
     v.requests |= REQUEST_ROOT
     new_epoch(s)
+
+
+cdef void forget_pcid(hyper_t *s, cpu_t *v, uint64_t pcid) noexcept nogil:
+    """Forget the previous roots of a PCID that the guest flushed: they would need a sync."""
+    forget_some(s, v, WHICH_PCID, pcid, False)
 
 
 cdef bint usable(const hyper_t *s, const root_t *root, uint64_t cr3) noexcept nogil:
@@ -132,7 +141,7 @@ cdef bint enter(hyper_t *s, cpu_t *v) noexcept nogil:
     while v.requests:
         if v.requests & REQUEST_OBSOLETE:
             v.requests &= ~<uint32_t>REQUEST_OBSOLETE
-            forget_invalid(s, v)
+            forget_some(s, v, WHICH_INVALID, 0, True)
         if v.requests & REQUEST_SYNC:
             v.requests &= ~<uint32_t>REQUEST_SYNC
             if v.root.page != NO_PAGE:
@@ -144,7 +153,7 @@ cdef bint enter(hyper_t *s, cpu_t *v) noexcept nogil:
         if requests & REQUEST_GUEST_FLUSH:
             if v.root.page != NO_PAGE:
                 sync_below(s, v, v.root.page)
-            forget_marked(s, v)
+            forget_some(s, v, WHICH_MARKED, 0, False)  # they would have to be synced
         if v.root.page == NO_PAGE and not build(s, v):
             v.requests |= REQUEST_ROOT
             return False

@@ -173,6 +173,7 @@ cdef struct counters_t:             # in the order of COUNTER_DTYPE
     uint64_t log_protected                # entries that lost W or D for the log
     uint64_t large_split                  # large entries replaced by small ones for the log
     uint64_t collapsed                    # small entries dropped for a large one after it
+    uint64_t x_invpcid                    # INVPCID
 
 cdef struct rules_t:                # see pyvirt.mmu.shadow.ShadowRules for each
     bint unsync
@@ -228,6 +229,7 @@ cdef struct cpu_t:                  # a vCPU
     uint64_t efer
     root_t root
     root_t previous[PREVIOUS_ROOTS]
+    uint64_t pcid_mask              # of the PCID in CR3; 0 without CR4.PCIDE
     uint32_t role                   # of its shadow pages, less level and rights
     uint32_t requests
     bint faulted                    # the guest is in its fault handler
