@@ -52,6 +52,14 @@ from pyvirt._core.shadow.access cimport (
 )
 from pyvirt._core.shadow.dirty cimport empty_pml
 from pyvirt._core.shadow.faults cimport invalidate, write_traps
+from pyvirt._core.shadow.front cimport (
+    front_cr3,
+    front_invlpg,
+    front_registers,
+    front_root,
+    front_shoot_down,
+    front_split,
+)
 from pyvirt._core.shadow.pcid cimport PCID_MASK, flush_pcid, invpcid
 from pyvirt._core.shadow.roots cimport enter, forget_all, switch_root
 from pyvirt._core.shadow.state cimport (
@@ -120,6 +128,8 @@ cdef done_t mov_cr3(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
     v.cr3 = value
     v.guest.root = value & v.guest.table_address
     if s.mode != MODE_SHADOW:
+        if s.front != NULL:
+            front_cr3(s, v, not flush)
         return DONE
     s.counters.x_cr3_write += 1
     if not s.rules.keep_pages:
@@ -129,6 +139,8 @@ cdef done_t mov_cr3(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
         switch_root(s, v, value)
     if flush:
         flush_pcid(s, v, value & v.pcid_mask)
+    elif s.front != NULL:
+        front_root(s, v)            # there may be nothing else to do before the next entry
     return DONE
 
 
@@ -141,6 +153,8 @@ cdef done_t mov_cr0(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
     v.cr0 = value
     if changed & CR0_WP:
         set_registers(s, v)
+        if s.front != NULL:
+            front_registers(s, v, True)
         if s.mode == MODE_SHADOW:
             forget_all(s, v)
     return DONE
@@ -160,6 +174,8 @@ cdef done_t mov_cr4(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
         # roots known without PCIDs must not be taken for some of PCID 0
         if s.mode == MODE_SHADOW and changed & (CR4_SMEP | CR4_SMAP | value & CR4_PCIDE):
             forget_all(s, v)
+    if s.front != NULL and changed & (CR4_SMEP | CR4_SMAP | CR4_PGE | CR4_PCIDE):
+        front_registers(s, v, False)
     if s.mode == MODE_SHADOW:
         if changed & (CR4_PGE | ~value & CR4_PCIDE):
             v.requests |= REQUEST_GUEST_FLUSH
@@ -170,6 +186,8 @@ cdef done_t mov_cr4(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
 
 cdef void invlpg(hyper_t *s, cpu_t *v, uint64_t va) noexcept nogil:
     if s.mode != MODE_SHADOW:
+        if s.front != NULL:
+            front_invlpg(s, v, va)
         return
     s.counters.x_invlpg += 1
     s.counters.invlpg += 1
@@ -248,6 +266,8 @@ cdef done_t crossing(
     cdef done_t done, other
     if e.arg & ARG_VALUE_MASK and size > 8:
         return DONE_BAD_SIZE
+    if s.front != NULL:
+        front_split(s, v)
     done = access(s, v, e.addr, kind, user, &gpa)
     if done == DONE_RESTART or done == DONE_REFUSED or done >= FIRST_ERROR:
         return done
@@ -348,6 +368,8 @@ cdef inline done_t perform(hyper_t *s, cpu_t *v, const event_t *e) noexcept nogi
     if e.op == EVENT_INVLPG:
         invlpg(s, v, e.addr)
         if e.arg & 1:
+            if s.front != NULL:
+                front_shoot_down(s, v)
             for i in range(s.cpu_count):
                 if i != e.vcpu:
                     invlpg(s, &s.cpus[i], e.addr)

@@ -5,6 +5,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from pyvirt._core.paging cimport ACCESS_WRITE, FAULT_OUTSIDE_TABLE
 from pyvirt._core.shadow.dirty cimport empty_pml
 from pyvirt._core.shadow.fill cimport FILL_MMIO, FILL_NO_ROOM, fill, slot_of
+from pyvirt._core.shadow.front cimport front_invlpg
 from pyvirt._core.shadow.guestwalk cimport set_accessed, walk_guest
 from pyvirt._core.shadow.leaves cimport PUT_EMULATE, PUT_SPURIOUS
 from pyvirt._core.shadow.nested cimport fill_nested
@@ -65,20 +66,25 @@ cdef void invalidate(hyper_t *s, cpu_t *v, uint64_t va, bint all_roots) noexcept
     """INVLPG acts on the current and the previous roots, a fault that is injected on the former."""
     cdef uint32_t i
     cdef bint fill_it = s.rules.refill_at_invlpg if all_roots else s.rules.refill_at_injection
+    if s.front != NULL:
+        front_invlpg(s, v, va)
     refill(s, v, v.root.page, va, fill_it)
     if all_roots:
         for i in range(s.rules.previous_roots):
             refill(s, v, v.previous[i].page, va, fill_it)
 
 
-cdef void invalidate_pcid(hyper_t *s, cpu_t *v, uint64_t va, uint64_t pcid) noexcept nogil:
-    """INVPCID of one address acts on the roots of its PCID."""
+cdef bint invalidate_pcid(hyper_t *s, cpu_t *v, uint64_t va, uint64_t pcid) noexcept nogil:
+    """INVPCID of one address acts on the roots of its PCID; whether there are any."""
     cdef uint32_t i
-    if v.cr3 & v.pcid_mask == pcid:
+    cdef bint any = v.cr3 & v.pcid_mask == pcid
+    if any:
         refill(s, v, v.root.page, va, s.rules.refill_at_invlpg)
     for i in range(s.rules.previous_roots):
-        if v.previous[i].cr3 & v.pcid_mask == pcid:
+        if v.previous[i].page != NO_PAGE and v.previous[i].cr3 & v.pcid_mask == pcid:
             refill(s, v, v.previous[i].page, va, s.rules.refill_at_invlpg)
+            any = True
+    return any
 
 
 cdef handled_t filled(hyper_t *s, int result) noexcept nogil:

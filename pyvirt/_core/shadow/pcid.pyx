@@ -10,6 +10,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from pyvirt._core.paging cimport in_range
 from pyvirt._core.shadow.access cimport DONE, DONE_BAD_PCID, done_t
 from pyvirt._core.shadow.faults cimport invalidate_pcid
+from pyvirt._core.shadow.front cimport front_invlpg, front_invpcid
 from pyvirt._core.shadow.roots cimport forget_pcid
 from pyvirt._core.shadow.state cimport (
     MODE_SHADOW,
@@ -48,11 +49,14 @@ cdef done_t invpcid(
     if type == ONE_ADDRESS and not in_range(&v.guest, va):
         return DONE_BAD_PCID
     if s.mode != MODE_SHADOW:
+        if s.front != NULL:
+            front_invpcid(s, v, type, pcid, va)
         return DONE
     s.counters.x_invpcid += 1
     if type == ONE_ADDRESS:
         s.counters.invlpg += 1
-        invalidate_pcid(s, v, va, pcid)
+        if invalidate_pcid(s, v, va, pcid) and s.front != NULL:
+            front_invlpg(s, v, va)
     elif type == ONE_CONTEXT:
         flush_pcid(s, v, pcid)
     else:
