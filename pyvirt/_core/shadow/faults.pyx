@@ -29,6 +29,7 @@ from pyvirt._core.shadow.state cimport (
     mmio_entry,
     page_of,
     request_flush,
+    root_for,
 )
 from pyvirt._core.shadow.sync cimport evict_unsync, guest_entry, prefetch_leaf
 from pyvirt._core.shadow.unsync cimport is_traced
@@ -54,7 +55,7 @@ cdef void refill(hyper_t *s, cpu_t *v, uint32_t page, uint64_t va, bint fill_it)
                 request_flush(s)
             s.entries[slot] = 0
             if fill_it:
-                prefetch_leaf(s, v, slot, guest_entry(s, s.pages[page].gfn, slot & 511))
+                prefetch_leaf(s, v, slot, guest_entry(s, &s.pages[page], slot & 511))
             return
         if not s.pages[page].marked or not entry & ENTRY_P:
             return
@@ -68,7 +69,7 @@ cdef void invalidate(hyper_t *s, cpu_t *v, uint64_t va, bint all_roots) noexcept
     cdef bint fill_it = s.rules.refill_at_invlpg if all_roots else s.rules.refill_at_injection
     if s.front != NULL:
         front_invlpg(s, v, va)
-    refill(s, v, v.root.page, va, fill_it)
+    refill(s, v, root_for(v, va), va, fill_it)
     if all_roots:
         for i in range(s.rules.previous_roots):
             refill(s, v, v.previous[i].page, va, fill_it)

@@ -4,6 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from pyvirt._core.shadow.front cimport front_flush, front_root
 from pyvirt._core.shadow.lookup cimport get_page, role_of
+from pyvirt._core.shadow.quadrants cimport top_frame
 from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
     MODE_SHADOW,
@@ -14,6 +15,8 @@ from pyvirt._core.shadow.state cimport (
     REQUEST_ROOT,
     REQUEST_SYNC,
     RIGHT_ALL,
+    ROLE_4_BYTE,
+    ROLE_QUADRANT_SHIFT,
     cpu_t,
     hyper_t,
     new_epoch,
@@ -42,6 +45,13 @@ cdef void forget(hyper_t *s, root_t *root, zapped_t *z) noexcept nogil:
         zap(s, page, z)
 
 
+cdef void forget_quarters(hyper_t *s, cpu_t *v, zapped_t *z) noexcept nogil:
+    cdef uint32_t i
+    v.rooted = False
+    for i in range(4):
+        forget(s, &v.quarters[i], z)
+
+
 cdef bint is_meant(
     const hyper_t *s, const cpu_t *v, const root_t *root, which_t which, uint64_t pcid
 ) noexcept nogil:
@@ -62,6 +72,8 @@ cdef void forget_some(
     cdef uint32_t i
     cdef zapped_t z
     z.freed = z.counted = 0
+    if current and v.quartered:
+        forget_quarters(s, v, &z)   # they have no page in common that could tell which are meant
     if current and v.root.page != NO_PAGE and is_meant(s, v, &v.root, which, pcid):
         forget(s, &v.root, &z)
     for i in range(s.rules.previous_roots):
@@ -94,8 +106,10 @@ cdef bint switch_root(hyper_t *s, cpu_t *v, uint64_t cr3) noexcept nogil:
     """
     cdef uint32_t i
     cdef root_t other
-    cdef zapped_t z
     new_epoch(s)
+    if v.quartered:
+        forget_current(s, v)        # only roots of four or five levels are kept
+        return False
     if usable(s, &v.root, cr3):
         return True
     for i in range(s.rules.previous_roots):
@@ -106,33 +120,84 @@ cdef bint switch_root(hyper_t *s, cpu_t *v, uint64_t cr3) noexcept nogil:
             s.counters.roots_hit += 1
             s.pages[v.root.page].writes = 0
             return True
+    forget_current(s, v)
+    return False
+
+
+cdef void forget_current(hyper_t *s, cpu_t *v) noexcept nogil:
+    """The next entry builds another."""
+    cdef zapped_t z
     z.freed = z.counted = 0
-    forget(s, &v.root, &z)
+    if v.quartered:
+        forget_quarters(s, v, &z)
+    else:
+        forget(s, &v.root, &z)
     if z.freed:
         request_flush(s)
     v.requests |= REQUEST_ROOT
-    return False
+    new_epoch(s)
+
+
+cdef bint take_root(
+    hyper_t *s, cpu_t *v, root_t *root, uint64_t gfn, uint32_t role
+) noexcept nogil:
+    """Find or make one page that is a root; False if there is none left."""
+    cdef uint32_t page = get_page(s, v, gfn, role)
+    if page == NO_PAGE:
+        return False
+    s.pages[page].roots += 1
+    root.page = page
+    root.cr3 = v.cr3
+    s.counters.roots_built += 1
+    return True
+
+
+cdef bint build_quarters(hyper_t *s, cpu_t *v) noexcept nogil:
+    """Roots of level 2 for each GiB: quadrants of a 32-bit guest's directory, or a PAE guest's."""
+    cdef uint32_t i, role = role_of(v, 0, 2, RIGHT_ALL, False)
+    cdef uint64_t gfn
+    v.rooted = True
+    for i in range(4):
+        gfn = top_frame(v, i)
+        if gfn == ~<uint64_t>0:
+            continue
+        if not take_root(s, v, &v.quarters[i], gfn,
+                         role | (i << ROLE_QUADRANT_SHIFT if role & ROLE_4_BYTE else 0)):
+            forget_current(s, v)
+            return False
+    return True
 
 
 cdef bint build(hyper_t *s, cpu_t *v) noexcept nogil:
     """Find or make the root for CR3; False if there is no page for it."""
-    cdef uint32_t page
     if not make_room(s):
         return False
-    page = get_page(s, v, (v.cr3 & v.guest.table_address) >> FRAME_SHIFT,
-                    role_of(v, v.guest.levels, RIGHT_ALL, False))
-    if page == NO_PAGE:
+    if v.quartered:
+        if not build_quarters(s, v):
+            return False
+    elif not take_root(s, v, &v.root, (v.cr3 & v.guest.table_address) >> FRAME_SHIFT,
+                       role_of(v, 0, v.guest.levels, RIGHT_ALL, False)):
         return False
-    s.pages[page].roots += 1
-    v.root.page = page
-    v.root.cr3 = v.cr3
-    s.counters.roots_built += 1
     new_epoch(s)
     if s.front != NULL:
         front_flush(s, v)           # not among the flushes that KVM counts
     if s.rules.sync_at_link:
-        sync_below(s, v, page)
+        sync_roots(s, v)
     return True
+
+
+cdef bint has_root(const cpu_t *v) noexcept nogil:
+    return v.rooted if v.quartered else v.root.page != NO_PAGE
+
+
+cdef void sync_roots(hyper_t *s, cpu_t *v) noexcept nogil:
+    """Sync what is unsync below the current root."""
+    cdef uint32_t i
+    if v.root.page != NO_PAGE:
+        sync_below(s, v, v.root.page)
+    for i in range(4 if v.quartered else 0):
+        if v.quarters[i].page != NO_PAGE:
+            sync_below(s, v, v.quarters[i].page)
 
 
 cdef bint enter(hyper_t *s, cpu_t *v) noexcept nogil:
@@ -149,8 +214,7 @@ cdef bint enter(hyper_t *s, cpu_t *v) noexcept nogil:
             forget_some(s, v, WHICH_INVALID, 0, True)
         if v.requests & REQUEST_SYNC:
             v.requests &= ~<uint32_t>REQUEST_SYNC
-            if v.root.page != NO_PAGE:
-                sync_below(s, v, v.root.page)
+            sync_roots(s, v)
         requests = v.requests
         v.requests &= ~<uint32_t>(REQUEST_FLUSH | REQUEST_GUEST_FLUSH | REQUEST_ROOT)
         if requests & (REQUEST_FLUSH | REQUEST_GUEST_FLUSH):
@@ -158,10 +222,9 @@ cdef bint enter(hyper_t *s, cpu_t *v) noexcept nogil:
             if s.front != NULL:
                 front_flush(s, v)
         if requests & REQUEST_GUEST_FLUSH:
-            if v.root.page != NO_PAGE:
-                sync_below(s, v, v.root.page)
+            sync_roots(s, v)
             forget_some(s, v, WHICH_MARKED, 0, False)  # they would have to be synced
-        if v.root.page == NO_PAGE and not build(s, v):
+        if not has_root(v) and not build(s, v):
             v.requests |= REQUEST_ROOT
             return False
     if s.front != NULL:

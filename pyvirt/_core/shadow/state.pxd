@@ -59,6 +59,8 @@ cdef enum:
     ROLE_SMEP = 1 << 9              # CR4.SMEP where CR0.WP is clear
     ROLE_SMAP = 1 << 10             # CR4.SMAP where CR0.WP is clear
     ROLE_NX = 1 << 11               # EFER.NXE
+    ROLE_4_BYTE = 1 << 12           # the guest's entries have 4 bytes
+    ROLE_QUADRANT_SHIFT = 13        # two bits: which part of such a table it shadows
 
 cdef enum mode_t:
     MODE_SHADOW = 0
@@ -232,6 +234,10 @@ cdef struct cpu_t:                  # a vCPU
     root_t previous[PREVIOUS_ROOTS]
     uint64_t pcid_mask              # of the PCID in CR3; 0 without CR4.PCIDE
     uint32_t role                   # of its shadow pages, less level and rights
+    bint quartered                  # a 32-bit or PAE guest: a root for each GiB, none previous
+    bint rooted                     # those roots are there, as far as there are tables
+    root_t quarters[4]
+    uint64_t pdptes[4]              # of a PAE guest, as they were when CR3 was loaded
     uint32_t requests
     bint faulted                    # the guest is in its fault handler
     uint64_t error                  # code of that fault
@@ -288,6 +294,11 @@ cdef struct hyper_t:
 
 cdef inline uint32_t level_of(const page_t *p) noexcept nogil:
     return p.role & ROLE_LEVEL
+
+
+cdef inline uint32_t root_for(const cpu_t *v, uint64_t va) noexcept nogil:
+    """The top page that a vCPU's address goes through, or NO_PAGE."""
+    return v.quarters[va >> 30 & 3].page if v.quartered else v.root.page
 
 
 cdef inline bint is_direct(const page_t *p) noexcept nogil:
