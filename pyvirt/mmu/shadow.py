@@ -202,8 +202,9 @@ class Hypervisor(LoggedCore):
     Notes
     -----
     Rules and their source: Linux, Documentation/virt/kvm/x86/mmu.rst, and the measured exits of
-    the validation data (experiments A9 and A9b). 32-bit and PAE guests are not modelled, nor are
-    protection keys and pages of 1 GiB of the host.
+    the validation data (experiments A9 and A9b). Protection keys and pages of 1 GiB of
+    the host are not modelled. PDPTEs of a PAE guest are loaded with CR3 on all kinds of tables
+    (SDM vol. 3, 4.4.1); AMD's processors read them during walks when nested.
 
     Examples
     --------

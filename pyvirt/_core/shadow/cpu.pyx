@@ -80,6 +80,7 @@ from pyvirt._core.shadow.state cimport (
     REQUEST_GUEST_FLUSH,
     ROLE_4_BYTE,
     ROLE_NX,
+    ROLE_PSE,
     ROLE_SMAP,
     ROLE_SMEP,
     ROLE_WP,
@@ -117,8 +118,10 @@ cdef void set_registers(hyper_t *s, cpu_t *v) noexcept nogil:
     v.guest.root = v.cr3 & v.guest.table_address
     v.pcid_mask = PCID_MASK if v.cr4 & CR4_PCIDE else 0
     if v.guest.format == FORMAT_X86_32:
-        v.guest.level[2].may_map = v.cr4 & CR4_PSE
-    v.role = ROLE_4_BYTE if v.guest.format == FORMAT_X86_32 else 0
+        v.guest.level[2].may_map = (v.cr4 & CR4_PSE) != 0
+        v.role = ROLE_4_BYTE | (ROLE_PSE if v.guest.level[2].may_map else 0)
+    else:
+        v.role = 0
     v.role |= ROLE_WP if v.guest.wp else 0
     if v.guest.nxe:
         v.role |= ROLE_NX

@@ -10,8 +10,15 @@ MiB or 4 KiB, so a guest's directory has four shadow pages and a table of leaves
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from pyvirt._core.frames cimport load_u64, pm_frame
-from pyvirt._core.paging cimport FORMAT_PAE
-from pyvirt._core.shadow.state cimport FRAME_SHIFT, ROLE_4_BYTE, cpu_t, hyper_t, in_slot, level_of, page_t
+from pyvirt._core.shadow.state cimport (
+    FRAME_SHIFT,
+    ROLE_4_BYTE,
+    cpu_t,
+    hyper_t,
+    in_slot,
+    level_of,
+    page_t,
+)
 
 
 cdef bint written_entries(

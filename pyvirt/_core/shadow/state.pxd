@@ -61,6 +61,7 @@ cdef enum:
     ROLE_NX = 1 << 11               # EFER.NXE
     ROLE_4_BYTE = 1 << 12           # the guest's entries have 4 bytes
     ROLE_QUADRANT_SHIFT = 13        # two bits: which part of such a table it shadows
+    ROLE_PSE = 1 << 15              # CR4.PSE of such a guest; KVM would find the page without
 
 cdef enum mode_t:
     MODE_SHADOW = 0
