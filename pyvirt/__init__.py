@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         describe_fault,
     )
     from pyvirt.mmu.accesses import Accesses
+    from pyvirt.mmu.agile import AgileRules
     from pyvirt.mmu.costs import CostModel
     from pyvirt.mmu.geometry import Geometry
     from pyvirt.mmu.memory import PhysicalMemory
@@ -50,6 +51,7 @@ _HOME = {
     "MMU": "pyvirt.mmu.mmu",
     "Hypervisor": "pyvirt.mmu.shadow",
     "PhysicalMemory": "pyvirt.mmu.memory",
+    "AgileRules": "pyvirt.mmu.agile",
     "ShadowRules": "pyvirt.mmu.shadow",
     "Translations": "pyvirt.mmu.results",
     "AddressSpace": "pyvirt.mmu.spaces",
@@ -77,6 +79,7 @@ __all__ = [
     "Access",
     "Accesses",
     "AddressSpace",
+    "AgileRules",
     "CostModel",
     "Fault",
     "FrameExhaustedError",

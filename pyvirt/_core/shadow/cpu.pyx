@@ -52,6 +52,7 @@ from pyvirt._core.shadow.access cimport (
     nested_page,
     set_checks,
 )
+from pyvirt._core.shadow.agile cimport end_interval, root_is_cached
 from pyvirt._core.shadow.dirty cimport empty_pml
 from pyvirt._core.shadow.faults cimport invalidate, write_traps
 from pyvirt._core.shadow.front cimport (
@@ -75,7 +76,6 @@ from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
     INSTRUCTION_EVENTS,
     MAX_RESTARTS,
-    MODE_SHADOW,
     REQUEST_FLUSH,
     REQUEST_GUEST_FLUSH,
     ROLE_4_BYTE,
@@ -88,6 +88,8 @@ from pyvirt._core.shadow.state cimport (
     hyper_t,
     in_slot,
     mark_dirty,
+    note_store,
+    shadows,
 )
 from pyvirt._core.shadow.sync cimport evict_unsync
 from pyvirt._core.shadow.unsync cimport may_write
@@ -137,7 +139,7 @@ cdef done_t reload_pdptes(hyper_t *s, cpu_t *v, uint64_t cr3) noexcept nogil:
         return DONE_BAD_PDPTE
     if loaded == PDPTES_OUTSIDE:
         return DONE_OUTSIDE_TABLE
-    if loaded == PDPTES_CHANGED and s.mode == MODE_SHADOW:
+    if loaded == PDPTES_CHANGED and shadows(s):
         forget_current(s, v)
     return DONE
 
@@ -158,7 +160,7 @@ cdef done_t mov_cr3(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
             or (v.quartered and value >> 32)):
         return DONE_BAD_ROOT
     if v.guest.format == FORMAT_PAE:
-        if s.mode != MODE_SHADOW:
+        if not shadows(s):
             # the processor reads them itself; these reads are no writes (SDM 30.3.5)
             done = nested_page(s, v, value & ~<uint64_t>31, False)
             if done != DONE:
@@ -168,7 +170,13 @@ cdef done_t mov_cr3(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
             return done
     v.cr3 = value
     v.guest.root = value & v.guest.table_address
-    if s.mode != MODE_SHADOW:
+    if s.tables != NULL and s.agile.root_cache and root_is_cached(s, v, value):
+        s.counters.agile_root_hits += 1
+        switch_root(s, v, value)
+        front_cr3(s, v, False)
+        front_root(s, v)
+        return DONE
+    if not shadows(s):
         if s.front != NULL:
             front_cr3(s, v, not flush)
         return DONE
@@ -201,7 +209,7 @@ cdef done_t mov_cr0(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
         set_registers(s, v)
         if s.front != NULL:
             front_registers(s, v, True)
-        if s.mode == MODE_SHADOW:
+        if shadows(s):
             forget_all(s, v)
     return DONE
 
@@ -211,7 +219,7 @@ cdef done_t mov_cr4(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
     cdef done_t done
     if changed & (CR4_PAE | CR4_LA57 | CR4_KEYS) or value >> 32:
         return DONE_BAD_VALUE
-    if changed & value & CR4_PCIDE and (v.cr3 & PCID_MASK or v.quartered):
+    if changed & value & CR4_PCIDE and (v.cr3 & PCID_MASK or v.quartered or s.tables != NULL):
         return DONE_BAD_PCID
     if v.guest.format == FORMAT_PAE and changed & (CR4_PGE | CR4_PSE | CR4_SMEP):
         done = reload_pdptes(s, v, v.cr3)       # SDM vol. 3, 4.4.1
@@ -223,12 +231,11 @@ cdef done_t mov_cr4(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
     if changed & (CR4_SMEP | CR4_SMAP | CR4_PSE | CR4_PCIDE):
         set_registers(s, v)
         # roots known without PCIDs must not be taken for some of PCID 0
-        if (s.mode == MODE_SHADOW
-                and changed & (CR4_SMEP | CR4_SMAP | CR4_PSE | value & CR4_PCIDE)):
+        if shadows(s) and changed & (CR4_SMEP | CR4_SMAP | CR4_PSE | value & CR4_PCIDE):
             forget_all(s, v)
     if s.front != NULL and changed & (CR4_SMEP | CR4_SMAP | CR4_PGE | CR4_PCIDE):
         front_registers(s, v, False)
-    if s.mode == MODE_SHADOW:
+    if shadows(s):
         if changed & (CR4_PGE | ~value & CR4_PCIDE):
             v.requests |= REQUEST_GUEST_FLUSH
         elif changed & value & CR4_SMEP:
@@ -237,7 +244,7 @@ cdef done_t mov_cr4(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
 
 
 cdef void invlpg(hyper_t *s, cpu_t *v, uint64_t va) noexcept nogil:
-    if s.mode != MODE_SHADOW:
+    if not shadows(s) or v.root.nested:
         if s.front != NULL:
             front_invlpg(s, v, va)
         return
@@ -302,6 +309,8 @@ cdef done_t transfer(
     if e.arg & ARG_VALUE_MASK and done != DONE_MMIO:
         if not store(s, gpa, size, value_of(v, e)):
             return DONE_NO_MEMORY
+        if done == DONE:
+            note_store(s, gpa >> FRAME_SHIFT)
     if done == DONE_EMULATED:
         mark_dirty(s, gpa >> FRAME_SHIFT)
         table_written(s, v, gpa, size)
@@ -379,7 +388,7 @@ cdef done_t store_table(hyper_t *s, cpu_t *v, const event_t *e) noexcept nogil:
         return DONE_BAD_SIZE
     if not in_slot(s, gfn):
         return DONE_OUTSIDE
-    if s.mode != MODE_SHADOW:
+    if not shadows(s):
         done = nested_page(s, v, e.addr, True)
         if done != DONE:
             return done
@@ -400,6 +409,9 @@ cdef done_t store_table(hyper_t *s, cpu_t *v, const event_t *e) noexcept nogil:
     if not store(s, e.addr, size, e.value):
         return DONE_NO_MEMORY
     mark_dirty(s, gfn)
+    if s.tables != NULL and s.tables[gfn].nested:
+        s.tables[gfn].written = True
+        s.counters.agile_untrapped += 1
     if traps:
         table_written(s, v, e.addr, size)
     return DONE
@@ -463,6 +475,17 @@ cdef done_t again(hyper_t *s, cpu_t *v) noexcept nogil:
     return DONE_LIVELOCK
 
 
+cdef void tick(hyper_t *s, uint32_t vcpu) noexcept nogil:
+    """Agile paging: one more event of an interval."""
+    s.agile.running = vcpu
+    if s.agile.length == 0:
+        return
+    if s.agile.left == 0:
+        s.agile.left = s.agile.length
+        end_interval(s)
+    s.agile.left -= 1
+
+
 cdef inline done_t step(hyper_t *s, const event_t *e) noexcept nogil:
     """Run one event, with the exits that it takes."""
     cdef cpu_t *v
@@ -470,6 +493,8 @@ cdef inline done_t step(hyper_t *s, const event_t *e) noexcept nogil:
     if e.vcpu >= s.cpu_count:
         return DONE_BAD_VCPU
     v = &s.cpus[e.vcpu]
+    if s.tables != NULL:
+        tick(s, e.vcpu)
     if not e.arg & (ARG_CONTINUES | ARG_SAME | ARG_HANDLER):
         v.faulted = False
     elif v.faulted != ((e.arg & ARG_HANDLER) != 0):

@@ -11,6 +11,7 @@ from pyvirt._core.shadow.state cimport (
     LOG_OFF,
     LOG_PML,
     LOG_PROTECT,
+    MODE_AGILE,
     MODE_SHADOW,
     hyper_t,
     request_flush,
@@ -69,6 +70,8 @@ cdef class LoggedCore(HyperCore):
                 f"method must be one of {', '.join(METHODS)}, got {method!r:.80}")
         if method == "pml" and self.processor is not None:
             raise InvalidValueError("method \"pml\" is for a machine without tlb=")
+        if s.mode == MODE_AGILE:
+            raise InvalidValueError("agile tables have no dirty log")
         if method == "pml" and s.mode == MODE_SHADOW:
             raise InvalidValueError("method \"pml\" is for nested tables, these are shadow tables")
         if method == "pml" and s.front != NULL:

@@ -10,15 +10,15 @@ from libc.stdint cimport uint32_t, uint64_t
 from pyvirt._core.paging cimport in_range
 from pyvirt._core.shadow.access cimport DONE, DONE_BAD_PCID, done_t
 from pyvirt._core.shadow.faults cimport invalidate_pcid
-from pyvirt._core.shadow.front cimport front_invlpg, front_invpcid
+from pyvirt._core.shadow.front cimport front_invlpga, front_invpcid
 from pyvirt._core.shadow.roots cimport forget_pcid
 from pyvirt._core.shadow.state cimport (
-    MODE_SHADOW,
     REQUEST_FLUSH,
     REQUEST_GUEST_FLUSH,
     REQUEST_SYNC,
     cpu_t,
     hyper_t,
+    shadows,
 )
 
 cdef enum type_t:                   # of an INVPCID
@@ -48,7 +48,7 @@ cdef done_t invpcid(
         return DONE_BAD_PCID
     if type == ONE_ADDRESS and not in_range(&v.guest, va):
         return DONE_BAD_PCID
-    if s.mode != MODE_SHADOW:
+    if not shadows(s):
         if s.front != NULL:
             front_invpcid(s, v, type, pcid, va)
         return DONE
@@ -56,7 +56,7 @@ cdef done_t invpcid(
     if type == ONE_ADDRESS:
         s.counters.invlpg += 1
         if invalidate_pcid(s, v, va, pcid) and s.front != NULL:
-            front_invlpg(s, v, va)
+            front_invlpga(s, v, va)
     elif type == ONE_CONTEXT:
         flush_pcid(s, v, pcid)
     else:

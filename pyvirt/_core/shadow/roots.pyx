@@ -2,15 +2,16 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from pyvirt._core.shadow.agile cimport has_nested_root, move_pending
 from pyvirt._core.shadow.front cimport front_flush, front_root
 from pyvirt._core.shadow.lookup cimport get_page, role_of
 from pyvirt._core.shadow.quadrants cimport top_frame
 from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
-    MODE_SHADOW,
     NO_PAGE,
     REQUEST_FLUSH,
     REQUEST_GUEST_FLUSH,
+    REQUEST_MOVE,
     REQUEST_OBSOLETE,
     REQUEST_ROOT,
     REQUEST_SYNC,
@@ -22,6 +23,7 @@ from pyvirt._core.shadow.state cimport (
     new_epoch,
     request_flush,
     root_t,
+    shadows,
 )
 from pyvirt._core.shadow.sync cimport sync_below
 from pyvirt._core.shadow.zap cimport make_room, zap, zapped_t
@@ -38,6 +40,7 @@ cdef void forget(hyper_t *s, root_t *root, zapped_t *z) noexcept nogil:
     """Let go of one root; an invalid one that nobody else uses is freed."""
     cdef uint32_t page = root.page
     root.page = NO_PAGE
+    root.nested = False
     if page == NO_PAGE:
         return
     s.pages[page].roots -= 1
@@ -55,14 +58,14 @@ cdef void forget_quarters(hyper_t *s, cpu_t *v, zapped_t *z) noexcept nogil:
 cdef bint is_meant(
     const hyper_t *s, const cpu_t *v, const root_t *root, which_t which, uint64_t pcid
 ) noexcept nogil:
-    """Whether one that there is belongs to those which are forgotten."""
+    """Whether it belongs to those which are forgotten."""
+    if which == WHICH_ALL or root.page == NO_PAGE:
+        return which == WHICH_ALL
     if which == WHICH_INVALID:
         return s.pages[root.page].invalid
     if which == WHICH_MARKED:
         return s.pages[root.page].marked != 0
-    if which == WHICH_PCID:
-        return root.cr3 & v.pcid_mask == pcid
-    return True
+    return root.cr3 & v.pcid_mask == pcid
 
 
 cdef void forget_some(
@@ -74,10 +77,10 @@ cdef void forget_some(
     z.freed = z.counted = 0
     if current and v.quartered:
         forget_quarters(s, v, &z)   # they have no page in common that could tell which are meant
-    if current and v.root.page != NO_PAGE and is_meant(s, v, &v.root, which, pcid):
+    if current and is_meant(s, v, &v.root, which, pcid):
         forget(s, &v.root, &z)
     for i in range(s.rules.previous_roots):
-        if v.previous[i].page != NO_PAGE and is_meant(s, v, &v.previous[i], which, pcid):
+        if is_meant(s, v, &v.previous[i], which, pcid):
             forget(s, &v.previous[i], &z)
     if z.freed:
         request_flush(s)
@@ -96,7 +99,9 @@ cdef void forget_pcid(hyper_t *s, cpu_t *v, uint64_t pcid) noexcept nogil:
 
 
 cdef bint usable(const hyper_t *s, const root_t *root, uint64_t cr3) noexcept nogil:
-    return root.page != NO_PAGE and root.cr3 == cr3 and not s.pages[root.page].invalid
+    if root.page == NO_PAGE and not root.nested:
+        return False
+    return root.cr3 == cr3 and not s.pages[root.page].invalid
 
 
 cdef bint switch_root(hyper_t *s, cpu_t *v, uint64_t cr3) noexcept nogil:
@@ -170,6 +175,8 @@ cdef bint build_quarters(hyper_t *s, cpu_t *v) noexcept nogil:
 
 cdef bint build(hyper_t *s, cpu_t *v) noexcept nogil:
     """Find or make the root for CR3; False if there is no page for it."""
+    if s.tables != NULL and has_nested_root(s, v):
+        return True
     if not make_room(s):
         return False
     if v.quartered:
@@ -187,7 +194,7 @@ cdef bint build(hyper_t *s, cpu_t *v) noexcept nogil:
 
 
 cdef bint has_root(const cpu_t *v) noexcept nogil:
-    return v.rooted if v.quartered else v.root.page != NO_PAGE
+    return v.rooted if v.quartered else v.root.page != NO_PAGE or v.root.nested
 
 
 cdef void sync_roots(hyper_t *s, cpu_t *v) noexcept nogil:
@@ -203,12 +210,15 @@ cdef void sync_roots(hyper_t *s, cpu_t *v) noexcept nogil:
 cdef bint enter(hyper_t *s, cpu_t *v) noexcept nogil:
     """Serve what was asked for before the vCPU runs again; False if no page is left for a root."""
     cdef uint32_t requests
-    if s.mode != MODE_SHADOW:
+    if not shadows(s):
         if s.front != NULL and v.requests & REQUEST_FLUSH:
             front_flush(s, v)
         v.requests = 0
         return True
     while v.requests:
+        if v.requests & REQUEST_MOVE:
+            v.requests &= ~<uint32_t>REQUEST_MOVE
+            move_pending(s)
         if v.requests & REQUEST_OBSOLETE:
             v.requests &= ~<uint32_t>REQUEST_OBSOLETE
             forget_some(s, v, WHICH_INVALID, 0, True)

@@ -8,7 +8,7 @@ from pyvirt._core.shadow.fill cimport slot_of
 from pyvirt._core.shadow.pages cimport drop_entry
 from pyvirt._core.shadow.quadrants cimport written_entries
 from pyvirt._core.shadow.state cimport (
-    ENTRY_LARGE,
+    ENTRY_ENDS,
     ENTRY_P,
     FRAME_SHIFT,
     NO_PAGE,
@@ -17,6 +17,7 @@ from pyvirt._core.shadow.state cimport (
     hyper_t,
     is_direct,
     level_of,
+    note_trap,
     page_of,
     page_t,
     request_flush,
@@ -36,7 +37,7 @@ cdef void clear_write_counts(hyper_t *s, cpu_t *v, uint64_t va) noexcept nogil:
     while page != NO_PAGE:
         s.pages[page].writes = 0
         entry = s.entries[slot_of(page, va, level)]
-        if level == 1 or not entry & ENTRY_P or entry & ENTRY_LARGE:
+        if level == 1 or not entry & ENTRY_P or entry & ENTRY_ENDS:
             return
         page = page_of(s, entry)
         level -= 1
@@ -91,6 +92,7 @@ cdef void table_written(hyper_t *s, cpu_t *v, uint64_t gpa, uint32_t size) noexc
     cdef bint counted
     z.freed = z.counted = 0
     s.counters.mmu_pte_write += 1
+    note_trap(s, gpa >> FRAME_SHIFT)
     if size == 4 and v.cr4 & CR4_PAE:
         gpa &= ~<uint64_t>7
         size = 8
