@@ -289,6 +289,13 @@ def test_a_processor_in_front_keeps_no_log():
         assert frame(3) not in m.dirty().tolist()
 
 
+def test_agile_tables_have_no_log():
+    m = machine(tables="agile", tlb="reference")
+    with pytest.raises(InvalidValueError, match="agile tables have no dirty log"):
+        m.log_dirty()
+    assert m.check() == []
+
+
 def test_bad_frames():
     m = machine()
     m.log_dirty()

@@ -309,7 +309,7 @@ cdef object list_leaves(hyper_t *s, uint32_t vcpu):
             page = root_for(&s.cpus[vcpu], base << 30)
             if page != NO_PAGE:
                 collect(s, page, base << 30, rows)
-    else:
+    elif page != NO_PAGE:
         collect(s, page, 0, rows)
     leaves = np.array(rows, dtype=LEAF_DTYPE)
     if shadows(s) and not s.cpus[vcpu].quartered:
