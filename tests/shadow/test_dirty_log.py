@@ -289,14 +289,10 @@ def test_a_processor_in_front_keeps_no_log():
         assert frame(3) not in m.dirty().tolist()
 
 
-def test_agile_tables_have_no_log_and_no_pcids():
+def test_agile_tables_have_no_log():
     m = machine(tables="agile", tlb="reference")
     with pytest.raises(InvalidValueError, match="agile tables have no dirty log"):
         m.log_dirty()
-    with pytest.raises(InvalidValueError, match="agile tables have no PCIDs"):
-        m.do(Op.MOV_CR4, value=1 << 17 | 0x20)
-    with pytest.raises(InvalidValueError, match="cr4 must have PCIDE clear with agile tables"):
-        Machine(tables="agile", tlb="reference", cr4=1 << 17 | 0x20)
     assert m.check() == []
 
 

@@ -304,16 +304,15 @@ cdef object list_leaves(hyper_t *s, uint32_t vcpu):
     cdef list rows = []
     cdef int unused
     cdef uint64_t base
-    cdef bint is_short = shadows(s) and s.cpus[vcpu].quartered
     if shadows(s):
-        for base in range(4 if is_short else 1):
+        for base in range(4 if s.cpus[vcpu].quartered else 1):
             page = root_for(&s.cpus[vcpu], base << 30)
             if page != NO_PAGE:
                 collect(s, page, base << 30, rows)
     elif page != NO_PAGE:
         collect(s, page, 0, rows)
     leaves = np.array(rows, dtype=LEAF_DTYPE)
-    if shadows(s) and not is_short:     # addresses of the upper half are sign-extended
+    if shadows(s) and not s.cpus[vcpu].quartered:
         unused = 64 - s.cpus[vcpu].guest.address_bits
         leaves["address"] = (leaves["address"].astype(np.int64) << unused >> unused).view(np.uint64)
     return leaves

@@ -173,7 +173,7 @@ cdef done_t mov_cr3(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
     if s.tables != NULL and s.agile.root_cache and root_is_cached(s, v, value):
         s.counters.agile_root_hits += 1
         switch_root(s, v, value)
-        front_cr3(s, v, False)
+        front_cr3(s, v, not flush)
         front_root(s, v)
         return DONE
     if not shadows(s):
@@ -219,7 +219,7 @@ cdef done_t mov_cr4(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
     cdef done_t done
     if changed & (CR4_PAE | CR4_LA57 | CR4_KEYS) or value >> 32:
         return DONE_BAD_VALUE
-    if changed & value & CR4_PCIDE and (v.cr3 & PCID_MASK or v.quartered or s.tables != NULL):
+    if changed & value & CR4_PCIDE and (v.cr3 & PCID_MASK or v.quartered):
         return DONE_BAD_PCID
     if v.guest.format == FORMAT_PAE and changed & (CR4_PGE | CR4_PSE | CR4_SMEP):
         done = reload_pdptes(s, v, v.cr3)       # SDM vol. 3, 4.4.1
@@ -231,7 +231,8 @@ cdef done_t mov_cr4(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
     if changed & (CR4_SMEP | CR4_SMAP | CR4_PSE | CR4_PCIDE):
         set_registers(s, v)
         # roots known without PCIDs must not be taken for some of PCID 0
-        if shadows(s) and changed & (CR4_SMEP | CR4_SMAP | CR4_PSE | value & CR4_PCIDE):
+        if (shadows(s)
+                and changed & (CR4_SMEP | CR4_SMAP | CR4_PSE | value & CR4_PCIDE)):
             forget_all(s, v)
     if s.front != NULL and changed & (CR4_SMEP | CR4_SMAP | CR4_PGE | CR4_PCIDE):
         front_registers(s, v, False)

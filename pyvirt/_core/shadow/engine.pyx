@@ -93,8 +93,9 @@ COUNTER_DTYPE = np.dtype([
         "unsync_evicted write_protected reverse_map_walked reverse_map_longest large_refused "
         "host_invalidated traces_lifted "
         "x_pml_full pf_fast log_faults logged log_protected large_split collapsed "
+        "x_invpcid "
         "agile_intervals agile_moved agile_returned agile_trapped agile_untrapped agile_switches "
-        "agile_root_hits x_invpcid"
+        "agile_root_hits"
     ).split()
 ])
 assert COUNTER_DTYPE.itemsize == sizeof(counters_t)
@@ -115,7 +116,7 @@ _REASONS = {
     DONE_BAD_PDPTE: "a PDPTE has reserved bits",
     DONE_BAD_PCID: "the processor refuses this: CR3[11:0] must be 0 where CR4.PCIDE is set, "
                    "CR3[63] and PCIDs from 1 to 0xfff need it, types of INVPCID are 0 to 3 and "
-                   "its address is canonical; agile tables have no PCIDs",
+                   "its address is canonical",
     DONE_DOUBLE_FAULT: "a page fault while one is delivered or handled",
     DONE_LIVELOCK: "an instruction that cannot end: its pages do not fit in the limit",
     DONE_OUTSIDE: "a physical address outside memory",
@@ -358,8 +359,6 @@ cdef class HyperCore:
         if v.cr3 >> 63:
             raise InvalidValueError(f"cr3 must have bit 63 clear, which is not kept: {v.cr3:#x}")
         v.quartered = v.guest.format == FORMAT_PAE or v.guest.format == FORMAT_X86_32
-        if self.s.mode == MODE_AGILE and v.cr4 & CR4_PCIDE:
-            raise InvalidValueError(f"cr4 must have PCIDE clear with agile tables: {v.cr4:#x}")
         if v.quartered and (v.cr3 >> 32 or v.cr4 & CR4_PCIDE):
             raise InvalidValueError("cr3 has 32 bits, and cr4 no PCIDE, in a 32-bit or PAE guest: "
                                     f"got {v.cr3:#x} and {v.cr4:#x}")

@@ -92,30 +92,28 @@ cdef void front_cr3(hyper_t *s, cpu_t *v, bint keep) noexcept nogil:
 
 
 cdef void front_root(hyper_t *s, cpu_t *v) noexcept nogil:
-    """Run on the current shadow root, or the guest's own; no entry is dropped for that.
-
-    On shadow tables the guest's PCID goes with the root.
-    """
+    """Run on the current root, with the guest's PCID; no entry is dropped for that."""
     cdef int i = number_of(s, v)
     cdef vcpu_t *p = &s.front.vcpus[i]
     cdef uint64_t root = 0 if v.root.page == NO_PAGE else link_to(s, v.root.page)
     cdef dimension_t own
     if s.mode == MODE_SHADOW:
+        if root == 0:
+            return
         p.cr3 = p.guest.root = root
-        if (p.cr4 ^ v.cr4) & CR4_PCIDE or v.pcid_mask:
-            p.cr4 = p.cr4 & ~<uint64_t>CR4_PCIDE | v.cr4 & CR4_PCIDE
-            own = p.guest
-            adopt(s.front, p, &own, p.cr3 | v.cr3 & v.pcid_mask)
-            front_start(s, i)
-        return
-    p.cr3 = v.cr3
-    p.guest.root = v.guest.root
-    p.shadow.root = root
-    p.agile_ad = s.agile.hardware_ad
-    if not v.root.nested:
-        p.agile = AGILE_SHADOW
     else:
-        p.agile = AGILE_NESTED if s.agile.by_process else AGILE_ROOT
+        p.cr3 = p.guest.root = v.guest.root
+        p.shadow.root = root
+        p.agile_ad = s.agile.hardware_ad
+        if not v.root.nested:
+            p.agile = AGILE_SHADOW
+        else:
+            p.agile = AGILE_NESTED if s.agile.by_process else AGILE_ROOT
+    if (p.cr4 ^ v.cr4) & CR4_PCIDE or v.pcid_mask:
+        p.cr4 = p.cr4 & ~<uint64_t>CR4_PCIDE | v.cr4 & CR4_PCIDE
+        own = p.guest
+        adopt(s.front, p, &own, p.cr3 | v.cr3 & v.pcid_mask)
+        front_start(s, i)
 
 
 cdef void front_flush(hyper_t *s, cpu_t *v) noexcept nogil:

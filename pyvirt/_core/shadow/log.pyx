@@ -68,15 +68,13 @@ cdef class LoggedCore(HyperCore):
         if method not in METHODS:
             raise InvalidValueError(
                 f"method must be one of {', '.join(METHODS)}, got {method!r:.80}")
-        if method == "pml" and self.processor is not None:
-            raise InvalidValueError("method \"pml\" is for a machine without tlb=")
         if s.mode == MODE_AGILE:
             raise InvalidValueError("agile tables have no dirty log")
-        if method == "pml" and s.mode == MODE_SHADOW:
-            raise InvalidValueError("method \"pml\" is for nested tables, these are shadow tables")
         if method == "pml" and s.front != NULL:
             raise InvalidValueError("method \"pml\" is for machines without tlb=: their D bits are "
                                     "set by a processor that does not note them")
+        if method == "pml" and s.mode == MODE_SHADOW:
+            raise InvalidValueError("method \"pml\" is for nested tables, these are shadow tables")
         for region in range(start >> 9, (end + 511) >> 9):
             if (s.log[region] != LOG_OFF) == begin:
                 raise InvalidValueError(

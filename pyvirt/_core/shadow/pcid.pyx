@@ -13,6 +13,7 @@ from pyvirt._core.shadow.faults cimport invalidate_pcid
 from pyvirt._core.shadow.front cimport front_invlpga, front_invpcid
 from pyvirt._core.shadow.roots cimport forget_pcid
 from pyvirt._core.shadow.state cimport (
+    MODE_AGILE,
     REQUEST_FLUSH,
     REQUEST_GUEST_FLUSH,
     REQUEST_SYNC,
@@ -41,7 +42,10 @@ cdef void flush_pcid(hyper_t *s, cpu_t *v, uint64_t pcid) noexcept nogil:
 cdef done_t invpcid(
     hyper_t *s, cpu_t *v, uint32_t type, uint64_t pcid, uint64_t va
 ) noexcept nogil:
-    """INVPCID, which exits with shadow tables only."""
+    """INVPCID, which exits with shadow tables only.
+
+    Agile, the processor holds entries of the guest's own tables, too, which the hypervisor drops.
+    """
     if type > ALL_BUT_GLOBAL or pcid > PCID_MASK:
         return DONE_BAD_PCID
     if type <= ONE_CONTEXT and pcid & ~v.pcid_mask:
@@ -61,4 +65,6 @@ cdef done_t invpcid(
         flush_pcid(s, v, pcid)
     else:
         v.requests |= REQUEST_GUEST_FLUSH
+    if s.mode == MODE_AGILE:
+        front_invpcid(s, v, type, pcid, va)
     return DONE

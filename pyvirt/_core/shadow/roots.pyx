@@ -55,17 +55,21 @@ cdef void forget_quarters(hyper_t *s, cpu_t *v, zapped_t *z) noexcept nogil:
         forget(s, &v.quarters[i], z)
 
 
+cdef inline bint is_there(const root_t *root) noexcept nogil:
+    return root.page != NO_PAGE or root.nested
+
+
 cdef bint is_meant(
     const hyper_t *s, const cpu_t *v, const root_t *root, which_t which, uint64_t pcid
 ) noexcept nogil:
-    """Whether it belongs to those which are forgotten."""
-    if which == WHICH_ALL or root.page == NO_PAGE:
-        return which == WHICH_ALL
+    """Whether one that there is belongs to those which are forgotten."""
     if which == WHICH_INVALID:
         return s.pages[root.page].invalid
     if which == WHICH_MARKED:
         return s.pages[root.page].marked != 0
-    return root.cr3 & v.pcid_mask == pcid
+    if which == WHICH_PCID:
+        return root.cr3 & v.pcid_mask == pcid
+    return True
 
 
 cdef void forget_some(
@@ -77,10 +81,10 @@ cdef void forget_some(
     z.freed = z.counted = 0
     if current and v.quartered:
         forget_quarters(s, v, &z)   # they have no page in common that could tell which are meant
-    if current and is_meant(s, v, &v.root, which, pcid):
+    if current and is_there(&v.root) and is_meant(s, v, &v.root, which, pcid):
         forget(s, &v.root, &z)
     for i in range(s.rules.previous_roots):
-        if is_meant(s, v, &v.previous[i], which, pcid):
+        if is_there(&v.previous[i]) and is_meant(s, v, &v.previous[i], which, pcid):
             forget(s, &v.previous[i], &z)
     if z.freed:
         request_flush(s)
@@ -99,9 +103,7 @@ cdef void forget_pcid(hyper_t *s, cpu_t *v, uint64_t pcid) noexcept nogil:
 
 
 cdef bint usable(const hyper_t *s, const root_t *root, uint64_t cr3) noexcept nogil:
-    if root.page == NO_PAGE and not root.nested:
-        return False
-    return root.cr3 == cr3 and not s.pages[root.page].invalid
+    return is_there(root) and root.cr3 == cr3 and not s.pages[root.page].invalid
 
 
 cdef bint switch_root(hyper_t *s, cpu_t *v, uint64_t cr3) noexcept nogil:

@@ -183,6 +183,7 @@ cdef struct counters_t:             # in the order of COUNTER_DTYPE
     uint64_t log_protected                # entries that lost W or D for the log
     uint64_t large_split                  # large entries replaced by small ones for the log
     uint64_t collapsed                    # small entries dropped for a large one after it
+    uint64_t x_invpcid                    # INVPCID
     # agile paging
     uint64_t agile_intervals              # that ended
     uint64_t agile_moved                  # tables that went to nested mode
@@ -191,7 +192,6 @@ cdef struct counters_t:             # in the order of COUNTER_DTYPE
     uint64_t agile_untrapped              # that did not, their table being in nested mode
     uint64_t agile_switches[6]            # switching entries and roots made, by level of the table
     uint64_t agile_root_hits              # loads of CR3 without an exit
-    uint64_t x_invpcid                    # INVPCID
 
 cdef struct rules_t:                # see pyvirt.mmu.shadow.ShadowRules for each
     bint unsync
