@@ -7,7 +7,7 @@ translation that it holds has an entry with the same rights, or the guest may no
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memset
 
-from pyvirt._core.frames cimport pm_frame
+from pyvirt._core.frames cimport load_u64, pm_frame
 from pyvirt._core.paging cimport (
     ACCESS_EXEC,
     ACCESS_PURE,
@@ -60,7 +60,9 @@ from pyvirt._core.shadow.state cimport (
 )
 
 cdef uint64_t NX = <uint64_t>1 << 63
-cdef uint64_t NESTED_WRITE = ENTRY_P | ENTRY_W | ENTRY_D
+
+cdef enum:
+    NESTED_WRITE = ENTRY_P | ENTRY_W | ENTRY_D      # what a write needs of a nested entry
 
 
 cdef void set_checks(hyper_t *s, cpu_t *v) noexcept nogil:
@@ -180,19 +182,28 @@ cdef done_t nested_access(
     cdef bint leaf
     if not in_range(&v.guest, va):
         return not_canonical(s, v)
-    if not top_table(v, va, &base):
+    if not v.quartered:
+        base = v.cr3 & v.guest.table_address
+    elif not top_table(v, va, &base):
         code = FAULT_NOT_PRESENT
         level = 3
     while not code:
         rules = &v.guest.level[level]
-        slots[level] = base | (va >> rules.shift & rules.index_mask) << v.guest.entry_shift
+        if v.quartered:
+            slots[level] = base | (va >> rules.shift & rules.index_mask) << v.guest.entry_shift
+        else:
+            slots[level] = base | (va >> rules.shift & 511) << 3
         frame = pm_frame(s.mem, slots[level])
         if frame == NULL:
             return DONE_OUTSIDE_TABLE
         done = nested_gpa(s, v, slots[level], NESTED_WRITE)
         if done != DONE:
             return done
-        entry = entries[level] = load_entry(&v.guest, frame + (slots[level] & 0xFFF), 0)
+        if v.quartered:
+            entry = load_entry(&v.guest, frame + (slots[level] & 0xFFF), 0)
+        else:
+            entry = load_u64(frame + (slots[level] & 0xFFF))
+        entries[level] = entry
         leaf = level == 1 or (rules.may_map and entry & ENTRY_LARGE)
         if entry & ENTRY_P == 0:
             code = FAULT_NOT_PRESENT
@@ -219,7 +230,7 @@ cdef done_t nested_access(
                 return DONE_NO_MEMORY
         return DONE_REFUSED
     gpa[0] = entry & rules.leaf_address | va & rules.offset
-    if level == 2 and v.guest.format == FORMAT_X86_32:
+    if v.quartered and level == 2 and v.guest.format == FORMAT_X86_32:
         gpa[0] |= (entry >> 13 & 255) << 32     # PSE-36
     done = nested_gpa(s, v, gpa[0], NESTED_WRITE if c.used & ENTRY_D else ENTRY_P)
     if done != DONE and done != DONE_MMIO:

@@ -127,6 +127,7 @@ cdef void start_log(
         s.pml = True
     for region in range(first >> 9, (end + 511) >> 9):
         s.log[region] = <unsigned char>method
+        s.logging += 1
     if all_set:
         for gfn in range(first, end):
             mark_dirty(s, gfn)
@@ -164,6 +165,7 @@ cdef void stop_log(hyper_t *s, uint64_t first, uint64_t end) noexcept nogil:
     fetch_log(s)
     for region in range(first >> 9, (end + 511) >> 9):
         s.log[region] = LOG_OFF
+        s.logging -= 1
     memset(&s.dirty[first >> 6], 0, (((end + 511) >> 9 << 3) - (first >> 6)) << 3)
     s.pml = False
     for region in range((s.frames + 511) >> 9):

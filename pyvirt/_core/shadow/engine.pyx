@@ -624,7 +624,7 @@ cdef class HyperCore:
             memset(v.memo, 0, sizeof(v.memo))
         return (
             (s.used, s.free, s.oldest, s.newest, s.nested_root, s.visit, s.epoch, s.generation,
-             s.high, [s.unsync[i] for i in range(s.unsync_count)], s.pml),
+             s.high, [s.unsync[i] for i in range(s.unsync_count)], s.pml, s.logging),
             s.log[:regions], (<uint8_t *>s.dirty)[:regions << 6],
             (<uint8_t *>s.backing)[:regions], (<uint8_t *>s.reverse)[:s.frames * 4],
             (<uint8_t *>s.reverse_large)[:regions * 4], (<uint8_t *>s.same)[:(s.frames + 1) * 4],
@@ -670,7 +670,7 @@ cdef class HyperCore:
             self.processor._set_state(cached)
         (s.used, s.free, s.oldest, s.newest, s.nested_root, s.visit, s.epoch, s.generation,
          s.high) = scalars[:9]
-        s.pml = scalars[10]
+        s.pml, s.logging = scalars[10:12]
         s.unsync_count = len(scalars[9])
         for i in range(s.unsync_count):
             s.unsync[i] = scalars[9][i]

@@ -21,6 +21,7 @@ from pyvirt._core.shadow.state cimport (
     frame_of,
     hyper_t,
     is_leaf,
+    is_logged,
     level_of,
     mark_dirty,
     request_flush,
@@ -53,7 +54,7 @@ cdef uint64_t leaf_entry(
     if rights & RIGHT_W:
         if old & ENTRY_P and old & ENTRY_W:
             entry |= ENTRY_W
-        elif s.rules.log_writes_only and not write and s.log[gfn >> 9]:
+        elif s.rules.log_writes_only and not write and is_logged(s, gfn):
             entry |= ENTRY_LOGGED
         elif may_write(s, gfn, can_unsync, prefetch):
             entry |= ENTRY_W if rights & RIGHT_CLEAN else ENTRY_W | ENTRY_D

@@ -12,7 +12,6 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from pyvirt._core.frames cimport load_u64, pm_frame
 from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
-    ROLE_4_BYTE,
     cpu_t,
     hyper_t,
     in_slot,
@@ -24,13 +23,9 @@ from pyvirt._core.shadow.state cimport (
 cdef bint written_entries(
     const page_t *p, uint32_t offset, uint32_t *first, uint32_t *count
 ) noexcept nogil:
-    """The shadow entries that a write at an offset of the guest's table changes; False: none."""
-    cdef uint32_t entry
+    """The entries of a page that a write at an offset of its 4-byte table changes; False: none."""
+    cdef uint32_t entry = offset >> 2
     count[0] = 1
-    if not p.role & ROLE_4_BYTE:
-        first[0] = offset >> 3
-        return True
-    entry = offset >> 2
     if level_of(p) > 1:
         count[0] = 2
         first[0] = entry << 1 & 511

@@ -301,6 +301,7 @@ cdef struct hyper_t:
     uint8_t *backing                # of each 2 MiB: 1 if the host keeps it in one page
     uint8_t *log                    # of each 2 MiB: one of log_t
     uint64_t *dirty                 # one bit a frame; clear where there is no log
+    uint32_t logging                # how many 2 MiB are logged
     bint pml                        # vCPUs note what they write: some 2 MiB are logged so
     uint32_t *reverse               # by guest frame: first 4 KiB leaf that maps it
     uint32_t *reverse_large         # by 2 MiB of guest frames
@@ -431,10 +432,15 @@ cdef inline bint in_slot(const hyper_t *s, uint64_t gfn) noexcept nogil:
     return gfn < s.frames and pm_in_ram(s.mem, gfn << FRAME_SHIFT, 1)
 
 
+cdef inline bint is_logged(const hyper_t *s, uint64_t gfn) noexcept nogil:
+    """Whether writes to a frame of memory are logged."""
+    return s.logging and s.log[gfn >> 9]
+
+
 cdef inline void mark_dirty(hyper_t *s, uint64_t gfn) noexcept nogil:
     """Note a write to a frame of memory if its writes are logged."""
     cdef uint64_t bit = <uint64_t>1 << (gfn & 63)
-    if s.log[gfn >> 9] and not s.dirty[gfn >> 6] & bit:
+    if is_logged(s, gfn) and not s.dirty[gfn >> 6] & bit:
         s.dirty[gfn >> 6] |= bit
         s.counters.logged += 1
 

@@ -26,6 +26,7 @@ from pyvirt._core.shadow.state cimport (
     frame_of,
     hyper_t,
     in_slot,
+    is_logged,
     page_t,
     request_flush,
 )
@@ -76,7 +77,7 @@ cdef bint prefetch_leaf(hyper_t *s, cpu_t *v, uint32_t slot, uint64_t entry) noe
     cdef uint8_t rights = leaf_rights(s, &s.pages[slot >> 9], entry)
     if not prefetchable(s, v, entry) or not in_slot(s, gfn):
         return False
-    if rights & RIGHT_W and s.log[gfn >> 9]:
+    if rights & RIGHT_W and is_logged(s, gfn):
         return False                # it would be logged without a write
     put_leaf(s, slot, gfn, rights, True, False)
     s.counters.prefetched += 1

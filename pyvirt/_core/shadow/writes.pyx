@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from pyvirt._core.frames cimport pm_frame
+from pyvirt._core.frames cimport load_u64, pm_frame
 from pyvirt._core.shadow.fill cimport slot_of
 from pyvirt._core.shadow.pages cimport drop_entry
 from pyvirt._core.shadow.quadrants cimport written_entries
@@ -54,27 +54,34 @@ cdef bint breaks_up(const page_t *p, uint64_t gpa, uint32_t size) noexcept nogil
     return size < 4 or (gpa & (entry - 1)) + size > entry
 
 
-cdef bint drop_written(
+cdef inline bint drop_slot(
+    hyper_t *s, cpu_t *v, uint32_t slot, uint32_t level, bint known
+) noexcept nogil:
+    """Drop an entry that comes from one that was written; whether it was present."""
+    cdef page_t *p = &s.pages[slot >> 9]
+    cdef bint dropped = s.entries[slot] & ENTRY_P
+    if level > 1 and known:
+        s.counters.mmu_pde_zapped += 1
+    if dropped:
+        drop_entry(s, slot)
+    s.entries[slot] = 0             # it may have said that no memory is there
+    if level == 1:
+        p.traced += p.traced < 0xFFFF
+        if s.rules.refill_at_write and not p.unsync:
+            prefetch_leaf(s, v, slot, guest_entry(s, p, slot & 511))
+    return dropped
+
+
+cdef bint drop_quadrant(
     hyper_t *s, cpu_t *v, uint32_t page, uint64_t gpa, bint known
 ) noexcept nogil:
-    """Drop the entries that come from one that was written; whether any was present."""
-    cdef page_t *p = &s.pages[page]
-    cdef uint32_t first, count, index, slot
+    """Likewise the entries of a page that is a part of a table, if it is the part written."""
+    cdef uint32_t first, count, index
     cdef bint dropped = False
-    if not written_entries(p, <uint32_t>gpa & 0xFFF, &first, &count):
-        return False
-    for index in range(first, first + count):
-        slot = page << 9 | index
-        if level_of(p) > 1 and known:
-            s.counters.mmu_pde_zapped += 1
-        if s.entries[slot] & ENTRY_P:
-            drop_entry(s, slot)
-            dropped = True
-        s.entries[slot] = 0         # it may have said that no memory is there
-        if level_of(p) == 1:
-            p.traced += p.traced < 0xFFFF
-            if s.rules.refill_at_write and not p.unsync:
-                prefetch_leaf(s, v, slot, guest_entry(s, p, index))
+    if written_entries(&s.pages[page], <uint32_t>gpa & 0xFFF, &first, &count):
+        for index in range(first, first + count):
+            if drop_slot(s, v, page << 9 | index, level_of(&s.pages[page]), known):
+                dropped = True
     return dropped
 
 
@@ -87,29 +94,34 @@ cdef void table_written(hyper_t *s, cpu_t *v, uint64_t gpa, uint32_t size) noexc
     cdef uint32_t page = s.same[gpa >> FRAME_SHIFT], next
     cdef page_t *p
     cdef zapped_t z
-    cdef bint dropped = False, known
-    cdef uint64_t value = 0
-    cdef bint counted
+    cdef bint dropped = False, counted, known = False
+    cdef uint32_t level, half = 0
     z.freed = z.counted = 0
     s.counters.mmu_pte_write += 1
     note_trap(s, gpa >> FRAME_SHIFT)
     if size == 4 and v.cr4 & CR4_PAE:
         gpa &= ~<uint64_t>7
         size = 8
-    if size == 4 or size == 8:
-        memcpy(&value, pm_frame(s.mem, gpa) + (gpa & 0xFFF), size)
-    known = value != 0
+    if size == 8:
+        known = load_u64(pm_frame(s.mem, gpa) + (gpa & 0xFFF)) != 0
+    elif size == 4:
+        memcpy(&half, pm_frame(s.mem, gpa) + (gpa & 0xFFF), 4)
+        known = half != 0
     while page != NO_PAGE:
         p = &s.pages[page]
         next = p.same_next
         if not is_direct(p):
-            counted = level_of(p) > 1 or s.rules.flood_leaves
+            level = level_of(p)
+            counted = level > 1 or s.rules.flood_leaves
             p.writes += counted and p.writes < 255
             if (breaks_up(p, gpa, size)
                     or (counted and s.rules.flood_limit and p.writes >= s.rules.flood_limit)):
                 s.counters.mmu_flooded += 1
                 zap(s, page, &z)
-            elif drop_written(s, v, page, gpa, known):
+            elif p.role & ROLE_4_BYTE:
+                if drop_quadrant(s, v, page, gpa, known):
+                    dropped = True
+            elif drop_slot(s, v, page << 9 | <uint32_t>(gpa >> 3 & 511), level, known):
                 dropped = True
         page = next
     if dropped or z.freed:
