@@ -162,6 +162,7 @@ def _run(
 ) -> None:
     """Run the events, and show the counters."""
     from pyvirt.mmu import presets
+    from pyvirt.mmu.costs import CostModel
     from pyvirt.mmu.demand import DemandMapper
     from pyvirt.mmu.mmu import MMU
     from pyvirt.traces import open
@@ -174,7 +175,7 @@ def _run(
     if plot is not None and cost is None:
         raise click.UsageError("--plot needs --cost, or --sweep")
     geometry = presets.load(tlb)
-    model = None if cost is None else _model(cost)
+    model = None if cost is None else CostModel.joined(cost)
     system: DemandMapper | None = None
     if mode == "tlb-only":
         simulated = MMU("tlb-only", tlb=geometry, vcpus=vcpus)
@@ -231,16 +232,6 @@ def _within(events: Iterable[Events], vcpus: int) -> Iterator[Events]:
         if most >= vcpus:
             raise click.UsageError(f"the trace has accesses of vCPU {most}: give --vcpus")
         yield part
-
-
-def _model(names: str) -> CostModel:
-    """Read --cost: cost tables, joined."""
-    from pyvirt.mmu.costs import CostModel
-
-    first, *rest = [CostModel(name.strip()) for name in names.split("|")]
-    for other in rest:
-        first = first | other
-    return first
 
 
 def _print_run(

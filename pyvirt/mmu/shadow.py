@@ -17,7 +17,7 @@ from pyvirt.mmu.mmu import Snapshot
 
 __all__ = ["Hypervisor", "ShadowRules"]
 
-Tables: TypeAlias = Literal["shadow", "tdp", "legacy"]
+Tables: TypeAlias = Literal["shadow", "tdp", "legacy", "none"]
 Policy: TypeAlias = Literal["unsync", "write_protect", "trace", "xen"]
 
 REGION = 1 << 21
@@ -145,9 +145,10 @@ class Hypervisor(HyperCore):
     ----------
     memory : PhysicalMemory
         The guest's; its tables are in it.
-    tables : {"shadow", "tdp", "legacy"}, default "shadow"
+    tables : {"shadow", "tdp", "legacy", "none"}, default "shadow"
         Shadow tables; nested tables with one page a violation (KVM's TDP MMU); nested tables
-        from the pool of shadow pages, with prefetch (KVM's older MMU).
+        from the pool of shadow pages, with prefetch (KVM's older MMU); or no hypervisor at all:
+        the guest's tables are the machine's and nothing exits, to compare with.
     rules : ShadowRules, optional
         What a shadow MMU does.
     backing : {"4K", "2M"} or array of bool, default "4K"

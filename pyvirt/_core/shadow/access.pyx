@@ -43,10 +43,12 @@ from pyvirt._core.shadow.state cimport (
     ENTRY_U,
     ENTRY_W,
     FRAME_SHIFT,
+    MODE_NATIVE,
     MODE_SHADOW,
     check_t,
     cpu_t,
     hyper_t,
+    in_slot,
     memo_t,
     page_of,
 )
@@ -147,6 +149,8 @@ cdef inline done_t nested_gpa(hyper_t *s, cpu_t *v, uint64_t gpa) noexcept nogil
     """Whether the nested tables have a guest-physical address; else they are asked to."""
     cdef memo_t *m = memo_of(v, gpa >> FRAME_SHIFT)
     cdef uint64_t entry
+    if s.mode == MODE_NATIVE:
+        return DONE if in_slot(s, gpa >> FRAME_SHIFT) else DONE_MMIO
     if m.page == gpa >> FRAME_SHIFT and m.epoch == s.epoch and s.entries[m.slot] & ENTRY_P:
         return DONE
     entry = find(s, v, s.nested_root, s.levels, gpa, m)
@@ -168,7 +172,7 @@ cdef inline bint mark(hyper_t *s, uint64_t gpa, uint64_t entry, uint64_t wanted)
 cdef done_t nested_access(
     hyper_t *s, cpu_t *v, uint64_t va, const check_t *c, uint64_t *gpa
 ) noexcept nogil:
-    """The processor's own walk: every table and the page need a nested entry.
+    """The processor's own walk: every table and the page need a nested entry, if there are any.
 
     A is set in the entries above one that refuses the access, not in it.
     """

@@ -63,6 +63,7 @@ from pyvirt._core.shadow.state cimport (
     ROLE_SMEP,
     ROLE_WP,
     cpu_t,
+    exit_for,
     hyper_t,
     in_slot,
 )
@@ -123,7 +124,7 @@ cdef done_t mov_cr0(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
     cdef uint64_t changed = v.cr0 ^ value
     if value & CR0_PE_PG != CR0_PE_PG or value >> 32:
         return DONE_BAD_VALUE
-    s.counters.x_cr0 += 1
+    exit_for(s, &s.counters.x_cr0)
     v.cr0 = value
     if changed & CR0_WP:
         set_registers(s, v)
@@ -136,7 +137,7 @@ cdef done_t mov_cr4(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
     cdef uint64_t changed = v.cr4 ^ value
     if (not value & CR4_PAE or changed & (CR4_LA57 | CR4_PCIDE | CR4_KEYS) or value >> 32):
         return DONE_BAD_VALUE
-    s.counters.x_cr4 += 1
+    exit_for(s, &s.counters.x_cr4)
     v.cr4 = value
     if changed & (CR4_SMEP | CR4_SMAP):
         set_registers(s, v)
@@ -337,10 +338,10 @@ cdef inline done_t perform(hyper_t *s, cpu_t *v, const event_t *e) noexcept nogi
     if e.op == EVENT_STORE_TABLE:
         return store_table(s, v, e)
     if e.op == EVENT_IO:
-        s.counters.x_io += 1
+        exit_for(s, &s.counters.x_io)
         return DONE
     if e.op == EVENT_VM_EXIT:
-        s.counters.x_other += 1
+        exit_for(s, &s.counters.x_other)
         return DONE
     if e.op == EVENT_VM_ENTRY or e.op == EVENT_NOP:
         return DONE

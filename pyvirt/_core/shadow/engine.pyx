@@ -35,6 +35,7 @@ from pyvirt._core.shadow.nested cimport make_nested_root
 from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
     MODE_LEGACY,
+    MODE_NATIVE,
     MODE_SHADOW,
     MODE_TDP,
     PREVIOUS_ROOTS,
@@ -55,7 +56,7 @@ cdef enum:
     MMIO_PAGES = 64                     # nested tables for places without memory
     MOST_PAGES = (1 << 22) - 64         # entries are numbered in 32 bits
 
-MODES = {"shadow": MODE_SHADOW, "tdp": MODE_TDP, "legacy": MODE_LEGACY}
+MODES = {"shadow": MODE_SHADOW, "tdp": MODE_TDP, "legacy": MODE_LEGACY, "none": MODE_NATIVE}
 
 COUNTER_DTYPE = np.dtype([
     (name, "<i8" if name in ("pages_4k", "pages_2m", "mmu_unsync") else "<u8",
@@ -101,8 +102,8 @@ cdef class HyperCore:
     ----------
     mem : PhysicalMemory
         The guest's memory.
-    mode : {"shadow", "tdp", "legacy"}
-        Kind of tables.
+    mode : {"shadow", "tdp", "legacy", "none"}
+        Kind of tables; none: the guest's are the machine's own.
     rules : dict
         A number for each field of `pyvirt.mmu.shadow.ShadowRules`.
     backing : ndarray of uint8
@@ -150,7 +151,10 @@ cdef class HyperCore:
         s.first_frame = (s.frames + 511) & ~<uint64_t>511
         vcpus = as_int(vcpus, "vcpus", 1, MOST_CPUS)
         self._set_rules(rules)
-        if s.mode == MODE_TDP:
+        if s.mode == MODE_NATIVE:
+            s.limit = 0
+            s.capacity = 2
+        elif s.mode == MODE_TDP:
             s.limit = 0
             s.capacity = 2 + s.levels + MMIO_PAGES
             regions = s.frames
@@ -191,7 +195,7 @@ cdef class HyperCore:
         self.counters.flags.writeable = False
         for i in range(s.cpu_count):
             self._start(i, guest, cr3)
-        if s.mode != MODE_SHADOW and not make_nested_root(s):
+        if s.mode in (MODE_TDP, MODE_LEGACY) and not make_nested_root(s):
             raise MemoryError
 
     def __dealloc__(self):

@@ -61,6 +61,7 @@ cdef enum mode_t:
     MODE_SHADOW = 0
     MODE_TDP = 1                    # nested tables, one page a fault
     MODE_LEGACY = 2                 # nested tables in the shadow pages' pool, with prefetch
+    MODE_NATIVE = 3                 # no hypervisor: the guest's tables are the machine's
 
 # What has to be done before a vCPU runs again.
 cdef enum request_t:
@@ -311,6 +312,12 @@ cdef inline uint64_t place_of(const hyper_t *s, uint64_t gfn) noexcept nogil:
 cdef inline bint in_slot(const hyper_t *s, uint64_t gfn) noexcept nogil:
     """Whether there is memory at a guest frame."""
     return gfn < s.frames and pm_in_ram(s.mem, gfn << FRAME_SHIFT, 1)
+
+
+cdef inline void exit_for(const hyper_t *s, uint64_t *reason) noexcept nogil:
+    """Count an exit, if there is a hypervisor to exit to."""
+    if s.mode != MODE_NATIVE:
+        reason[0] += 1
 
 
 cdef inline uint64_t mmio_entry(const hyper_t *s, uint64_t gfn) noexcept nogil:
