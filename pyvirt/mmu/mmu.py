@@ -193,7 +193,7 @@ class MMU(MmuCore):
         geometry = presets.load(tlb) if isinstance(tlb, str) else tlb
         if not isinstance(geometry, Geometry):
             raise InvalidTypeError(f"tlb must be the name of a preset or a Geometry, got {tlb!r}")
-        data_cache = _caches(data_cache)
+        data_cache = cache_levels(data_cache)
         shared = {**DEFAULTS, **options, "ept_ad": ept_ad, "set_ad": set_ad}
         guest = {
             **shared,
@@ -218,7 +218,7 @@ class MMU(MmuCore):
             pml,
             precision == "conservative",
             prefetch,
-            _seeds(rng, geometry, mode, _cores(vcpus, cores), len(data_cache)),
+            seeds_of(rng, geometry, mode, cores_of(vcpus, cores), len(data_cache)),
             data_cache,
             records,
             frames_of,
@@ -552,7 +552,8 @@ def _choice(value: object, name: str, accepted: Iterable[str]) -> None:
         raise InvalidValueError(f"{name} must be one of {', '.join(accepted)}, got {value!r:.80}")
 
 
-def _caches(given: object) -> tuple[Cache, ...]:
+def cache_levels(given: object) -> tuple[Cache, ...]:
+    """Check what was given as `data_cache`."""
     caches = tuple(given) if isinstance(given, Iterable) else (given,)
     if len(caches) > 3 or not all(isinstance(cache, Cache) for cache in caches):
         raise InvalidValueError(
@@ -561,7 +562,7 @@ def _caches(given: object) -> tuple[Cache, ...]:
     return caches
 
 
-def _cores(vcpus: object, cores: object) -> int:
+def cores_of(vcpus: object, cores: object) -> int:
     """How many cores to seed; what is no count is refused later, with the right words."""
     wanted = vcpus if cores is None else cores
     return max(1, min(operator.index(wanted), 4096)) if isinstance(wanted, SupportsIndex) else 1
@@ -609,7 +610,7 @@ def _arrays(geometry: Geometry, mode: str) -> Iterator[Cache]:
         yield geometry.nested_tlb
 
 
-def _seeds(
+def seeds_of(
     rng: Any, geometry: Geometry, mode: str, cores: int, data_caches: int
 ) -> npt.NDArray[np.uint64]:
     """One seed for each array, drawn in a fixed order."""

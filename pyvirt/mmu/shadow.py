@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, TypeAlias
 
@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from pyvirt._core.shadow.engine import HyperCore
 from pyvirt.errors import InvalidTypeError, InvalidValueError
+from pyvirt.mmu import presets
+from pyvirt.mmu.geometry import Cache, Geometry
 from pyvirt.mmu.memory import PhysicalMemory
-from pyvirt.mmu.mmu import Snapshot
+from pyvirt.mmu.mmu import Snapshot, cache_levels, cores_of, seeds_of
 
 __all__ = ["Hypervisor", "ShadowRules"]
 
@@ -165,9 +167,18 @@ class Hypervisor(HyperCore):
         Of every vCPU at the start.
     pa_width : int, default 48
         Width of the guest's physical addresses.
+    tlb : str or Geometry, optional
+        The caches of a processor in front of the tables: a preset (`pyvirt.mmu.presets.names`) or
+        a geometry. None: accesses go straight through the tables.
+    data_cache : sequence of Cache, default ()
+        With `tlb`: the last levels of data caches for the references of walks, as in `MMU`.
+    rng : int, SeedSequence or Generator, optional
+        With `tlb`: seeds the arrays with random replacement; None is 0.
 
     Attributes
     ----------
+    geometry : Geometry or None
+        That of `tlb`.
     counters : ndarray
         What was counted, live and read-only: a structured array of one element.
 
@@ -212,6 +223,9 @@ class Hypervisor(HyperCore):
         cr4: int = 0x20,
         efer: int = 0xD00,
         pa_width: int = 48,
+        tlb: str | Geometry | None = None,
+        data_cache: Sequence[Cache] = (),
+        rng: Any = None,
     ) -> None:
         if not isinstance(memory, PhysicalMemory):
             raise InvalidTypeError(f"memory must be a PhysicalMemory, got {memory!r:.80}")
@@ -239,6 +253,7 @@ class Hypervisor(HyperCore):
             "pkrs": 0,
         }
         self.rules = rules
+        self.geometry, processor = _processor(tlb, data_cache, rng, tables, vcpus)
         self._made = (
             tables,
             asdict(rules),
@@ -248,6 +263,7 @@ class Hypervisor(HyperCore):
             vcpus,
             guest,
             cr3,
+            processor,
         )
         super().__init__(memory, *self._made)
 
@@ -323,8 +339,9 @@ class Hypervisor(HyperCore):
 
     def _signature(self) -> tuple[Any, ...]:
         """What two machines must share to take each other's snapshots."""
-        tables, rules, _, page_limit, nested_levels, vcpus, guest, _ = self._made
-        return tables, rules, self.mem.end, page_limit, nested_levels, vcpus, guest
+        tables, rules, _, page_limit, nested_levels, vcpus, guest, _, processor = self._made
+        caches = None if processor is None else (processor[0], processor[2])
+        return tables, rules, self.mem.end, page_limit, nested_levels, vcpus, guest, caches
 
     def __copy__(self) -> Self:
         """Copy tables and registers; the memory is shared, so only one of both may write it."""
@@ -352,6 +369,23 @@ def _rebuild(kind: Any, memory: Any, state: Any, attributes: dict[str, Any]) -> 
     machine._set_state(state)
     machine.__dict__.update(attributes)
     return machine
+
+
+def _processor(
+    tlb: Any, data_cache: Any, rng: Any, tables: Any, vcpus: Any
+) -> tuple[Geometry | None, tuple[Any, ...] | None]:
+    """Give the geometry, and what `HyperCore` makes a processor of."""
+    if tlb is None:
+        if len(tuple(data_cache)) or rng is not None:
+            raise InvalidValueError("data_cache and rng are for a processor: they need tlb=")
+        return None, None
+    geometry = presets.load(tlb) if isinstance(tlb, str) else tlb
+    if not isinstance(geometry, Geometry):
+        raise InvalidTypeError(f"tlb must be the name of a preset or a Geometry, got {tlb!r:.80}")
+    data_cache = cache_levels(data_cache)
+    mode = "native" if tables == "shadow" else "nested"
+    seeds = seeds_of(rng, geometry, mode, cores_of(vcpus, None), len(data_cache))
+    return geometry, (geometry, seeds, data_cache)
 
 
 def _backing(backing: Any, end: int) -> npt.NDArray[np.uint8]:

@@ -103,7 +103,7 @@ def _deltas(machine: Hypervisor, start: npt.NDArray[Any]) -> dict[str, int]:
 
 
 def run_workload(
-    guest: Guest, tables: str, huge: bool, rules: ShadowRules | None = None
+    guest: Guest, tables: str, huge: bool, rules: ShadowRules | None = None, **options: Any
 ) -> dict[str, int]:
     """Run one exit workload and give its counts by column.
 
@@ -117,6 +117,8 @@ def run_workload(
         Whether the host keeps the guest's memory in pages of 2 MiB.
     rules : ShadowRules, optional
         Other rules than KVM's.
+    **options
+        More of `Hypervisor`.
 
     Returns
     -------
@@ -129,6 +131,7 @@ def run_workload(
         rules=rules,
         backing="2M" if huge else "4K",
         cr3=guest.cr3,
+        **options,
     )
     machine.run(guest.before)
     start = machine.counters.copy()
@@ -345,7 +348,11 @@ class ProgramRun:
 
 
 def run_program(
-    program: Program, tables: str, shared: bytes, rules: ShadowRules | None = None
+    program: Program,
+    tables: str,
+    shared: bytes,
+    rules: ShadowRules | None = None,
+    **options: Any,
 ) -> ProgramRun:
     """Run one event program.
 
@@ -359,6 +366,8 @@ def run_program(
         The first content of the data frames.
     rules : ShadowRules, optional
         Other rules than KVM's.
+    **options
+        More of `Hypervisor`.
 
     Returns
     -------
@@ -373,6 +382,7 @@ def run_program(
         backing="2M" if program.huge_backing else "4K",
         page_limit=program.page_limit,
         cr3=TABLES,
+        **options,
     )
     machine.run(program.before)
     before = machine.counters.copy()

@@ -1,7 +1,7 @@
 """One access of the guest: through shadow entries, or through its tables and the nested ones.
 
-There is no TLB here. One would change no count of exits: a translation that it holds has an entry
-with the same rights, or the guest may not rely on it. `pyvirt.MMU` models TLBs.
+Without a processor in front of the tables there is no TLB. One changes no count of exits: a
+translation that it holds has an entry with the same rights, or the guest may not rely on it.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -10,6 +10,7 @@ from libc.string cimport memset
 from pyvirt._core.frames cimport load_u64, pm_frame
 from pyvirt._core.paging cimport (
     ACCESS_EXEC,
+    ACCESS_PURE,
     ACCESS_READ,
     ACCESS_USER,
     ACCESS_WRITE,
@@ -20,6 +21,7 @@ from pyvirt._core.paging cimport (
     in_range,
     judge,
     level_t,
+    walk,
     walk_t,
 )
 from pyvirt._core.shadow.faults cimport (
@@ -34,6 +36,7 @@ from pyvirt._core.shadow.faults cimport (
     shadow_fault,
 )
 from pyvirt._core.shadow.fill cimport slot_of
+from pyvirt._core.shadow.front cimport front_access
 from pyvirt._core.shadow.guestwalk cimport mark_entry
 from pyvirt._core.shadow.state cimport (
     ENTRY_A,
@@ -233,11 +236,44 @@ cdef done_t nested_access(
     return done
 
 
+cdef done_t out_of_date(
+    hyper_t *s, cpu_t *v, const check_t *c, uint16_t code
+) noexcept nogil:
+    """The guest's page fault for cached entries of its tables that it has not flushed yet."""
+    cdef walk_t w
+    s.counters.guest_faults += 1
+    memset(&w, 0, sizeof(w))
+    failed(&v.guest, code & 15, code >> 4 & 7, 0, c.access, &w)
+    v.error = w.error
+    return DONE_REFUSED
+
+
+cdef done_t processor_access(
+    hyper_t *s, cpu_t *v, uint64_t va, int kind, bint user, const check_t *c, uint64_t *gpa
+) noexcept nogil:
+    """An access by the processor in front, and the fault or the exit that it ends with."""
+    cdef uint16_t code = front_access(s, v, va, kind, user, gpa)
+    cdef uint64_t entry
+    cdef walk_t w
+    if code & 15 == 0:
+        return DONE
+    if s.mode != MODE_SHADOW:
+        if code >> 7 & 3 == 0 and walk(&v.guest, va, c.access | ACCESS_PURE, &w, NULL) == 0:
+            return out_of_date(s, v, c, code)
+        return nested_access(s, v, va, c, gpa)
+    if not in_range(&v.guest, va):
+        return not_canonical(s, v)
+    entry = find(s, v, v.root.page, v.guest.levels, va, memo_of(v, va >> FRAME_SHIFT))
+    return ended(shadow_fault(s, v, va, c.access, entry, gpa))
+
+
 cdef done_t access(
     hyper_t *s, cpu_t *v, uint64_t va, int kind, bint user, uint64_t *gpa
 ) noexcept nogil:
     """Make one access; on success, or where it is to be emulated, `gpa` is where it goes."""
     cdef const check_t *c = &v.check[kind][user]
+    if s.front != NULL:
+        return processor_access(s, v, va, kind, user, c, gpa)
     if s.mode != MODE_SHADOW:
         return nested_access(s, v, va, c, gpa)
     if hit(s, v, va, c, gpa):

@@ -49,6 +49,13 @@ from pyvirt._core.shadow.access cimport (
     set_checks,
 )
 from pyvirt._core.shadow.faults cimport invalidate, write_traps
+from pyvirt._core.shadow.front cimport (
+    front_cr3,
+    front_invlpg,
+    front_registers,
+    front_shoot_down,
+    front_split,
+)
 from pyvirt._core.shadow.roots cimport enter, forget_all, switch_root
 from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
@@ -107,6 +114,8 @@ cdef done_t mov_cr3(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
     v.cr3 = value
     v.guest.root = value & v.guest.table_address
     if s.mode != MODE_SHADOW:
+        if s.front != NULL:
+            front_cr3(s, v)
         return DONE
     s.counters.x_cr3_write += 1
     if not s.rules.keep_pages:
@@ -128,6 +137,8 @@ cdef done_t mov_cr0(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
     v.cr0 = value
     if changed & CR0_WP:
         set_registers(s, v)
+        if s.front != NULL:
+            front_registers(s, v, True)
         if s.mode == MODE_SHADOW:
             forget_all(s, v)
     return DONE
@@ -143,6 +154,8 @@ cdef done_t mov_cr4(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
         set_registers(s, v)
         if s.mode == MODE_SHADOW:
             forget_all(s, v)
+    if s.front != NULL and changed & (CR4_SMEP | CR4_SMAP | CR4_PGE):
+        front_registers(s, v, False)
     if s.mode == MODE_SHADOW:
         if changed & CR4_PGE:
             v.requests |= REQUEST_GUEST_FLUSH
@@ -153,6 +166,8 @@ cdef done_t mov_cr4(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
 
 cdef void invlpg(hyper_t *s, cpu_t *v, uint64_t va) noexcept nogil:
     if s.mode != MODE_SHADOW:
+        if s.front != NULL:
+            front_invlpg(s, v, va)
         return
     s.counters.x_invlpg += 1
     s.counters.invlpg += 1
@@ -230,6 +245,8 @@ cdef done_t crossing(
     cdef done_t done, other
     if e.arg & ARG_VALUE_MASK and size > 8:
         return DONE_BAD_SIZE
+    if s.front != NULL:
+        front_split(s, v)
     done = access(s, v, e.addr, kind, user, &gpa)
     if done == DONE_RESTART or done == DONE_REFUSED or done >= FIRST_ERROR:
         return done
@@ -325,6 +342,8 @@ cdef inline done_t perform(hyper_t *s, cpu_t *v, const event_t *e) noexcept nogi
     if e.op == EVENT_INVLPG:
         invlpg(s, v, e.addr)
         if e.arg & 1:
+            if s.front != NULL:
+                front_shoot_down(s, v)
             for i in range(s.cpu_count):
                 if i != e.vcpu:
                     invlpg(s, &s.cpus[i], e.addr)

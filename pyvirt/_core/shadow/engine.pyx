@@ -7,8 +7,11 @@ from libc.string cimport memcpy, memset
 import numpy as np
 
 from pyvirt._core.arrays cimport as_int, as_output
+from pyvirt._core.datacache cimport drain
 from pyvirt._core.events cimport event_t
 from pyvirt._core.frames cimport pm_lock, pm_unlock
+from pyvirt._core.mmu import MmuCore
+from pyvirt._core.operations cimport adopt
 from pyvirt._core.paging cimport configure
 from pyvirt._core.physmem cimport PhysMem
 from pyvirt._core.shadow.access cimport (
@@ -30,8 +33,10 @@ from pyvirt._core.shadow.access cimport (
 )
 from pyvirt._core.shadow.check cimport find_faults, list_leaves, list_pages
 from pyvirt._core.shadow.cpu cimport run, set_registers
+from pyvirt._core.shadow.front cimport front_start
 from pyvirt._core.shadow.host cimport drop_frames, new_generation
 from pyvirt._core.shadow.nested cimport make_nested_root
+from pyvirt._core.shadow.pool cimport close_pool, open_pool, show_page
 from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
     MODE_LEGACY,
@@ -46,15 +51,19 @@ from pyvirt._core.shadow.state cimport (
     hyper_t,
     in_slot,
     link_t,
+    link_to,
     page_t,
     rules_t,
 )
+from pyvirt._core.state cimport run_t
 from pyvirt.errors import InvalidTypeError, InvalidValueError, OutsideMemoryError
 
 cdef enum:
     MOST_CPUS = 256
     MMIO_PAGES = 64                     # nested tables for places without memory
     MOST_PAGES = (1 << 22) - 64         # entries are numbered in 32 bits
+    CR0_WP = 0x10000
+    EFER_NXE = 0x800
 
 MODES = {"shadow": MODE_SHADOW, "tdp": MODE_TDP, "legacy": MODE_LEGACY, "none": MODE_NATIVE}
 
@@ -118,6 +127,9 @@ cdef class HyperCore:
         Options of the guest's tables, as for `Walker`.
     cr3 : int
         Of every vCPU at the start.
+    caches : tuple, optional
+        With a processor in front of the tables: its `Geometry`, one seed for each array as
+        `MmuCore` takes them, and data caches for the references of its walks.
 
     Attributes
     ----------
@@ -127,7 +139,7 @@ cdef class HyperCore:
         What was counted, live; read-only.
     """
 
-    def __init__(self, mem, mode, rules, backing, limit, levels, vcpus, guest, cr3):
+    def __init__(self, mem, mode, rules, backing, limit, levels, vcpus, guest, cr3, caches=None):
         cdef hyper_t *s = &self.s
         cdef uint32_t i
         cdef uint64_t regions
@@ -167,6 +179,8 @@ cdef class HyperCore:
             s.capacity = s.limit + 2
         regions = (s.frames >> 9) + 1
         self.begun = True
+        if caches is not None and not open_pool(s):
+            raise MemoryError
         s.backing = <uint8_t *>calloc(regions, 1)
         s.reverse = <uint32_t *>calloc(s.frames, sizeof(uint32_t))
         s.reverse_large = <uint32_t *>calloc(regions, sizeof(uint32_t))
@@ -197,8 +211,47 @@ cdef class HyperCore:
             self._start(i, guest, cr3)
         if s.mode in (MODE_TDP, MODE_LEGACY) and not make_nested_root(s):
             raise MemoryError
+        if caches is not None:
+            self._attach(guest, cr3, caches)
+
+    cdef object _attach(self, dict guest, object cr3, tuple caches):
+        """Put a processor in front of the tables, with an ASID and a core for each vCPU.
+
+        On shadow tables WP, NX and 52 bits of physical addresses are the hypervisor's own.
+        """
+        cdef hyper_t *s = &self.s
+        cdef uint32_t i
+        cdef bint shadow = s.mode == MODE_SHADOW
+        geometry, seeds, data_cache = caches
+        own = dict(guest, set_ad=True)
+        host = dict(own, format="npt", levels=s.levels, pa_width=52)
+        if shadow:
+            own.update(cr0=guest["cr0"] | CR0_WP, efer=guest["efer"] | EFER_NXE, pa_width=52)
+        else:
+            cr3 = self.s.cpus[0].guest.root
+        self.processor = MmuCore(
+            "native" if shadow else "nested", self.mem, geometry, own, None if shadow else host,
+            0 if shadow else cr3, 0 if shadow else link_to(s, s.nested_root), s.cpu_count, None,
+            True, False, False, False, seeds, data_cache, None)
+        s.runs = <run_t *>calloc(s.cpu_count, sizeof(run_t))
+        if s.runs == NULL:
+            raise MemoryError
+        s.front = &self.processor.m
+        for i in range(s.cpu_count):
+            s.front.vcpus[i].vpid = <uint16_t>(i + 1)
+            if adopt(s.front, &s.front.vcpus[i], &s.front.vcpus[i].guest, s.front.vcpus[i].cr3):
+                raise MemoryError
+        self._start_processor()
+
+    cdef void _start_processor(self) noexcept nogil:
+        """After what its engine takes from this process was set anew."""
+        cdef uint32_t i
+        for i in range(self.s.cpu_count):
+            front_start(&self.s, i)
 
     def __dealloc__(self):
+        free(self.s.runs)
+        close_pool(&self.s)
         free(self.s.backing)
         free(self.s.reverse)
         free(self.s.reverse_large)
@@ -318,6 +371,8 @@ cdef class HyperCore:
             pm_lock(self.s.mem)
             done = run(&self.s, <const event_t *>&raw[0], n, code_pointer, value_pointer,
                        until_fault, &count)
+            if self.s.front != NULL:
+                drain(self.s.front)
             pm_unlock(self.s.mem)
         if done != DONE and done != DONE_REFUSED:
             self._raise(done, events[count], position + count)
@@ -335,6 +390,8 @@ cdef class HyperCore:
         """Set the counters to 0; gauges count from here."""
         self._check_begun()
         self._counters[:] = 0
+        if self.processor is not None:
+            self.processor.reset()
 
     # --- the host ---
 
@@ -404,6 +461,18 @@ cdef class HyperCore:
         """The control registers of a vCPU, and the error code of its last page fault."""
         cdef cpu_t *v = &self.s.cpus[<uint32_t>self._vcpu(vcpu)]
         return {"cr0": v.cr0, "cr3": v.cr3, "cr4": v.cr4, "efer": v.efer, "error": v.error}
+
+    @property
+    def mmu_counters(self):
+        """What the processor in front of the tables counted, one row a vCPU; None without one."""
+        return None if self.processor is None else self.processor.counters
+
+    def tlb_entries(self, vcpu=0):
+        """What TLBs and walk caches of a vCPU hold; see `pyvirt.MMU.entries`."""
+        cpu = self._vcpu(vcpu)
+        if self.processor is None:
+            raise InvalidTypeError("this hypervisor was made without tlb=")
+        return self.processor.entries(cpu)
 
     @property
     def pages_used(self):
@@ -478,6 +547,7 @@ cdef class HyperCore:
             (<uint8_t *>s.pages)[:(s.high + 1) * sizeof(page_t)],
             (<uint8_t *>s.entries)[:used * 8], (<uint8_t *>s.links)[:used * sizeof(link_t)],
             cpus.tobytes(), self._counters.tobytes(),
+            None if self.processor is None else self.processor._state(),
         )
 
     def _set_state(self, state):
@@ -487,13 +557,19 @@ cdef class HyperCore:
         cdef uint32_t i
         cdef const uint8_t[::1] part
         self._check_begun()
-        scalars, *arrays = state
+        scalars, *arrays, cached = state
         used = <uint64_t>(scalars[8] + 1) << 9
         sizes = (regions, s.frames * 4, regions * 4, (s.frames + 1) * 4, regions * 2,
                  (scalars[8] + 1) * sizeof(page_t), used * 8, used * sizeof(link_t),
                  s.cpu_count * sizeof(cpu_t), sizeof(counters_t))
-        if scalars[8] >= s.capacity or tuple(map(len, arrays)) != sizes:
+        if (scalars[8] >= s.capacity or tuple(map(len, arrays)) != sizes
+                or (cached is None) != (self.processor is None)):
             raise InvalidValueError("this snapshot is of a hypervisor with other arguments")
+        for i in range(1, scalars[8] + 1):
+            if not show_page(s, i):
+                raise MemoryError
+        if cached is not None:
+            self.processor._set_state(cached)
         (s.used, s.free, s.oldest, s.newest, s.nested_root, s.visit, s.epoch, s.generation,
          s.high) = scalars[:9]
         s.unsync_count = len(scalars[9])
@@ -513,3 +589,5 @@ cdef class HyperCore:
             s.cpus[i].guest.mem = s.mem
             s.cpus[i].guest.outer = NULL
             s.cpus[i].guest.memo = NULL
+        if self.processor is not None:
+            self._start_processor()

@@ -4,6 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from pyvirt._core.paging cimport ACCESS_WRITE, FAULT_OUTSIDE_TABLE
 from pyvirt._core.shadow.fill cimport FILL_MMIO, FILL_NO_ROOM, fill, slot_of
+from pyvirt._core.shadow.front cimport front_invlpg
 from pyvirt._core.shadow.guestwalk cimport set_accessed, walk_guest
 from pyvirt._core.shadow.leaves cimport PUT_EMULATE, PUT_SPURIOUS
 from pyvirt._core.shadow.nested cimport fill_nested
@@ -61,6 +62,8 @@ cdef void invalidate(hyper_t *s, cpu_t *v, uint64_t va, bint all_roots) noexcept
     """INVLPG acts on the current and the previous roots, a fault that is injected on the former."""
     cdef uint32_t i
     cdef bint fill_it = s.rules.refill_at_invlpg if all_roots else s.rules.refill_at_injection
+    if s.front != NULL:
+        front_invlpg(s, v, va)
     refill(s, v, v.root.page, va, fill_it)
     if all_roots:
         for i in range(s.rules.previous_roots):

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
+from pyvirt._core.shadow.pool cimport show_page
 from pyvirt._core.shadow.state cimport (
     ENTRY_A,
     ENTRY_LARGE,
@@ -30,7 +31,7 @@ cdef uint32_t make_page(hyper_t *s, uint64_t gfn, uint32_t role) noexcept nogil:
     cdef page_t *p
     if page != NO_PAGE:
         s.free = s.pages[page].newer
-    elif s.high + 1 < s.capacity:
+    elif s.high + 1 < s.capacity and show_page(s, s.high + 1):
         s.high += 1
         page = s.high
     else:

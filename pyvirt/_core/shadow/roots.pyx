@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from pyvirt._core.shadow.front cimport front_flush, front_root
 from pyvirt._core.shadow.lookup cimport get_page, role_of
 from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
@@ -118,6 +119,8 @@ cdef bint build(hyper_t *s, cpu_t *v) noexcept nogil:
     v.root.cr3 = v.cr3
     s.counters.roots_built += 1
     new_epoch(s)
+    if s.front != NULL:
+        front_flush(s, v)           # not among the flushes that KVM counts
     if s.rules.sync_at_link:
         sync_below(s, v, page)
     return True
@@ -127,6 +130,8 @@ cdef bint enter(hyper_t *s, cpu_t *v) noexcept nogil:
     """Serve what was asked for before the vCPU runs again; False if no page is left for a root."""
     cdef uint32_t requests
     if s.mode != MODE_SHADOW:
+        if s.front != NULL and v.requests & REQUEST_FLUSH:
+            front_flush(s, v)
         v.requests = 0
         return True
     while v.requests:
@@ -141,6 +146,8 @@ cdef bint enter(hyper_t *s, cpu_t *v) noexcept nogil:
         v.requests &= ~<uint32_t>(REQUEST_FLUSH | REQUEST_GUEST_FLUSH | REQUEST_ROOT)
         if requests & (REQUEST_FLUSH | REQUEST_GUEST_FLUSH):
             s.counters.tlb_flush += 1
+            if s.front != NULL:
+                front_flush(s, v)
         if requests & REQUEST_GUEST_FLUSH:
             if v.root.page != NO_PAGE:
                 sync_below(s, v, v.root.page)
@@ -148,4 +155,6 @@ cdef bint enter(hyper_t *s, cpu_t *v) noexcept nogil:
         if v.root.page == NO_PAGE and not build(s, v):
             v.requests |= REQUEST_ROOT
             return False
+    if s.front != NULL:
+        front_root(s, v)
     return True

@@ -7,7 +7,7 @@
 # after the start.
 #
 # Host-physical memory is the guest's, each frame at its own number, and the pool above it. So a
-# leaf holds the guest frame, and a link the place of its page.
+# leaf holds the guest frame, and a link the place of its page: a processor can walk the tables.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
@@ -15,6 +15,7 @@ from libc.string cimport memset
 from pyvirt._core.events cimport event_t
 from pyvirt._core.frames cimport physmem_t, pm_in_ram
 from pyvirt._core.paging cimport MAX_LEVELS, dimension_t
+from pyvirt._core.state cimport mmu_t, run_t
 
 cdef enum:
     NO_PAGE = 0                     # page 0 of the pool is never used,
@@ -237,6 +238,9 @@ cdef struct hyper_t:
     uint64_t *entries               # 512 a page
     link_t *links                   # one an entry
     uint64_t first_frame            # of the host, past the guest's: page p lies at this frame + p
+    physmem_t pool                  # the pages at those frames, for a processor that walks them
+    mmu_t *front                    # that processor; NULL: none
+    run_t *runs                     # on it, one a vCPU
     uint32_t capacity               # pages [1, capacity)
     uint32_t limit                  # how many may be used; 0: all
     uint32_t used
