@@ -29,7 +29,9 @@ if TYPE_CHECKING:
         describe_fault,
     )
     from pyvirt.mmu.accesses import Accesses
+    from pyvirt.mmu.compare import Comparison, compare
     from pyvirt.mmu.costs import CostModel
+    from pyvirt.mmu.exits import ExitCosts
     from pyvirt.mmu.geometry import Geometry
     from pyvirt.mmu.memory import PhysicalMemory
     from pyvirt.mmu.mmu import MMU
@@ -45,7 +47,10 @@ _HOME = {
     "Walker": "pyvirt._core.walker",
     "Access": "pyvirt._core.access",
     "Accesses": "pyvirt.mmu.accesses",
+    "Comparison": "pyvirt.mmu.compare",
     "CostModel": "pyvirt.mmu.costs",
+    "ExitCosts": "pyvirt.mmu.exits",
+    "compare": "pyvirt.mmu.compare",
     "Geometry": "pyvirt.mmu.geometry",
     "MMU": "pyvirt.mmu.mmu",
     "Hypervisor": "pyvirt.mmu.shadow",
@@ -77,7 +82,9 @@ __all__ = [
     "Access",
     "Accesses",
     "AddressSpace",
+    "Comparison",
     "CostModel",
+    "ExitCosts",
     "Fault",
     "FrameExhaustedError",
     "Geometry",
@@ -99,6 +106,7 @@ __all__ = [
     "Translation",
     "Translations",
     "Walker",
+    "compare",
     "describe_fault",
 ]
 

@@ -383,7 +383,7 @@ def _processor(
     if not isinstance(geometry, Geometry):
         raise InvalidTypeError(f"tlb must be the name of a preset or a Geometry, got {tlb!r:.80}")
     data_cache = cache_levels(data_cache)
-    mode = "native" if tables == "shadow" else "nested"
+    mode = "native" if tables in ("shadow", "none") else "nested"
     seeds = seeds_of(rng, geometry, mode, cores_of(vcpus, None), len(data_cache))
     return geometry, (geometry, seeds, data_cache)
 

@@ -10,12 +10,12 @@ import pytest
 
 import pyvirt as pv
 from pyvirt.mmu.exits import EXIT_REASONS
-from pyvirt.traces import EVENT_DTYPE, Arg, Op
+from pyvirt.traces import EVENT_DTYPE, Arg, Op, accesses
 from pyvirt.validation import Context
 from pyvirt.validation.exits import HASHES, find_programs, read_programs, run_program
 from pyvirt.validation.programs import LIST, data_frames
 from pyvirt.validation.tally import Tally
-from shadow.engine_machine import DATA, PT, VA, Machine, W, page, pte
+from shadow.engine_machine import DATA, PML4, PT, VA, Machine, W, page, pte
 
 CARRIED = Path(__file__).parents[1] / "data"
 
@@ -78,9 +78,36 @@ def test_a_handler_mends_the_entry():
     assert machine.mem.read_u64(PT + 24) & W
 
 
+@pytest.mark.parametrize("tlb", ["reference", "skylake-sp"])
+def test_the_processor_in_front_is_an_mmu(tlb: str):
+    """Without edits, its counters are those of a native `MMU` on the same accesses."""
+    rng = np.random.default_rng(4)
+    vas = VA + 4096 * rng.integers(0, 1024, 20_000) + 8 * rng.integers(0, 512, 20_000)
+    events = accesses(vas, rng.integers(1, 4, 20_000), 8)
+    machine = Machine(tables="none", tlb=tlb)
+    other = pv.MMU("native", copy.deepcopy(machine.mem), cr3=PML4, tlb=tlb)
+    machine.run(events)
+    other.run(events)
+    ours, theirs = machine.mmu_counters[0], other.counters[0]
+    for name in theirs.dtype.names:
+        assert np.array_equal(ours[name], theirs[name]), name
+    assert machine.mem.read(0, machine.mem.end) == other.mem.read(0, other.mem.end)
+    assert exits(machine) == 0
+
+
+@pytest.mark.parametrize("tlb", [None, "reference"])
+def test_places_without_memory(tlb: str | None):
+    machine = Machine(tables="none", tlb=tlb)
+    machine.do(Op.STORE_TABLE, pte(3), 0x40000000 | 7)
+    assert machine.do(Op.LOAD, page(3)) == machine.do(Op.LOAD, page(3)) == (3, 0)
+    assert machine.do(Op.STORE, page(3), 7, Arg.GIVEN)[0] == 3
+    assert exits(machine) == 0
+
+
 @pytest.mark.parametrize("way", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_state_is_a_value(way):
-    machine = Machine(tables="none")
+@pytest.mark.parametrize("tlb", [None, "reference"])
+def test_state_is_a_value(way, tlb: str | None):
+    machine = Machine(tables="none", tlb=tlb)
     machine.do(Op.MOV_CR3, 0, 0x105000)
     machine.do(Op.LOAD, page(1))
     twin = way(machine)
@@ -89,13 +116,16 @@ def test_state_is_a_value(way):
     machine.restore(machine.snapshot())
 
 
-def test_programs_of_a_real_machine_mean_the_same():
+@pytest.mark.parametrize("tlb", [None, "reference"])
+def test_programs_of_a_real_machine_mean_the_same(tlb: str | None):
     """Values read, faults and memory of every event program are those of the nested mode."""
     shared = data_frames().tobytes()
     checked = 0
     for program in programs():
         size = 16 * len(program.results["tdp"])
-        bare, nested = (run_program(program, tables, shared) for tables in ("none", "tdp"))
+        bare, nested = (
+            run_program(program, tables, shared, tlb=tlb) for tables in ("none", "tdp")
+        )
         assert not any(bare.counts[name] for name in EXIT_REASONS)
         for name in ("guest_faults", *HASHES):
             assert bare.counts[name] == nested.counts[name]

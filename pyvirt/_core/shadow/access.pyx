@@ -256,6 +256,9 @@ cdef done_t processor_access(
     cdef uint64_t entry
     cdef walk_t w
     if code & 15 == 0:
+        # only natively: elsewhere no entry maps a place without memory
+        if s.mode == MODE_NATIVE and not in_slot(s, gpa[0] >> FRAME_SHIFT):
+            return DONE_MMIO
         return DONE
     if s.mode != MODE_SHADOW:
         if code >> 7 & 3 == 0 and walk(&v.guest, va, c.access | ACCESS_PURE, &w, NULL) == 0:

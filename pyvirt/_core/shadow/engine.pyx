@@ -222,6 +222,7 @@ cdef class HyperCore:
         cdef hyper_t *s = &self.s
         cdef uint32_t i
         cdef bint shadow = s.mode == MODE_SHADOW
+        cdef bint nested = s.mode in (MODE_TDP, MODE_LEGACY)
         geometry, seeds, data_cache = caches
         own = dict(guest, set_ad=True)
         host = dict(own, format="npt", levels=s.levels, pa_width=52)
@@ -230,8 +231,8 @@ cdef class HyperCore:
         else:
             cr3 = self.s.cpus[0].guest.root
         self.processor = MmuCore(
-            "native" if shadow else "nested", self.mem, geometry, own, None if shadow else host,
-            0 if shadow else cr3, 0 if shadow else link_to(s, s.nested_root), s.cpu_count, None,
+            "nested" if nested else "native", self.mem, geometry, own, host if nested else None,
+            0 if shadow else cr3, link_to(s, s.nested_root) if nested else 0, s.cpu_count, None,
             True, False, False, False, seeds, data_cache, None)
         s.runs = <run_t *>calloc(s.cpu_count, sizeof(run_t))
         if s.runs == NULL:

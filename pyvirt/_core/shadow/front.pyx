@@ -1,7 +1,7 @@
 """The processor in front of the tables: TLBs and walk caches, which the hypervisor must keep right.
 
 It is the engine of `pyvirt.MMU`. In shadow mode it runs natively on the shadow root, nested it
-runs on the guest's CR3 and the nested root. Each vCPU has an ASID of its own on a core of its own.
+runs on the guest's CR3 and the nested root, and without a hypervisor natively on the guest's CR3. Each vCPU has an ASID of its own on a core of its own.
 What the hypervisor does about the ASID is what KVM does on AMD-V (arch/x86/kvm/svm/svm.c, Linux
 6.1): a flush that is asked for, and a root that was built, drop all of it (TLB_CONTROL 3); another
 root alone drops nothing, but a load of CR3 asks for a flush; INVLPG that is emulated, and a
@@ -22,7 +22,7 @@ from pyvirt._core.operations cimport (
 )
 from pyvirt._core.paging cimport dimension_t
 from pyvirt._core.pipeline cimport access_one
-from pyvirt._core.shadow.state cimport MODE_SHADOW, NO_PAGE, cpu_t, hyper_t, link_to
+from pyvirt._core.shadow.state cimport MODE_NATIVE, MODE_SHADOW, NO_PAGE, cpu_t, hyper_t, link_to
 from pyvirt._core.state cimport REFERENCE_ROOM, run_t, vcpu_t
 
 cdef enum:
@@ -39,7 +39,7 @@ cdef void front_start(hyper_t *s, uint32_t vcpu) noexcept nogil:
     cdef vcpu_t *p = &s.front.vcpus[vcpu]
     if s.mode == MODE_SHADOW:
         p.guest.mem = &s.pool
-    else:
+    elif s.mode != MODE_NATIVE:
         p.host.mem = &s.pool
     start(&s.runs[vcpu], s.front, <int>vcpu)
 
