@@ -79,7 +79,9 @@ OF_MIXES = ("misses", "updates")
 @click.option("--pages", type=click.IntRange(1), help="Resident pages of the mix.")
 @click.option("--misses", type=RATE, help="Its share of accesses to any page.  [default: 0.05]")
 @click.option("--updates", type=RATE, help="Its edits of tables for an access.  [default: 0.001]")
-@click.option("--accesses", type=click.IntRange(1), help="[default: 200000; a cell of --map: 20000]")
+@click.option(
+    "--accesses", type=click.IntRange(1), help="[default: 200000; a cell of --map: 20000]"
+)
 @click.option("--seed", type=click.IntRange(0), help="[default: 0]")
 @click.option(
     "--plot",
@@ -230,9 +232,7 @@ def _mix_of(options: dict[str, Any], **rates: float) -> Mix:
     return Mix(pages=pages, page=page, hot=min(32, pages), **rates)
 
 
-def _map(
-    modes: tuple[str, ...], plot: Path | None, as_json: bool, options: dict[str, Any]
-) -> None:
+def _map(modes: tuple[str, ...], plot: Path | None, as_json: bool, options: dict[str, Any]) -> None:
     """Run the grid, and show the rate of edits from which the second mode is cheaper."""
     from pyvirt.mmu.crossover import MISSES, UPDATES, crossover
 
@@ -266,9 +266,7 @@ def _document(found: CrossoverMap) -> dict[str, Any]:
         "miss_ratio": found.miss_ratio.mean(axis=1).tolist(),
         # from where the second mode is cheaper; null: nowhere
         "boundary": [rate if rate != float("inf") else None for rate in at],
-        "cells": [
-            dict(zip(table.dtype.names or (), row.item(), strict=True)) for row in table
-        ],
+        "cells": [dict(zip(table.dtype.names or (), row.item(), strict=True)) for row in table],
     }
 
 

@@ -158,6 +158,33 @@ class Comparison:
         modes = [mode for mode in self.runs if mode != "native"] or list(self.runs)
         return min(modes, key=lambda mode: self.runs[mode].cycles.total)
 
+    def priced(
+        self,
+        *,
+        costs: str | CostModel = "sagepte",
+        exit_costs: str | ExitCosts = "skylake-sp",
+        work: float = 4,
+    ) -> Comparison:
+        """Give the same counts at other prices.
+
+        Parameters
+        ----------
+        costs, exit_costs, work
+            As in `compare`.
+
+        Returns
+        -------
+        Comparison
+            Nothing is run again.
+        """
+        model, exits = _models(costs, exit_costs, work)
+        runs = {
+            mode: _priced(mode, run.counters, run.mmu_counters, self.accesses, work, model, exits)
+            for mode, run in self.runs.items()
+        }
+        named = {"costs": model.name, "exit_costs": exits.name, "work": f"{work:g}"}
+        return Comparison(self.events, self.accesses, runs, {**self.settings, **named})
+
     def to_table(self) -> npt.NDArray[Any]:
         """Give one row a mode.
 
@@ -340,11 +367,7 @@ def compare(
     {'native': 0, 'shadow': 3, 'nested': 7}
     """
     machines = _machines(memory, modes, tlb, rules, agile, {**options, "backing": backing}, cr3)
-    model, exits = _models(costs, exit_costs)
-    if isinstance(work, bool) or not isinstance(work, int | float | np.number):
-        raise InvalidTypeError(f"work must be a number of cycles, got {work!r:.80}")
-    if not 0 <= work < float("inf"):
-        raise InvalidValueError(f"work must be finite and >= 0, got {work}")
+    model, exits = _models(costs, exit_costs, work)
     _run(machines, before, "before")
     for machine in machines.values():
         machine.reset()
@@ -352,17 +375,14 @@ def compare(
     counted = {mode: machine.counters[0].copy() for mode, machine in machines.items()}
     # an access that an exit starts again is one access
     accesses = min(int(counters["accesses"]) for counters in counted.values())
-    base = Cycles(accesses * work, {"access": accesses * work}, {"access": accesses}, _WORK)
-    runs = {}
-    for mode, machine in machines.items():
-        processor = _processor(machine)
-        translation = model.cycles({} if processor is None else processor)
-        spent = base + translation + exits.cycles(counted[mode])
-        runs[mode] = Run(mode, counted[mode], processor, spent)
+    runs = {
+        mode: _priced(mode, counted[mode], _processor(machine), accesses, work, model, exits)
+        for mode, machine in machines.items()
+    }
     settings = {
         "tlb": "none" if tlb is None else tlb if isinstance(tlb, str) else tlb.name,
         "backing": backing if isinstance(backing, str) else "mixed",
-        "costs": costs if isinstance(costs, str) else costs.name,
+        "costs": model.name,
         "exit_costs": exits.name,
         "work": f"{work:g}",
     }
@@ -370,6 +390,22 @@ def compare(
 
 
 _WORK = {"work": ("access",)}
+
+
+def _priced(
+    mode: str,
+    counters: np.void,
+    processor: np.void | None,
+    accesses: int,
+    work: float,
+    model: CostModel,
+    exits: ExitCosts,
+) -> Run:
+    """Put prices on what a mode counted."""
+    spent = Cycles(accesses * work, {"access": accesses * work}, {"access": accesses}, _WORK)
+    spent += model.cycles({} if processor is None else processor)
+    spent += exits.cycles(counters)
+    return Run(mode, counters, processor, spent)
 
 
 def _machines(
@@ -409,8 +445,14 @@ def _machines(
     return machines
 
 
-def _models(costs: str | CostModel, exit_costs: str | ExitCosts) -> tuple[CostModel, ExitCosts]:
-    """Give the two models; what the second prices is taken out of the first."""
+def _models(
+    costs: str | CostModel, exit_costs: str | ExitCosts, work: float
+) -> tuple[CostModel, ExitCosts]:
+    """Check the prices, and take what the second model prices out of the first."""
+    if isinstance(work, bool) or not isinstance(work, int | float | np.number):
+        raise InvalidTypeError(f"work must be a number of cycles, got {work!r:.80}")
+    if not 0 <= work < float("inf"):
+        raise InvalidValueError(f"work must be finite and >= 0, got {work}")
     if isinstance(costs, str):
         costs = CostModel.joined(costs)
     if isinstance(exit_costs, str):

@@ -145,17 +145,17 @@ class MixedGuest:
         return np.concatenate(parts)[: self.mix.pages]
 
     def before(self) -> Events:
-        """Touch every page and every spare frame once, by a store.
+        """Touch every spare frame and every page once, by a store.
 
         What is measured after that is a machine that has run for a while: the host has given it
-        all of its memory.
+        all of its memory, and the TLBs hold pages of the program.
         """
         pages = np.arange(self.mix.pages, dtype=np.uint64)
         spare = (pages + np.uint64(self.mix.pages)) << np.uint64(self._shift)
         events = np.zeros(2 * self.mix.pages, EVENT_DTYPE)
         events["op"], events["size"] = STORE, 8
-        events["addr"] = np.concatenate([self._va(pages), np.uint64(DIRECT + self._data) + spare])
-        events["arg"][: self.mix.pages] = AS_USER
+        events["addr"] = np.concatenate([np.uint64(DIRECT + self._data) + spare, self._va(pages)])
+        events["arg"][self.mix.pages :] = AS_USER
         return events
 
     def events(self, accesses: int, *, rng: Any = None) -> Iterator[Events]:

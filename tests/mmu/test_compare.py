@@ -101,6 +101,16 @@ def test_prices_change_no_count(guest: MixedGuest):
     assert json.loads(cheap.to_json())["modes"]["shadow"]["overhead"] is None
 
 
+def test_other_prices_of_the_same_counts(guest: MixedGuest, found: Comparison):
+    prices = {"costs": "champsim", "exit_costs": "nehalem", "work": 7}
+    again = found.priced(**prices)
+    run_anew = run(guest, modes=FOUR, before=guest.before(), **prices)
+    assert again.to_dict() == run_anew.to_dict()
+    assert found.priced().to_dict() == found.to_dict()
+    with pytest.raises(InvalidValueError, match="work must be finite"):
+        found.priced(work=-1)
+
+
 def test_the_memory_stays_as_it_was(guest: MixedGuest):
     before = guest.memory.read(0, guest.memory.end)
     run(guest)
