@@ -205,11 +205,7 @@ def _mix(modes: tuple[str, ...], options: dict[str, Any]) -> tuple[dict[str, Any
     """Run a stream that is drawn, after every page was touched."""
     from pyvirt.mmu.compare import compare as run
 
-    mix = _mix_of(
-        options,
-        misses=0.05 if options["misses"] is None else options["misses"],
-        updates=0.001 if options["updates"] is None else options["updates"],
-    )
+    mix = _mix_of(options)
     guest = mix.guest()
     accesses = options["accesses"] or 200_000
     found = run(
@@ -224,12 +220,18 @@ def _mix(modes: tuple[str, ...], options: dict[str, Any]) -> tuple[dict[str, Any
     return facts | {"misses": mix.misses, "updates": mix.updates}, found
 
 
-def _mix_of(options: dict[str, Any], **rates: float) -> Mix:
+def _mix_of(options: dict[str, Any]) -> Mix:
     from pyvirt.mmu.mixes import Mix
 
     page = options["page"].upper()
     pages = options["pages"] or (16384 if page == "4K" else 512)
-    return Mix(pages=pages, page=page, hot=min(32, pages), **rates)
+    return Mix(
+        pages=pages,
+        page=page,
+        hot=min(32, pages),
+        misses=0.05 if options["misses"] is None else options["misses"],
+        updates=0.001 if options["updates"] is None else options["updates"],
+    )
 
 
 def _map(modes: tuple[str, ...], plot: Path | None, as_json: bool, options: dict[str, Any]) -> None:
@@ -285,9 +287,9 @@ def _show(facts: dict[str, Any], found: Comparison) -> None:
     table = drawn.Table(data.columns[0])
     for name in data.columns[1:]:
         table.add_column(name, justify="right")
-    for name, *numbers in data.rows:
-        form: Callable[[Any], str] = "{:.1%}".format if name == "overhead" else "{:,.0f}".format
-        table.add_row(str(name), *map(form, numbers))
+    for heading, *numbers in data.rows:
+        form: Callable[[Any], str] = "{:.1%}".format if heading == "overhead" else "{:,.0f}".format
+        table.add_row(str(heading), *map(form, numbers))
     click.echo()
     print_table(table)
 

@@ -121,7 +121,7 @@ class WithCompare(click.Command):
     help="Draw where the cycles go, or the curve of a sweep: .png, .svg, .pdf.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-@click.option("--list-presets", is_flag=True, help="Show the names for --tlb and --cost.")
+@click.option("--list-presets", is_flag=True, help="Show the names of presets and cost tables.")
 def mmu(
     trace: Path | None,
     format: str | None,

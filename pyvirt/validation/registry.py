@@ -155,6 +155,7 @@ def experiments() -> dict[str, Experiment]:
         invalidation,
         native,
         nested,
+        paging_modes,
         projection,
         references,
         tlb_streams,
