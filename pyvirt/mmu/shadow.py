@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyvirt._core.shadow.engine import HyperCore
+from pyvirt._core.shadow.log import LoggedCore
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.mmu import presets
 from pyvirt.mmu.geometry import Cache, Geometry
@@ -75,6 +76,13 @@ class ShadowRules:
         Tables that may be unsync at a time, as in Xen; 0: any number.
     trace_limit : int
         Writes to a table of leaves that are emulated before it goes unsync; 0: none.
+    log_writes_only : bool
+        While writes are logged, only a write makes a page writable, so that the log has what
+        was written and no more. Without it a page that is read, or synced, becomes writable if
+        the guest's tables allow it, and is logged.
+    split_eagerly : bool
+        One-page nested tables ("tdp") split large pages when their log begins, instead of at
+        the first write (``kvm.eager_page_split``).
     """
 
     unsync: bool = True
@@ -97,6 +105,8 @@ class ShadowRules:
     batch: int = 16
     unsync_limit: int = 0
     trace_limit: int = 0
+    log_writes_only: bool = False
+    split_eagerly: bool = True
 
     @classmethod
     def policy(cls, name: Policy, **changes: Any) -> ShadowRules:
@@ -140,7 +150,7 @@ _POLICIES: dict[str, dict[str, Any]] = {
 }
 
 
-class Hypervisor(HyperCore):
+class Hypervisor(LoggedCore):
     """One machine under a hypervisor that translates for it.
 
     Parameters

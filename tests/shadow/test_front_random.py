@@ -223,6 +223,24 @@ def test_snapshots_of_other_processors_are_refused():
             one.restore(other.snapshot())
 
 
+@pytest.mark.parametrize("tables", TABLES)
+def test_a_dirty_log_by_write_protection(tables: str):
+    machines = [Machine(tables=tables), Machine(tables=tables, tlb="reference")]
+    rng = np.random.default_rng(3)
+    for m in machines:
+        m.run(careful_stream(np.random.default_rng(1), 100))
+        m.log_dirty()
+    for _ in range(4):
+        events = careful_stream(rng, 60)
+        for m in machines:
+            m.run(events)
+        plain, front = (m.dirty().tolist() for m in machines)
+        assert front == plain
+        assert front
+    with pytest.raises(InvalidValueError, match="without tlb="):
+        machines[1].log_dirty(method="pml")
+
+
 def test_bad_arguments():
     with pytest.raises(InvalidTypeError, match="tlb must be"):
         Machine(tlb=64)

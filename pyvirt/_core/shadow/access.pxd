@@ -68,5 +68,5 @@ cdef inline bint hit(
 
 cdef done_t access(hyper_t *s, cpu_t *v, uint64_t va, int kind, bint user,
                    uint64_t *gpa) noexcept nogil
-cdef done_t nested_page(hyper_t *s, cpu_t *v, uint64_t gpa) noexcept nogil
+cdef done_t nested_page(hyper_t *s, cpu_t *v, uint64_t gpa, bint write) noexcept nogil
 cdef void set_checks(hyper_t *s, cpu_t *v) noexcept nogil

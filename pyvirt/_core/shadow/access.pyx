@@ -24,6 +24,7 @@ from pyvirt._core.paging cimport (
     walk,
     walk_t,
 )
+from pyvirt._core.shadow.dirty cimport note_write
 from pyvirt._core.shadow.faults cimport (
     HANDLED_EMULATED,
     HANDLED_FIXED,
@@ -57,6 +58,7 @@ from pyvirt._core.shadow.state cimport (
 )
 
 cdef uint64_t NX = <uint64_t>1 << 63
+cdef uint64_t NESTED_WRITE = ENTRY_P | ENTRY_W | ENTRY_D
 
 
 cdef void set_checks(hyper_t *s, cpu_t *v) noexcept nogil:
@@ -148,23 +150,29 @@ cdef done_t shadow_access(
     return ended(shadow_fault(s, v, va, c.access, entry, gpa))
 
 
-cdef inline done_t nested_gpa(hyper_t *s, cpu_t *v, uint64_t gpa) noexcept nogil:
-    """Whether the nested tables have a guest-physical address; else they are asked to."""
+cdef inline done_t nested_gpa(hyper_t *s, cpu_t *v, uint64_t gpa, uint64_t asked) noexcept nogil:
+    """Whether the nested tables have a guest-physical address; else they are asked to.
+
+    `asked` is what the entry needs: P, or for a write W and D, too, which only the dirty log takes.
+    """
     cdef memo_t *m = memo_of(v, gpa >> FRAME_SHIFT)
     cdef uint64_t entry
     if s.mode == MODE_NATIVE:
         return DONE if in_slot(s, gpa >> FRAME_SHIFT) else DONE_MMIO
-    if m.page == gpa >> FRAME_SHIFT and m.epoch == s.epoch and s.entries[m.slot] & ENTRY_P:
+    if (m.page == gpa >> FRAME_SHIFT and m.epoch == s.epoch
+            and s.entries[m.slot] & asked == asked):
         return DONE
     entry = find(s, v, s.nested_root, s.levels, gpa, m)
-    if entry & ENTRY_P:
+    if entry & asked == asked:
         return DONE
-    return ended(nested_fault(s, v, gpa, entry))
+    if entry & ENTRY_P and entry & ENTRY_W:
+        return DONE if note_write(s, v, m.slot, gpa >> FRAME_SHIFT) else DONE_RESTART
+    return ended(nested_fault(s, v, gpa, entry, m.slot, asked & ENTRY_W))
 
 
-cdef done_t nested_page(hyper_t *s, cpu_t *v, uint64_t gpa) noexcept nogil:
+cdef done_t nested_page(hyper_t *s, cpu_t *v, uint64_t gpa, bint write) noexcept nogil:
     """Have the nested tables map a guest-physical address."""
-    return nested_gpa(s, v, gpa)
+    return nested_gpa(s, v, gpa, NESTED_WRITE if write else ENTRY_P)
 
 
 cdef inline bint mark(hyper_t *s, uint64_t gpa, uint64_t entry, uint64_t wanted) noexcept nogil:
@@ -177,7 +185,8 @@ cdef done_t nested_access(
 ) noexcept nogil:
     """The processor's own walk: every table and the page need a nested entry, if there are any.
 
-    A is set in the entries above one that refuses the access, not in it.
+    The reads of tables are writes to the nested tables (APM vol. 2, 15.25.6; SDM 30.3.5, with A
+    and D bits in EPT). A is set in the entries above one that refuses the access, not in it.
     """
     cdef uint64_t slots[MAX_LEVELS + 1]
     cdef uint64_t entries[MAX_LEVELS + 1]
@@ -197,7 +206,7 @@ cdef done_t nested_access(
         frame = pm_frame(s.mem, slots[level])
         if frame == NULL:
             return DONE_OUTSIDE_TABLE
-        done = nested_gpa(s, v, slots[level])
+        done = nested_gpa(s, v, slots[level], NESTED_WRITE)
         if done != DONE:
             return done
         entry = entries[level] = load_u64(frame + (slots[level] & 0xFFF))
@@ -227,7 +236,7 @@ cdef done_t nested_access(
                 return DONE_NO_MEMORY
         return DONE_REFUSED
     gpa[0] = entry & rules.leaf_address | va & rules.offset
-    done = nested_gpa(s, v, gpa[0])
+    done = nested_gpa(s, v, gpa[0], NESTED_WRITE if c.used & ENTRY_D else ENTRY_P)
     if done != DONE and done != DONE_MMIO:
         return done
     for n in range(v.guest.levels, level - 1, -1):

@@ -6,10 +6,13 @@ import numpy as np
 
 from pyvirt._core.shadow.pages cimport holds_upper_table
 from pyvirt._core.shadow.state cimport (
+    ENTRY_D,
     ENTRY_LARGE,
+    ENTRY_LOGGED,
     ENTRY_P,
     ENTRY_W,
     FRAME_SHIFT,
+    LOG_PROTECT,
     MODE_SHADOW,
     NO_PAGE,
     NO_SLOT,
@@ -99,11 +102,16 @@ cdef list leaf_faults(hyper_t *s, const page_t *p, uint32_t index, uint64_t entr
     cdef uint64_t gfn = frame_of(entry), theirs
     cdef uint32_t other, frames = 1 if level_of(p) == 1 else 512, i
     cdef list wrong = []
+    if entry & ENTRY_LOGGED and entry & ENTRY_W:
+        wrong.append(f"{name}: entry {index} is writable, and read-only for the log")
     for i in range(frames):
         if not in_slot(s, gfn + i):
             return [f"{name}: entry {index} maps frame {gfn + i:#x}, where no memory is"]
         if not entry & ENTRY_W:
             continue
+        if s.log[gfn + i >> 9] and not is_noted(s, gfn + i):
+            if frames > 1 or s.log[gfn >> 9] == LOG_PROTECT or entry & ENTRY_D:
+                wrong.append(f"{name}: entry {index} is writable, frame {gfn + i:#x} is clean")
         if holds_upper_table(s, gfn + i):
             wrong.append(f"{name}: entry {index} is writable, its frame holds an upper table")
         other = s.same[gfn + i]
@@ -121,6 +129,16 @@ cdef list leaf_faults(hyper_t *s, const page_t *p, uint32_t index, uint64_t entr
         elif frame_of(theirs) & ~<uint64_t>(frames - 1) != gfn:
             wrong.append(f"{name}: entry {index} maps {gfn:#x}, the guest's {frame_of(theirs):#x}")
     return wrong
+
+
+cdef bint is_noted(const hyper_t *s, uint64_t gfn) noexcept:
+    """Whether a frame is dirty, or in a log that a processor keeps."""
+    cdef uint32_t i, k
+    for i in range(s.cpu_count):
+        for k in range(s.cpus[i].pml_count):
+            if s.cpus[i].pml[k] == gfn:
+                return True
+    return s.dirty[gfn >> 6] >> (gfn & 63) & 1
 
 
 cdef list link_faults(hyper_t *s, const page_t *p, uint32_t index, uint64_t entry, str name):

@@ -48,6 +48,7 @@ from pyvirt._core.shadow.access cimport (
     nested_page,
     set_checks,
 )
+from pyvirt._core.shadow.dirty cimport empty_pml
 from pyvirt._core.shadow.faults cimport invalidate, write_traps
 from pyvirt._core.shadow.front cimport (
     front_cr3,
@@ -61,6 +62,7 @@ from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
     INSTRUCTION_EVENTS,
     MAX_RESTARTS,
+    MODE_NATIVE,
     MODE_SHADOW,
     REQUEST_FLUSH,
     REQUEST_GUEST_FLUSH,
@@ -70,9 +72,9 @@ from pyvirt._core.shadow.state cimport (
     ROLE_SMEP,
     ROLE_WP,
     cpu_t,
-    exit_for,
     hyper_t,
     in_slot,
+    mark_dirty,
 )
 from pyvirt._core.shadow.sync cimport evict_unsync
 from pyvirt._core.shadow.unsync cimport may_write
@@ -106,6 +108,13 @@ cdef void set_registers(hyper_t *s, cpu_t *v) noexcept nogil:
     set_checks(s, v)
 
 
+cdef inline void exit_for(hyper_t *s, cpu_t *v, uint64_t *reason) noexcept nogil:
+    """Exit, if there is a hypervisor to exit to."""
+    if s.mode != MODE_NATIVE:
+        reason[0] += 1
+        empty_pml(s, v)
+
+
 cdef done_t mov_cr3(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
     """Another root, or the same again: either way its tables are synced before the next entry."""
     cdef bint other = value != v.cr3
@@ -133,7 +142,7 @@ cdef done_t mov_cr0(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
     cdef uint64_t changed = v.cr0 ^ value
     if value & CR0_PE_PG != CR0_PE_PG or value >> 32:
         return DONE_BAD_VALUE
-    exit_for(s, &s.counters.x_cr0)
+    exit_for(s, v, &s.counters.x_cr0)
     v.cr0 = value
     if changed & CR0_WP:
         set_registers(s, v)
@@ -148,7 +157,7 @@ cdef done_t mov_cr4(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
     cdef uint64_t changed = v.cr4 ^ value
     if (not value & CR4_PAE or changed & (CR4_LA57 | CR4_PCIDE | CR4_KEYS) or value >> 32):
         return DONE_BAD_VALUE
-    exit_for(s, &s.counters.x_cr4)
+    exit_for(s, v, &s.counters.x_cr4)
     v.cr4 = value
     if changed & (CR4_SMEP | CR4_SMAP):
         set_registers(s, v)
@@ -231,6 +240,7 @@ cdef done_t transfer(
         if not store(s, gpa, size, value_of(v, e)):
             return DONE_NO_MEMORY
     if done == DONE_EMULATED:
+        mark_dirty(s, gpa >> FRAME_SHIFT)
         table_written(s, v, gpa, size, load(s, gpa & ~<uint64_t>7, 8))
     return done
 
@@ -265,8 +275,10 @@ cdef done_t crossing(
             if other != DONE_MMIO and not store(s, next, size - first, value >> 8 * first):
                 return DONE_NO_MEMORY
         if done == DONE_EMULATED:
+            mark_dirty(s, gpa >> FRAME_SHIFT)
             table_written(s, v, gpa, first, load(s, gpa & ~<uint64_t>7, 8))
         if other == DONE_EMULATED:
+            mark_dirty(s, next >> FRAME_SHIFT)
             table_written(s, v, next, size - first, load(s, next, 8))
     return done if done else other
 
@@ -294,23 +306,25 @@ cdef inline done_t touch(hyper_t *s, cpu_t *v, const event_t *e, int kind) noexc
 cdef done_t store_table(hyper_t *s, cpu_t *v, const event_t *e) noexcept nogil:
     """A store by guest-physical address, as if through a mapping of all memory that is in use.
 
-    It exits only where the frame holds a table whose shadow is in step.
+    It exits only where the frame holds a table whose shadow is in step, or is clean in the log.
     """
     cdef uint32_t size = e.size if e.size else 8
     cdef uint64_t gfn = e.addr >> FRAME_SHIFT
-    cdef bint traps = False
+    cdef bint traps = False, clean
     cdef done_t done
     if (size != 4 and size != 8) or e.addr & (size - 1):
         return DONE_BAD_SIZE
     if not in_slot(s, gfn):
         return DONE_OUTSIDE
     if s.mode != MODE_SHADOW:
-        done = nested_page(s, v, e.addr)
+        done = nested_page(s, v, e.addr, True)
         if done != DONE:
             return done
     else:
         traps = write_traps(s, gfn)
-        if traps or not may_write(s, gfn, True, True):
+        clean = not traps and s.log[gfn >> 9] and not s.dirty[gfn >> 6] >> (gfn & 63) & 1
+        s.counters.log_faults += clean
+        if traps or clean or not may_write(s, gfn, True, True):
             s.counters.x_pf += 1
             s.counters.pf_taken += 1
             if traps:
@@ -322,6 +336,7 @@ cdef done_t store_table(hyper_t *s, cpu_t *v, const event_t *e) noexcept nogil:
                     evict_unsync(s, v)
     if not store(s, e.addr, size, e.value):
         return DONE_NO_MEMORY
+    mark_dirty(s, gfn)
     if traps:
         table_written(s, v, e.addr, size, load(s, e.addr & ~<uint64_t>7, 8))
     return DONE
@@ -357,10 +372,10 @@ cdef inline done_t perform(hyper_t *s, cpu_t *v, const event_t *e) noexcept nogi
     if e.op == EVENT_STORE_TABLE:
         return store_table(s, v, e)
     if e.op == EVENT_IO:
-        exit_for(s, &s.counters.x_io)
+        exit_for(s, v, &s.counters.x_io)
         return DONE
     if e.op == EVENT_VM_EXIT:
-        exit_for(s, &s.counters.x_other)
+        exit_for(s, v, &s.counters.x_other)
         return DONE
     if e.op == EVENT_VM_ENTRY or e.op == EVENT_NOP:
         return DONE

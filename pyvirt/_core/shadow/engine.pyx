@@ -39,6 +39,7 @@ from pyvirt._core.shadow.nested cimport make_nested_root
 from pyvirt._core.shadow.pool cimport close_pool, open_pool, show_page
 from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
+    LARGE_REFUSALS,
     MODE_LEGACY,
     MODE_NATIVE,
     MODE_SHADOW,
@@ -69,7 +70,7 @@ MODES = {"shadow": MODE_SHADOW, "tdp": MODE_TDP, "legacy": MODE_LEGACY, "none": 
 
 COUNTER_DTYPE = np.dtype([
     (name, "<i8" if name in ("pages_4k", "pages_2m", "mmu_unsync") else "<u8",
-     4 if name == "large_refused" else ())
+     LARGE_REFUSALS if name == "large_refused" else ())
     for name in (
         "x_pf x_npf x_invlpg x_cr3_write x_cr0 x_cr4 x_io x_other "
         "pf_taken pf_fixed pf_guest pf_emulate pf_spurious pf_mmio "
@@ -78,7 +79,8 @@ COUNTER_DTYPE = np.dtype([
         "accesses guest_faults guest_walks guest_a_set guest_d_set filled prefetched pages_found "
         "roots_hit roots_built syncs sync_compared sync_dropped sync_changed unsyncs "
         "unsync_evicted write_protected reverse_map_walked reverse_map_longest large_refused "
-        "host_invalidated traces_lifted"
+        "host_invalidated traces_lifted "
+        "x_pml_full pf_fast log_faults logged log_protected large_split collapsed"
     ).split()
 ])
 assert COUNTER_DTYPE.itemsize == sizeof(counters_t)
@@ -182,6 +184,8 @@ cdef class HyperCore:
         if caches is not None and not open_pool(s):
             raise MemoryError
         s.backing = <uint8_t *>calloc(regions, 1)
+        s.log = <uint8_t *>calloc(regions, 1)
+        s.dirty = <uint64_t *>calloc(regions << 3, sizeof(uint64_t))
         s.reverse = <uint32_t *>calloc(s.frames, sizeof(uint32_t))
         s.reverse_large = <uint32_t *>calloc(regions, sizeof(uint32_t))
         s.same = <uint32_t *>calloc(s.frames + 1, sizeof(uint32_t))
@@ -193,7 +197,7 @@ cdef class HyperCore:
         s.cpus = <cpu_t *>calloc(vcpus, sizeof(cpu_t))
         if (s.backing == NULL or s.reverse == NULL or s.reverse_large == NULL or s.same == NULL
                 or s.shadowed == NULL or s.pages == NULL or s.entries == NULL or s.links == NULL
-                or s.found == NULL or s.cpus == NULL):
+                or s.found == NULL or s.cpus == NULL or s.log == NULL or s.dirty == NULL):
             raise MemoryError
         s.cpu_count = vcpus
         if (not isinstance(backing, np.ndarray) or backing.dtype != np.uint8
@@ -254,6 +258,8 @@ cdef class HyperCore:
         free(self.s.runs)
         close_pool(&self.s)
         free(self.s.backing)
+        free(self.s.log)
+        free(self.s.dirty)
         free(self.s.reverse)
         free(self.s.reverse_large)
         free(self.s.same)
@@ -280,6 +286,8 @@ cdef class HyperCore:
         r.stay_unsync = rules["stay_unsync"]
         r.large_pages = rules["large_pages"]
         r.refill_at_write = rules["refill_at_write"]
+        r.log_writes_only = rules["log_writes_only"]
+        r.split_eagerly = rules["split_eagerly"]
         r.flood_leaves = rules["flood_leaves"]
         r.prefetch = as_int(rules["prefetch"], "prefetch", 0, 512)
         if r.prefetch & (r.prefetch - 1) and r.prefetch:
@@ -490,7 +498,7 @@ cdef class HyperCore:
         """Bytes of the pool, the lists and the vCPUs; none of it grows."""
         cdef uint64_t regions = (self.s.frames >> 9) + 1
         return (self.s.capacity * (sizeof(page_t) + 512 * (8 + sizeof(link_t)) + 4)
-                + self.s.frames * 8 + regions * 7 + self.s.cpu_count * sizeof(cpu_t))
+                + self.s.frames * 8 + regions * 72 + self.s.cpu_count * sizeof(cpu_t))
 
     def check(self):
         """Walk entries and lists both ways, and compare tables that are in step with the guest's.
@@ -541,7 +549,8 @@ cdef class HyperCore:
             memset(v.memo, 0, sizeof(v.memo))
         return (
             (s.used, s.free, s.oldest, s.newest, s.nested_root, s.visit, s.epoch, s.generation,
-             s.high, [s.unsync[i] for i in range(s.unsync_count)]),
+             s.high, [s.unsync[i] for i in range(s.unsync_count)], s.pml),
+            s.log[:regions], (<uint8_t *>s.dirty)[:regions << 6],
             (<uint8_t *>s.backing)[:regions], (<uint8_t *>s.reverse)[:s.frames * 4],
             (<uint8_t *>s.reverse_large)[:regions * 4], (<uint8_t *>s.same)[:(s.frames + 1) * 4],
             (<uint8_t *>s.shadowed)[:regions * 2],
@@ -560,7 +569,7 @@ cdef class HyperCore:
         self._check_begun()
         scalars, *arrays, cached = state
         used = <uint64_t>(scalars[8] + 1) << 9
-        sizes = (regions, s.frames * 4, regions * 4, (s.frames + 1) * 4, regions * 2,
+        sizes = (regions, regions << 6, regions, s.frames * 4, regions * 4, (s.frames + 1) * 4, regions * 2,
                  (scalars[8] + 1) * sizeof(page_t), used * 8, used * sizeof(link_t),
                  s.cpu_count * sizeof(cpu_t), sizeof(counters_t))
         if (scalars[8] >= s.capacity or tuple(map(len, arrays)) != sizes
@@ -573,16 +582,17 @@ cdef class HyperCore:
             self.processor._set_state(cached)
         (s.used, s.free, s.oldest, s.newest, s.nested_root, s.visit, s.epoch, s.generation,
          s.high) = scalars[:9]
+        s.pml = scalars[10]
         s.unsync_count = len(scalars[9])
         for i in range(s.unsync_count):
             s.unsync[i] = scalars[9][i]
-        cdef uint8_t *targets[10]
+        cdef uint8_t *targets[12]
         targets[:] = [
-            s.backing, <uint8_t *>s.reverse, <uint8_t *>s.reverse_large, <uint8_t *>s.same,
+            s.log, <uint8_t *>s.dirty, s.backing, <uint8_t *>s.reverse, <uint8_t *>s.reverse_large, <uint8_t *>s.same,
             <uint8_t *>s.shadowed, <uint8_t *>s.pages, <uint8_t *>s.entries, <uint8_t *>s.links,
             <uint8_t *>s.cpus, <uint8_t *>s.counters,
         ]
-        for i in range(10):
+        for i in range(12):
             part = arrays[i]
             memcpy(targets[i], &part[0], part.shape[0])
         for i in range(s.cpu_count):

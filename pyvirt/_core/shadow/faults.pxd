@@ -15,6 +15,7 @@ cdef enum handled_t:
 
 cdef handled_t shadow_fault(hyper_t *s, cpu_t *v, uint64_t va, uint32_t access, uint64_t entry,
                             uint64_t *gpa) noexcept nogil
-cdef handled_t nested_fault(hyper_t *s, cpu_t *v, uint64_t gpa, uint64_t entry) noexcept nogil
+cdef handled_t nested_fault(hyper_t *s, cpu_t *v, uint64_t gpa, uint64_t entry, uint32_t slot,
+                            bint write) noexcept nogil
 cdef void invalidate(hyper_t *s, cpu_t *v, uint64_t va, bint all_roots) noexcept nogil
 cdef bint write_traps(hyper_t *s, uint64_t gfn) noexcept nogil

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from pyvirt._core.paging cimport ACCESS_WRITE, FAULT_OUTSIDE_TABLE
+from pyvirt._core.shadow.dirty cimport empty_pml
 from pyvirt._core.shadow.fill cimport FILL_MMIO, FILL_NO_ROOM, fill, slot_of
 from pyvirt._core.shadow.front cimport front_invlpg
 from pyvirt._core.shadow.guestwalk cimport set_accessed, walk_guest
@@ -11,8 +12,10 @@ from pyvirt._core.shadow.nested cimport fill_nested
 from pyvirt._core.shadow.pages cimport drop_entry
 from pyvirt._core.shadow.state cimport (
     ENTRY_LARGE,
+    ENTRY_LOGGED,
     ENTRY_MMIO,
     ENTRY_P,
+    ENTRY_W,
     FRAME_SHIFT,
     NO_PAGE,
     cpu_t,
@@ -22,6 +25,7 @@ from pyvirt._core.shadow.state cimport (
     in_slot,
     is_direct,
     level_of,
+    mark_dirty,
     mmio_entry,
     page_of,
     request_flush,
@@ -70,6 +74,23 @@ cdef void invalidate(hyper_t *s, cpu_t *v, uint64_t va, bint all_roots) noexcept
             refill(s, v, v.previous[i].page, va, fill_it)
 
 
+cdef handled_t filled(hyper_t *s, int result) noexcept nogil:
+    """What a fill means for the access, and for the counters."""
+    if result == FILL_NO_ROOM:
+        return HANDLED_NO_ROOM
+    if result == FILL_MMIO:
+        s.counters.pf_emulate += 1
+        return HANDLED_MMIO
+    if result == PUT_EMULATE:
+        s.counters.pf_emulate += 1
+        return HANDLED_EMULATED
+    if result == PUT_SPURIOUS:
+        s.counters.pf_spurious += 1
+    else:
+        s.counters.pf_fixed += 1
+    return HANDLED_FIXED
+
+
 cdef handled_t shadow_fault(
     hyper_t *s, cpu_t *v, uint64_t va, uint32_t access, uint64_t entry, uint64_t *gpa
 ) noexcept nogil:
@@ -104,24 +125,14 @@ cdef handled_t shadow_fault(
         clear_write_counts(s, v, va)
         s.counters.pf_emulate += 1
         return HANDLED_EMULATED
+    if access & ACCESS_WRITE and entry & ENTRY_P and entry & ENTRY_LOGGED:
+        s.counters.log_faults += 1
     if not make_room(s):
         return HANDLED_NO_ROOM
     result = fill(s, v, va, access, &g)
     if s.rules.unsync_limit:
         evict_unsync(s, v)
-    if result == FILL_NO_ROOM:
-        return HANDLED_NO_ROOM
-    if result == FILL_MMIO:
-        s.counters.pf_emulate += 1
-        return HANDLED_MMIO
-    if result == PUT_EMULATE:
-        s.counters.pf_emulate += 1
-        return HANDLED_EMULATED
-    if result == PUT_SPURIOUS:
-        s.counters.pf_spurious += 1
-    else:
-        s.counters.pf_fixed += 1
-    return HANDLED_FIXED
+    return filled(s, result)
 
 
 cdef bint write_traps(hyper_t *s, uint64_t gfn) noexcept nogil:
@@ -140,26 +151,38 @@ cdef bint write_traps(hyper_t *s, uint64_t gfn) noexcept nogil:
     return False
 
 
+cdef bint fix_fast(hyper_t *s, uint64_t gpa, uint64_t entry, uint32_t slot) noexcept nogil:
+    """Give W back to an entry that the log made read-only, which KVM does without its lock.
+
+    A large entry of memory that is logged has to be split first.
+    """
+    if entry & ENTRY_P == 0 or not entry & ENTRY_LOGGED:
+        return False
+    s.counters.log_faults += 1
+    if entry & ENTRY_LARGE and s.log[gpa >> 21]:
+        return False
+    s.entries[slot] = entry & ~<uint64_t>ENTRY_LOGGED | ENTRY_W
+    mark_dirty(s, gpa >> FRAME_SHIFT)
+    s.counters.pf_fast += 1
+    return True
+
+
 cdef handled_t nested_fault(
-    hyper_t *s, cpu_t *v, uint64_t gpa, uint64_t entry
+    hyper_t *s, cpu_t *v, uint64_t gpa, uint64_t entry, uint32_t slot, bint write
 ) noexcept nogil:
-    """Handle a violation of the nested tables at a guest-physical address."""
-    cdef int result
+    """Handle a violation of the nested tables at a guest-physical address.
+
+    `slot` is that of `entry` if it is present.
+    """
     s.counters.x_npf += 1
-    if entry & ENTRY_MMIO and entry == mmio_entry(s, frame_of(entry)):
+    empty_pml(s, v)
+    if entry & ENTRY_P == 0 and entry & ENTRY_MMIO and entry == mmio_entry(s, frame_of(entry)):
         s.counters.pf_mmio += 1
         return HANDLED_MMIO
     s.counters.pf_taken += 1
+    if write and fix_fast(s, gpa, entry, slot):
+        s.counters.pf_fixed += 1
+        return HANDLED_FIXED
     if not make_room(s):
         return HANDLED_NO_ROOM
-    result = fill_nested(s, v, gpa)
-    if result == FILL_NO_ROOM:
-        return HANDLED_NO_ROOM
-    if result == FILL_MMIO:
-        s.counters.pf_emulate += 1
-        return HANDLED_MMIO
-    if result == PUT_SPURIOUS:
-        s.counters.pf_spurious += 1
-    else:
-        s.counters.pf_fixed += 1
-    return HANDLED_FIXED
+    return filled(s, fill_nested(s, v, gpa, write))

@@ -10,6 +10,7 @@ cdef enum:
     FILL_MMIO = -2                  # there is no memory at the address
 
 cdef int fill(hyper_t *s, cpu_t *v, uint64_t va, uint32_t access, guest_walk_t *g) noexcept nogil
+cdef int large_refusal(hyper_t *s, uint64_t gfn) noexcept nogil
 cdef bint large_allowed(hyper_t *s, uint64_t gfn) noexcept nogil
 cdef void fill_group(hyper_t *s, uint32_t slot) noexcept nogil
 cdef uint32_t slot_of(uint32_t page, uint64_t address, uint32_t level) noexcept nogil

@@ -14,6 +14,8 @@ from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
     LARGE_GUEST,
     LARGE_HOST,
+    LARGE_LOGGED,
+    LARGE_REFUSALS,
     LARGE_SHADOWED,
     LARGE_SLOT,
     NO_PAGE,
@@ -40,17 +42,26 @@ cdef uint32_t slot_of(uint32_t page, uint64_t address, uint32_t level) noexcept 
     return page << 9 | <uint32_t>(address >> (3 + 9 * level) & 511)
 
 
-cdef bint large_allowed(hyper_t *s, uint64_t gfn) noexcept nogil:
-    """Whether the 2 MiB around a guest frame may be mapped by one entry; refusals are counted."""
+cdef int large_refusal(hyper_t *s, uint64_t gfn) noexcept nogil:
+    """Why the 2 MiB around a guest frame may not be mapped by one entry; else LARGE_REFUSALS."""
     if ((gfn | 511) >= s.frames
             or not pm_in_ram(s.mem, (gfn & ~<uint64_t>511) << FRAME_SHIFT, 1 << 21)):
-        s.counters.large_refused[LARGE_SLOT] += 1
-    elif not s.backing[gfn >> 9]:
-        s.counters.large_refused[LARGE_HOST] += 1
-    elif s.shadowed[gfn >> 9]:
-        s.counters.large_refused[LARGE_SHADOWED] += 1
-    else:
+        return LARGE_SLOT
+    if not s.backing[gfn >> 9]:
+        return LARGE_HOST
+    if s.shadowed[gfn >> 9]:
+        return LARGE_SHADOWED
+    if s.log[gfn >> 9]:
+        return LARGE_LOGGED
+    return LARGE_REFUSALS
+
+
+cdef bint large_allowed(hyper_t *s, uint64_t gfn) noexcept nogil:
+    """Whether the 2 MiB around a guest frame may be mapped by one entry; refusals are counted."""
+    cdef int refusal = large_refusal(s, gfn)
+    if refusal == LARGE_REFUSALS:
         return True
+    s.counters.large_refused[refusal] += 1
     return False
 
 
@@ -76,11 +87,16 @@ cdef uint8_t page_rights(
 
 
 cdef void fill_group(hyper_t *s, uint32_t slot) noexcept nogil:
-    """Fill every absent entry of the aligned group in a direct table: no guest entry to ask."""
+    """Fill every absent entry of the aligned group in a direct table: no guest entry to ask.
+
+    What is logged is not made writable ahead of a write.
+    """
     cdef page_t *p = &s.pages[slot >> 9]
     cdef uint8_t rights = p.role >> ROLE_RIGHTS_SHIFT & RIGHT_ALL
     cdef uint32_t first = slot & ~(s.rules.prefetch - 1), i
     cdef uint64_t gfn = p.gfn + (first & 511)
+    if rights & RIGHT_W and s.log[gfn >> 9]:
+        return
     for i in range(s.rules.prefetch):
         if s.entries[first + i] & ENTRY_P == 0 and in_slot(s, gfn + i):
             put_leaf(s, first + i, gfn + i, rights, True, False)

@@ -25,6 +25,7 @@ from pyvirt._core.shadow.state cimport (
     cpu_t,
     guest_walk_t,
     hyper_t,
+    mark_dirty,
 )
 from pyvirt._core.types cimport PAGE_OFFSET
 
@@ -85,6 +86,7 @@ cdef bint mark_entry(hyper_t *s, uint64_t gpa, uint64_t wanted) noexcept nogil:
     s.counters.guest_a_set += (wanted & ~entry & ENTRY_A) != 0
     s.counters.guest_d_set += (wanted & ~entry & ENTRY_D) != 0
     entry |= wanted
+    mark_dirty(s, gpa >> FRAME_SHIFT)
     s.mem.version += 1
     memcpy(frame, &entry, 8)
     return True

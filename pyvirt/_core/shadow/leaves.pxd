@@ -10,7 +10,7 @@ cdef enum put_t:
     PUT_EMULATE = 2                 # a write, and the frame holds a table that must stay in step
 
 cdef uint64_t leaf_entry(hyper_t *s, uint64_t gfn, uint32_t level, uint8_t rights, uint64_t old,
-                         bint prefetch, bint can_unsync, bint *refused) noexcept nogil
+                         bint prefetch, bint can_unsync, bint write, bint *refused) noexcept nogil
 cdef bint change_leaf(hyper_t *s, uint32_t slot, uint64_t entry) noexcept nogil
 cdef put_t put_leaf(hyper_t *s, uint32_t slot, uint64_t gfn, uint8_t rights,
                     bint prefetch, bint write) noexcept nogil

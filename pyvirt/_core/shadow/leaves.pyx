@@ -7,6 +7,7 @@ from pyvirt._core.shadow.state cimport (
     ENTRY_A,
     ENTRY_D,
     ENTRY_LARGE,
+    ENTRY_LOGGED,
     ENTRY_P,
     ENTRY_U,
     ENTRY_W,
@@ -19,6 +20,7 @@ from pyvirt._core.shadow.state cimport (
     hyper_t,
     is_leaf,
     level_of,
+    mark_dirty,
     request_flush,
 )
 from pyvirt._core.shadow.unsync cimport may_write
@@ -28,13 +30,14 @@ cdef uint64_t NX = <uint64_t>1 << 63
 
 cdef uint64_t leaf_entry(
     hyper_t *s, uint64_t gfn, uint32_t level, uint8_t rights, uint64_t old, bint prefetch,
-    bint can_unsync, bint *refused
+    bint can_unsync, bint write, bint *refused
 ) noexcept nogil:
     """The entry that maps a frame with these rights, where `old` is there now.
 
     A is set unless the entry is made ahead of its use. D is set where the entry becomes writable,
     and left to the processor where it was so already. `refused` becomes True where the frame
-    holds a shadowed table that must stay write-protected.
+    holds a shadowed table that must stay write-protected. A frame that becomes writable is logged,
+    written or not, unless the rules say that only writes make it so.
     """
     cdef uint64_t entry = gfn << FRAME_SHIFT | ENTRY_P
     if level > 1:
@@ -48,16 +51,26 @@ cdef uint64_t leaf_entry(
     if rights & RIGHT_W:
         if old & ENTRY_P and old & ENTRY_W:
             entry |= ENTRY_W
+        elif s.rules.log_writes_only and not write and s.log[gfn >> 9]:
+            entry |= ENTRY_LOGGED
         elif may_write(s, gfn, can_unsync, prefetch):
             entry |= ENTRY_W | ENTRY_D
+            mark_dirty(s, gfn)
         else:
             refused[0] = True
     return entry
 
 
 cdef bint change_leaf(hyper_t *s, uint32_t slot, uint64_t entry) noexcept nogil:
-    """Replace a leaf by one of the same frame; whether that takes W, A or D from it."""
-    cdef uint64_t lost = s.entries[slot] & ~entry & (ENTRY_W | ENTRY_A | ENTRY_D)
+    """Replace a leaf by one of the same frame; whether that takes W, A or D from it.
+
+    One that the log made read-only could have become writable at any time, so it counts as if it
+    had W.
+    """
+    cdef uint64_t old = s.entries[slot], lost
+    if old & ENTRY_LOGGED and not entry & ENTRY_LOGGED:
+        old |= ENTRY_W
+    lost = old & ~entry & (ENTRY_W | ENTRY_A | ENTRY_D)
     s.entries[slot] = entry
     return lost != 0
 
@@ -74,7 +87,7 @@ cdef put_t put_leaf(
         drop_entry(s, slot)
         flush = True
         old = 0
-    entry = leaf_entry(s, gfn, level, rights, old, prefetch, True, &refused)
+    entry = leaf_entry(s, gfn, level, rights, old, prefetch, True, write, &refused)
     if old == entry:
         result = PUT_SPURIOUS
     elif old & ENTRY_P:
@@ -91,8 +104,8 @@ cdef bint protect_list(hyper_t *s, uint32_t slot) noexcept nogil:
     cdef bint any = False
     while slot != NO_SLOT:
         walked += 1
-        if s.entries[slot] & ENTRY_W:
-            s.entries[slot] &= ~<uint64_t>ENTRY_W
+        if s.entries[slot] & (ENTRY_W | ENTRY_LOGGED):
+            s.entries[slot] &= ~<uint64_t>(ENTRY_W | ENTRY_LOGGED)
             s.counters.write_protected += 1
             any = True
         slot = s.links[slot].next

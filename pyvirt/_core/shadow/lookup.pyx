@@ -11,6 +11,7 @@ from pyvirt._core.shadow.state cimport (
     ROLE_DIRECT,
     ROLE_RIGHTS_SHIFT,
     cpu_t,
+    frame_of,
     hyper_t,
     is_direct,
     page_t,
@@ -77,6 +78,8 @@ cdef void link_page(hyper_t *s, cpu_t *v, uint32_t slot, uint32_t page) noexcept
     if p.marked and s.rules.sync_at_link:
         sync_below(s, v, page)
     if s.entries[slot] & ENTRY_P:
+        if s.log[frame_of(s.entries[slot]) >> 9]:
+            s.counters.large_split += 1
         drop_entry(s, slot)         # a large leaf that can stay no longer
         request_flush(s)
     set_link(s, slot, page)

@@ -40,7 +40,7 @@ cdef bint make_nested_root(hyper_t *s) noexcept nogil:
     return True
 
 
-cdef int fill_nested(hyper_t *s, cpu_t *v, uint64_t gpa) noexcept nogil:
+cdef int fill_nested(hyper_t *s, cpu_t *v, uint64_t gpa, bint write) noexcept nogil:
     """Map the page of a guest-physical address; a `put_t`, FILL_MMIO or FILL_NO_ROOM."""
     cdef uint32_t page = s.nested_root, level = s.levels, last = 1, slot, child
     cdef uint64_t gfn = gpa >> FRAME_SHIFT, first
@@ -71,7 +71,7 @@ cdef int fill_nested(hyper_t *s, cpu_t *v, uint64_t gpa) noexcept nogil:
         if s.entries[slot] & ENTRY_P and not s.entries[slot] & ENTRY_LARGE:
             drop_entry(s, slot)
             request_flush(s)
-    result = put_leaf(s, slot, gfn, RIGHT_ALL, False, False)
+    result = put_leaf(s, slot, gfn, RIGHT_ALL, False, write)
     if result != PUT_SPURIOUS:
         s.counters.filled += 1
         if level == 1 and s.mode == MODE_LEGACY and s.rules.prefetch:

@@ -26,6 +26,7 @@ cdef enum:
     GENERATIONS = 1 << 18           # 12 bits on top of an MMIO entry, 6 above bit 0
     MAX_RESTARTS = 256              # of one instruction
     UNSYNC_LIMIT = 64               # at most; Xen keeps 3 a vCPU
+    PML_ENTRIES = 512               # of a page-modification log (SDM 30.3.6)
 
 # Entries of shadow and nested tables have the format of x86-64 and NPT.
 cdef enum:
@@ -36,6 +37,7 @@ cdef enum:
     ENTRY_D = 0x40
     ENTRY_LARGE = 0x80              # a leaf of level 2
     ENTRY_MMIO = 0x200              # not present: no memory is there, see `mmio_entry`
+    ENTRY_LOGGED = 0x400            # W was taken for the dirty log only: a write gives it back
 
 cdef enum:
     FRAME_SHIFT = 12
@@ -77,7 +79,13 @@ cdef enum:                          # why a large entry was not made
     LARGE_HOST = 1                  # the host's is
     LARGE_SHADOWED = 2              # a frame in it holds a shadowed table
     LARGE_SLOT = 3                  # it leaves the memory
-    LARGE_REFUSALS = 4
+    LARGE_LOGGED = 4                # writes to it are logged, by 4 KiB
+    LARGE_REFUSALS = 5
+
+cdef enum log_t:                    # how writes to 2 MiB of memory are logged
+    LOG_OFF = 0
+    LOG_PROTECT = 1                 # entries are read-only until the first write
+    LOG_PML = 2                     # the processor notes each D that it sets
 
 cdef struct link_t:                 # of an entry, in the list that it is in
     uint32_t next
@@ -156,9 +164,17 @@ cdef struct counters_t:             # in the order of COUNTER_DTYPE
     uint64_t write_protected              # entries that lost W
     uint64_t reverse_map_walked           # entries looked at for that
     uint64_t reverse_map_longest          # the longest list of one frame
-    uint64_t large_refused[4]             # large entries not made, by reason
+    uint64_t large_refused[5]             # large entries not made, by reason
     uint64_t host_invalidated             # entries dropped for the host
     uint64_t traces_lifted                # tables whose trace was lifted
+    # the dirty log
+    uint64_t x_pml_full                   # exits for a full page-modification log
+    uint64_t pf_fast                      # faults fixed without the lock
+    uint64_t log_faults                   # writes that the log alone made fault
+    uint64_t logged                       # frames that became dirty
+    uint64_t log_protected                # entries that lost W or D for the log
+    uint64_t large_split                  # large entries replaced by small ones for the log
+    uint64_t collapsed                    # small entries dropped for a large one after it
 
 cdef struct rules_t:                # see pyvirt.mmu.shadow.ShadowRules for each
     bint unsync
@@ -173,6 +189,8 @@ cdef struct rules_t:                # see pyvirt.mmu.shadow.ShadowRules for each
     bint large_pages
     bint flood_leaves
     bint refill_at_write
+    bint log_writes_only
+    bint split_eagerly
     uint32_t prefetch               # entries of an aligned group; 0: none
     uint32_t flood_limit            # 0: none
     uint32_t previous_roots
@@ -221,6 +239,8 @@ cdef struct cpu_t:                  # a vCPU
     check_t check[3][2]             # [load, store, fetch][user]
     uint32_t events                 # of the instruction that is under way
     event_t instruction[INSTRUCTION_EVENTS]
+    uint32_t pml_count
+    uint64_t pml[PML_ENTRIES]       # guest frames that the processor noted since the last exit
     memo_t memo[MEMO_SLOTS]
 
 cdef struct hyper_t:
@@ -230,6 +250,9 @@ cdef struct hyper_t:
     physmem_t *mem                  # the guest's
     uint64_t frames                 # guest frames of the slot: [0, frames)
     uint8_t *backing                # of each 2 MiB: 1 if the host keeps it in one page
+    uint8_t *log                    # of each 2 MiB: one of log_t
+    uint64_t *dirty                 # one bit a frame; clear where there is no log
+    bint pml                        # vCPUs note what they write: some 2 MiB are logged so
     uint32_t *reverse               # by guest frame: first 4 KiB leaf that maps it
     uint32_t *reverse_large         # by 2 MiB of guest frames
     uint32_t *same                  # by `place_of`: newest page of a guest frame
@@ -318,10 +341,12 @@ cdef inline bint in_slot(const hyper_t *s, uint64_t gfn) noexcept nogil:
     return gfn < s.frames and pm_in_ram(s.mem, gfn << FRAME_SHIFT, 1)
 
 
-cdef inline void exit_for(const hyper_t *s, uint64_t *reason) noexcept nogil:
-    """Count an exit, if there is a hypervisor to exit to."""
-    if s.mode != MODE_NATIVE:
-        reason[0] += 1
+cdef inline void mark_dirty(hyper_t *s, uint64_t gfn) noexcept nogil:
+    """Note a write to a frame of memory if its writes are logged."""
+    cdef uint64_t bit = <uint64_t>1 << (gfn & 63)
+    if s.log[gfn >> 9] and not s.dirty[gfn >> 6] & bit:
+        s.dirty[gfn >> 6] |= bit
+        s.counters.logged += 1
 
 
 cdef inline uint64_t mmio_entry(const hyper_t *s, uint64_t gfn) noexcept nogil:

@@ -62,9 +62,12 @@ cdef uint8_t leaf_rights(const hyper_t *s, const page_t *p, uint64_t entry) noex
 cdef bint prefetch_leaf(hyper_t *s, cpu_t *v, uint32_t slot, uint64_t entry) noexcept nogil:
     """Shadow a guest's leaf ahead of its use; False if it may not be."""
     cdef uint64_t gfn = mapped_frame(v, entry)
+    cdef uint8_t rights = leaf_rights(s, &s.pages[slot >> 9], entry)
     if not prefetchable(s, v, entry) or not in_slot(s, gfn):
         return False
-    put_leaf(s, slot, gfn, leaf_rights(s, &s.pages[slot >> 9], entry), True, False)
+    if rights & RIGHT_W and s.log[gfn >> 9]:
+        return False                # it would be logged without a write
+    put_leaf(s, slot, gfn, rights, True, False)
     s.counters.prefetched += 1
     return True
 
@@ -91,7 +94,7 @@ cdef bint sync_page(hyper_t *s, cpu_t *v, uint32_t page) noexcept nogil:
                 changed = True
             else:
                 entry = leaf_entry(s, frame_of(old), 1, leaf_rights(s, p, entry), old, True,
-                                   False, &refused)
+                                   False, False, &refused)
                 if entry != old:
                     s.counters.sync_changed += 1
                     if change_leaf(s, slot, entry):

@@ -9,8 +9,17 @@ with the compiled engines.
 new programs; `Rules` turns rules off.
 """
 
-from oracle.slowshadow.machine import MODES
-from oracle.slowshadow.programs import Op, Program, Replay, load_programs, replay, save_programs
+from oracle.slowshadow.machine import MODES, build_mmu
+from oracle.slowshadow.programs import (
+    Op,
+    Program,
+    Replay,
+    initial_memory,
+    load_programs,
+    replay,
+    replay_on,
+    save_programs,
+)
 from oracle.slowshadow.random_programs import ACTIONS, random_program
 from oracle.slowshadow.rules import KVM, Rules
 from oracle.slowshadow.workloads import Workload, run_workload
@@ -24,9 +33,12 @@ __all__ = [
     "Replay",
     "Rules",
     "Workload",
+    "build_mmu",
+    "initial_memory",
     "load_programs",
     "random_program",
     "replay",
+    "replay_on",
     "run_workload",
     "save_programs",
 ]

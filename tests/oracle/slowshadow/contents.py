@@ -6,6 +6,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from oracle.slowshadow.counters import Counters
+from oracle.slowshadow.dirtylog import DirtyLog
 from oracle.slowshadow.memory import ENTRIES, FRAME, A, D, Memory, P, W, rights_of
 from oracle.slowshadow.pages import Leaf, Role, ShadowPage, ShadowPages
 from oracle.slowshadow.rules import Rules
@@ -33,6 +34,7 @@ class Contents:
         self.rules = rules
         self.request_flush = request_flush
         self.pages = ShadowPages(counters, request_flush)
+        self.log = DirtyLog(self.pages, request_flush)
 
     # -- one entry
 
@@ -88,6 +90,8 @@ class Contents:
                 leaf.dirty = True
             else:
                 leaf.rights &= ~W
+        if leaf.rights & W:
+            self.log.add(frame)
         return leaf
 
     def set_leaf(
@@ -131,6 +135,8 @@ class Contents:
         if not entry & P or (self.rules.prefetch_only_accessed and not entry & A):
             return False
         rights = self.guest_rights(page.role.rights & rights_of(entry), entry)
+        if rights & W and self.log.on:
+            return False
         self.set_leaf(page, index, (entry & FRAME) >> 12, rights, prefetch=True)
         return True
 
@@ -141,6 +147,8 @@ class Contents:
         first with P=0 or A=0"; "2M guest page on 4K backing: [...] each fault also fills every
         absent entry of the aligned 8".
         """
+        if page.role.direct and page.role.rights & W and self.log.on:
+            return
         for at in range(index & ~7, (index & ~7) + 8):
             if at in page.entries:
                 continue

@@ -36,11 +36,14 @@ class Leaf:
     rights: int
     accessed: bool
     dirty: bool
+    logged: bool = False
+    """Read-only for the dirty log alone (see `DirtyLog`)."""
 
     def loses(self, new: Leaf) -> bool:
-        """Whether the new entry takes W, A or D from this one."""
+        """Whether the new entry takes W, A or D from this one, or what the log would give back."""
         return bool(
             (self.rights & ~new.rights & W)
+            or (self.logged and not new.rights & W)
             or (self.accessed and not new.accessed)
             or (self.dirty and not new.dirty)
         )
@@ -122,8 +125,9 @@ class ShadowPages:
         for key in ((1, frame), (2, frame & ~511)):
             for page, index in self.reverse.get(key, ()):
                 leaf = page.leaf(index)
-                taken |= bool(leaf.rights & W)
+                taken |= bool(leaf.rights & W) or leaf.logged
                 leaf.rights &= ~W
+                leaf.logged = False
         return taken
 
     # -- entries

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import lzma
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -129,12 +129,17 @@ def replay(program: Program, mode: str, rules: Rules = KVM) -> Replay:
     return replay_on(program, mmu)
 
 
-def replay_on(program: Program, mmu: MMU) -> Replay:
-    """Run a program on its initial memory; "Counts cover from BEGIN (excluded) to END"."""
+def replay_on(program: Program, mmu: MMU, before: Callable[[int], None] | None = None) -> Replay:
+    """Run a program on its initial memory; "Counts cover from BEGIN (excluded) to END".
+
+    ``before`` is called with the number of each operation before it runs.
+    """
     memory, guest = mmu.memory, Guest(mmu)
     start, faults = dict(mmu.counters), 0
     results: dict[int, int] = {}
     for i, op in enumerate(program.ops):
+        if before is not None:
+            before(i)
         guest.load(LIST + 16 * i)
         guest.load(LIST + 16 * i + 8)
         if op.op == "BEGIN":

@@ -20,7 +20,7 @@ from oracle.slowshadow.guestwalk import (
     guest_walk,
     mark_used,
 )
-from oracle.slowshadow.memory import ALL, FRAME, D, Memory, U, W, X, index_of
+from oracle.slowshadow.memory import ALL, FRAME, A, D, Memory, U, W, X, index_of
 from oracle.slowshadow.pages import Leaf, Role, ShadowPage
 from oracle.slowshadow.rules import KVM, Rules
 
@@ -121,6 +121,10 @@ class ShadowMMU:
             self._inject(walk.code, va)
         mark_used(self.memory, walk, kind)
         write = kind == WRITE
+        for step in walk.steps:
+            leaf = step is walk.leaf
+            if not step.entry & A or (leaf and write and not step.entry & D):
+                self.contents.log.add(step.table)
         emulated = write and self.contents.write_is_emulated(walk.frame)
         if emulated and present:
             # programs: "If the shadow entry is present that is all", and the write count goes
@@ -209,6 +213,9 @@ class ShadowMMU:
         mmu.md 3: "Large spte only if host page large AND guest pte at least as large AND not
         overlapping write-protected frames".
         """
+        return self._could_be_2m(frame) and not self.contents.log.on
+
+    def _could_be_2m(self, frame: int) -> bool:
         return self.huge_backing and not self.pages.has_tables_within_2m(frame)
 
     def _split(self, page: ShadowPage, index: int, frame: int, rights: int) -> ShadowPage:
@@ -231,6 +238,7 @@ class ShadowMMU:
         if the new value is not 0); level 1: the entry is dropped."
         """
         self.memory.write(gpa, value)
+        self.contents.log.add(gpa >> 12)
         self.counters.add("mmu_pte_write")
         index = gpa >> 3 & 511
         zapped = dropped = False
@@ -314,6 +322,21 @@ class ShadowMMU:
         if toggled & value & CR4_SMEP:
             self.flush_pending = True
         self.registers.cr4 = value
+        self._enter()
+
+    # -- the dirty log: the host's calls, each between two entries to the guest
+
+    def start_log(self) -> None:
+        self.contents.log.start()
+        self._enter()
+
+    def fetch_log(self) -> set[int]:
+        found = self.contents.log.fetch()
+        self._enter()
+        return found
+
+    def stop_log(self) -> None:
+        self.contents.log.stop(self._could_be_2m)
         self._enter()
 
     # -- roots
