@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         TraceFormatError,
         describe_fault,
     )
+    from pyvirt.guest.system import GuestOS
     from pyvirt.mmu.accesses import Accesses
     from pyvirt.mmu.compare import Comparison, compare
     from pyvirt.mmu.costs import CostModel
@@ -52,6 +53,7 @@ _HOME = {
     "ExitCosts": "pyvirt.mmu.exits",
     "compare": "pyvirt.mmu.compare",
     "Geometry": "pyvirt.mmu.geometry",
+    "GuestOS": "pyvirt.guest.system",
     "MMU": "pyvirt.mmu.mmu",
     "Hypervisor": "pyvirt.mmu.shadow",
     "PhysicalMemory": "pyvirt.mmu.memory",
@@ -75,7 +77,7 @@ _HOME = {
 }
 
 # Packages that are loaded when they are named: `pyvirt.traces` needs no import of its own.
-_PARTS = frozenset({"mmu", "report", "traces", "validation"})
+_PARTS = frozenset({"guest", "mmu", "report", "traces", "validation"})
 
 __all__ = [
     "MMU",
@@ -88,6 +90,7 @@ __all__ = [
     "Fault",
     "FrameExhaustedError",
     "Geometry",
+    "GuestOS",
     "Hypervisor",
     "ImageFormatError",
     "InvalidTypeError",

@@ -16,7 +16,10 @@ from pyvirt.mmu.prices import Cycles, Groups, Prices
 __all__ = ["CLASSES", "EXIT_REASONS", "GROUPS", "ExitCosts"]
 
 #: Counters of `pyvirt.Hypervisor` that are exits, one for each reason.
-EXIT_REASONS = ("x_pf", "x_npf", "x_invlpg", "x_cr3_write", "x_cr0", "x_cr4", "x_io", "x_other")
+EXIT_REASONS = (
+    *("x_pf", "x_npf", "x_invlpg", "x_cr3_write", "x_cr0", "x_cr4", "x_io", "x_other"),
+    "x_pml_full",
+)
 
 #: The counters whose sum is the number of events of a class.
 _COUNTERS = {
@@ -29,6 +32,7 @@ _COUNTERS = {
     "cr_exit": ("x_cr0", "x_cr4"),
     "io_exit": ("x_io",),
     "other_exit": ("x_other",),
+    "pml_full_exit": ("x_pml_full",),
     "no_memory_emulated": ("pf_mmio",),
     "write_emulated": ("mmu_pte_write",),
     "entry_filled": ("filled",),
@@ -47,7 +51,7 @@ GROUPS: Groups = {
     "page-fault exits": ("page_fault_exit", "fault_reflected"),
     "violations": ("violation_exit",),
     "register exits": ("invlpg_exit", "cr3_exit", "cr_exit"),
-    "other exits": ("io_exit", "other_exit", "no_memory_emulated"),
+    "other exits": ("io_exit", "other_exit", "pml_full_exit", "no_memory_emulated"),
     "table writes": ("write_emulated", "table_unsynced", "reverse_map_step"),
     "table upkeep": (
         "entry_filled",

@@ -17,6 +17,7 @@ PRICED = {
     **{"guest_faults": "guest_fault", "x_pf": "page_fault_exit", "pf_guest": "fault_reflected"},
     **{"x_npf": "violation_exit", "x_invlpg": "invlpg_exit", "x_cr3_write": "cr3_exit"},
     **{"x_cr0": "cr_exit", "x_cr4": "cr_exit", "x_io": "io_exit", "x_other": "other_exit"},
+    **{"x_pml_full": "pml_full_exit"},
     **{"pf_mmio": "no_memory_emulated", "mmu_pte_write": "write_emulated"},
     **{"filled": "entry_filled", "prefetched": "entry_prefetched"},
     **{"mmu_cache_miss": "page_made", "mmu_shadow_zapped": "page_zapped"},
