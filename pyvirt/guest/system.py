@@ -451,17 +451,19 @@ class GuestOS(GuestCore):
             vcpu,
         )
 
-    def syscall(self, process: int, loads: int = 0, vcpu: int | None = None) -> None:
+    def syscall(
+        self, process: int, loads: int = 0, *, times: int = 1, vcpu: int | None = None
+    ) -> None:
         """Enter the kernel and leave it, with some loads of kernel data between."""
-        self.kernel(process, "syscall", loads, vcpu)
+        self.kernel(process, "syscall", loads, vcpu, times)
 
     def timer(self, vcpu: int = 0) -> None:
         """Interrupt a vCPU, which exits to the hypervisor."""
         self.kernel(None, "timer", int(self.rules["handler_loads"]), vcpu)
 
-    def cpuid(self, vcpu: int = 0) -> None:
+    def cpuid(self, times: int = 1, vcpu: int = 0) -> None:
         """Execute an instruction that always exits, such as CPUID or a write of an MSR."""
-        self.raw(_VM_EXIT, 0, vcpu)
+        self.raw(_VM_EXIT, 0, vcpu, times)
 
     def io(
         self, process: int, count: int = 1, *, port: int = _PORT, vcpu: int | None = None
@@ -526,6 +528,24 @@ class GuestOS(GuestCore):
         """
         return self.promote_regions(process, limit, max_none, vcpu)
 
+    def split(self, process: int, va: int, vcpu: int | None = None) -> bool:
+        """Map a huge page by small ones, as the kernel does when only a part of it changes.
+
+        Parameters
+        ----------
+        process : int
+        va : int
+            An address in it.
+        vcpu : int, optional
+            As in `fork`.
+
+        Returns
+        -------
+        bool
+            Whether a huge page was there.
+        """
+        return self.split_page(process, va, vcpu)
+
 
 def _choice(value: object, name: str, accepted: dict[str, int]) -> int:
     if not isinstance(value, str) or value not in accepted:
@@ -552,8 +572,10 @@ def _count(value: Any, name: str, least: int = 1) -> int:
     return int(value)
 
 
-def _column(values: npt.ArrayLike, name: str, count: int) -> npt.NDArray[np.uint64]:
+def _column(values: Any, name: str, count: int) -> npt.NDArray[np.uint64]:
     """One number for each access, or one for all."""
+    if isinstance(values, int) and 0 <= values < 1 << 64:
+        return np.array([values], np.uint64)
     array = np.asarray(values)
     if array.dtype.kind not in "iub" or array.ndim > 1:
         raise InvalidTypeError(f"{name} must be an integer or one for each access")

@@ -189,8 +189,10 @@ def test_exec_and_exit_give_all_back():
     s.exit(p)
     s.drop_caches()
     assert s.free_frames == free
-    with pytest.raises(InvalidValueError, match=f"no process {p}"):
-        s.touch(p, [start])
+    for again in (lambda: s.touch(p, [start]), lambda: s.exit(p)):
+        with pytest.raises(InvalidValueError, match=f"no process {p}"):
+            again()
+    assert s.free_frames == free
 
 
 # --- areas ---
@@ -258,6 +260,21 @@ def test_huge_pages_at_first_touch_split_and_copied():
     for process in (p, c):
         s.exit(process)
     assert s.usage()["pages"] == s.usage()["tables"] == 0
+
+
+def test_split():
+    s = system(huge="always")
+    p, va = area(s, 512, va=0x40000000)
+    assert not s.split(p, va)
+    s.touch(p, [va], Op.STORE)
+    before = s.usage()
+    assert s.split(p, va + 5 * PAGE + 1)
+    assert not s.split(p, va)
+    assert len(entries(s, p)) == 512
+    assert s.usage()["pages"] == before["pages"]
+    assert s.usage()["tables"] == before["tables"] + 1
+    assert s.promote(p) == 1
+    assert s.usage() == before
 
 
 def test_madvise():
@@ -567,6 +584,7 @@ def test_bad_actions_change_nothing():
         (lambda: s.munmap(p, va + 1, PAGE), InvalidValueError, "whole 4 KiB pages"),
         (lambda: s.munmap(p, 0x1000, PAGE), MappingError, "nothing is mapped"),
         (lambda: s.exit(p + 1), InvalidValueError, "no process"),
+        (lambda: s.split(p, 1 << 60), InvalidValueError, "va must be in"),
         (lambda: s.exec(p, text=3), InvalidValueError, "no file"),
         (lambda: s.switch_to(p, 1), InvalidValueError, "vcpu must be in"),
         (lambda: s.switch_to(p, cause="x"), InvalidValueError, "cause must be one of"),
@@ -616,6 +634,6 @@ def test_profiles_name_their_sources():
     for name in profiles.names():
         for table in profiles.read(name).values():
             for value in table.values():
-                assert len(value.source) > 8
+                assert len(value.source) >= len("a choice")
     with pytest.raises(InvalidValueError, match="profile must be one of"):
         profiles.read("vms")

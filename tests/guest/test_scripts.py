@@ -123,7 +123,7 @@ def test_data(options, tables, stores, steps):
     options |= {"page_accesses": 512, "table_stores": stores, "huge": "never"}
     script = Script(**options, files=False, pages=9)
     machine = hypervisor(script.system, tables)
-    position, values = 0, []
+    values = [np.zeros(0, np.uint64)]
     for step in steps:
         if step[0] == 13:
             continue

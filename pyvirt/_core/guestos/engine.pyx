@@ -19,9 +19,9 @@ from pyvirt._core.events cimport (
     event_t,
 )
 from pyvirt._core.frames cimport pm_lock, pm_unlock
-from pyvirt._core.guestos.emit cimport emit, kernel_store
+from pyvirt._core.guestos.emit cimport emit, entry_at, kernel_store
 from pyvirt._core.guestos.faults cimport touch
-from pyvirt._core.guestos.huge cimport promote
+from pyvirt._core.guestos.huge cimport promote, split
 from pyvirt._core.guestos.memory cimport give_range
 from pyvirt._core.guestos.reclaim cimport drop_caches, reclaim
 from pyvirt._core.guestos.spaces cimport (
@@ -37,6 +37,7 @@ from pyvirt._core.guestos.state cimport (
     ASIDS,
     BAD_ADDRESS,
     BAD_RIGHTS,
+    ENTRY_P,
     FRAME_CACHE,
     FRAME_FREE,
     FRAME_KERNEL,
@@ -58,7 +59,7 @@ from pyvirt._core.guestos.state cimport (
     rules_t,
     status_t,
 )
-from pyvirt._core.guestos.tables cimport boot_tables
+from pyvirt._core.guestos.tables cimport boot_tables, find, frames_left
 from pyvirt._core.guestos.vcpus cimport (
     CAUSE_INTERRUPT,
     CAUSE_SYSCALL,
@@ -456,18 +457,20 @@ cdef class GuestCore:
                 f"an access must lie within one page, number {i} is {bytes} bytes at {va[i]:#x}")
         return self.g.counters.faults - before
 
-    def kernel(self, pid, cause, loads, vcpu=None):
-        """A kernel entry with some loads of kernel data, and the way back."""
+    def kernel(self, pid, cause, loads, vcpu=None, times=1):
+        """Some kernel entries with loads of kernel data, and the way back."""
         cdef uint32_t count = as_int(loads, "loads", 0, 1 << 20)
+        cdef uint64_t n = as_int(times, "times", 0, 1 << 30), _i
         cdef cause_t why = CAUSES[cause]
         if pid is None:
             self._begin()
             self.g.cpu = as_int(0 if vcpu is None else vcpu, "vcpu", 0, self.g.cpu_count - 1)
         else:
             self._act(pid, vcpu)
-        enter_kernel(&self.g, why)
-        kernel_work(&self.g, count)
-        leave_kernel(&self.g, why)
+        for _i in range(n):
+            enter_kernel(&self.g, why)
+            kernel_work(&self.g, count)
+            leave_kernel(&self.g, why)
 
     def access_port(self, pid, port, count, vcpu=None):
         """Accesses to an I/O port by the kernel, in a system call of a process."""
@@ -480,15 +483,17 @@ cdef class GuestCore:
             emit(&self.g, EVENT_IO, 0, 0, 0, value)
         leave_kernel(&self.g, CAUSE_SYSCALL)
 
-    def raw(self, op, value, vcpu=0):
-        """One event of the kernel that changes nothing the system knows of."""
+    def raw(self, op, value, vcpu=0, times=1):
+        """Events of the kernel that change nothing the system knows of."""
         cdef uint64_t content = as_int(value, "value", 0, 0xFFFFFFFFFFFFFFFF)
+        cdef uint64_t n = as_int(times, "times", 0, 1 << 30), _i
         cdef int kind = op
         self._begin()
         if kind not in (EVENT_VM_EXIT, EVENT_MOV_CR0, EVENT_MOV_CR4, EVENT_IO):
             raise InvalidValueError(f"op cannot be {op} here")
         self.g.cpu = as_int(vcpu, "vcpu", 0, self.g.cpu_count - 1)
-        emit(&self.g, kind, 0, 0, 0, content)
+        for _i in range(n):
+            emit(&self.g, kind, 0, 0, 0, content)
 
     # --- memory management ---
 
@@ -515,6 +520,24 @@ cdef class GuestCore:
         if status != OK and done == 0:
             self._raise(status, f"promotion in process {pid}", 0)
         return done
+
+    def split_page(self, pid, va, vcpu=None):
+        """Split the huge page at an address; whether there was one."""
+        cdef uint32_t slot = self._slot(pid)
+        cdef uint64_t address, pa
+        cdef int level
+        address, _ = self._range(as_int(va, "va", 0, 0xFFFFFFFFFFFFFFFF) & ~4095, 4096, "split")
+        pa = find(&self.g, self.g.procs[slot].root, address, &level)
+        if level != 2 or not entry_at(&self.g, pa) & ENTRY_P:
+            return False
+        if not frames_left(&self.g, 1):
+            self._raise(NO_FRAMES, "split", address)
+        self._act(pid, vcpu)
+        enter_kernel(&self.g, CAUSE_SYSCALL)
+        kernel_work(&self.g, self.g.rules.handler_loads)
+        split(&self.g, &self.g.procs[slot], slot, address)
+        leave_kernel(&self.g, CAUSE_SYSCALL)
+        return True
 
     def drop_caches(self):
         """Free the pages of files that no process maps; without events."""
