@@ -1,8 +1,9 @@
 """A12: shadow against nested tables over the rate of page-table edits.
 
-Seeded mixes of accesses and edits run in all modes; counts come from the engines, and are priced
-by every table of exit costs that there is, so that what is said of the order does not hang on one
-processor. Nothing is fitted: a mix is its rates.
+Seeded mixes of accesses and edits, and workloads of a small guest operating system, run in all
+modes; counts come from the engines. The order on the mixes is looked at with every table of exit
+costs that there is, so that it does not hang on one processor. Nothing is fitted: a mix is its
+rates, and the workloads' numbers were measured, or chosen before.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import dataclasses
 import itertools
 from typing import Any
 
+from pyvirt.guest import Workload
 from pyvirt.mmu.compare import Comparison, compare
 from pyvirt.mmu.exits import ExitCosts
+from pyvirt.mmu.memory import PhysicalMemory
 from pyvirt.mmu.mixes import Mix
 from pyvirt.validation.registry import Context, Outcome, experiment
 from pyvirt.validation.tally import Tally
@@ -23,9 +26,13 @@ SEED, ACCESSES = 12345, 30_000
 #: Edits for each access, and shares of accesses that miss the TLB.
 RATES = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
 HOSTILE = (0.2, 0.5, 1.0)
-#: What a process that maps and unmaps all the time does: 2 to 10 edits in 1000 accesses.
-HEAVY = (2e-3, 5e-3, 1e-2)
+#: Workloads that fork, exec, map and unmap all the time, and how many of their events.
+HEAVY = ("compile", "server")
+HEAVY_EVENTS, HEAVY_BEFORE = 400_000, 2
+#: Published gains of nested tables: up to 48 % on programs, up to 600 % on micro-benchmarks, of
+#: processors with nested tables under a hypervisor that is no guest itself.
 HEAVY_BRACKET = (1.0, 7.0)
+HEAVY_COSTS = ("nehalem", "skylake-sp")
 #: 256 MiB, in pages of either size.
 STATIC = {"4K": 1 << 16, "2M": 1 << 7}
 #: Of native's cycles: what nested tables may cost more than shadow tables where both the guest's
@@ -65,7 +72,7 @@ def paging_modes(context: Context) -> Outcome:
     expected = (
         "shadow cheaper without edits and nested with many, one crossover; nested dearer on "
         f"static TLB-hostile 4K mixes, by at most {LARGE_BOUND:.0%} with 2M pages on both sides; "
-        f"shadow {low:g} to {high:g} times nested on mixes heavy with edits"
+        f"shadow {low:g} to {high:g} times nested on workloads that fork and map all the time"
     )
     return tally.outcome("A12", sentences=(expected, "; ".join(measured)))
 
@@ -117,10 +124,19 @@ def _static(context: Context, tally: Tally) -> str:
 def _heavy(context: Context, tally: Tally) -> str:
     """Where tables are edited all the time nested tables win, within what was published."""
     low, high = HEAVY_BRACKET
-    found = []
-    for updates in HEAVY:
-        context.report(f"{updates:g} edits an access")
-        times = ratio(run(Mix(updates=updates)), "skylake-sp")
-        tally.check(low <= times <= high, f"{updates:g} edits an access: {times:.2f} times")
-        found.append(times)
-    return f"heavy with edits: shadow {min(found):.2f} to {max(found):.2f} times nested"
+    parts = []
+    for name in HEAVY:
+        context.report(name)
+        stream = Workload(name, PhysicalMemory("512MiB"), events=HEAVY_EVENTS, rng=SEED)
+        chunks = iter(stream)
+        found = compare(
+            chunks,
+            stream.boot_memory(),
+            before=list(itertools.islice(chunks, HEAVY_BEFORE)),
+            **stream.initial._asdict(),
+        )
+        times = [ratio(found, costs) for costs in HEAVY_COSTS]
+        for costs, one in zip(HEAVY_COSTS, times, strict=True):
+            tally.check(low < one <= high, f"{name}, {costs}: shadow {one:.2f} times nested")
+        parts.append(f"{name} {min(times):.2f} to {max(times):.2f}")
+    return f"shadow over nested, {' and '.join(HEAVY_COSTS)}: " + ", ".join(parts)
