@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -23,14 +24,25 @@ __all__ = ["compare"]
 
 PAGE = click.Choice(["4K", "2M"], case_sensitive=False)
 RATE = click.FloatRange(0, 1)
-#: Options of one kind of input, which make no sense with another.
-OF_TRACES = ("format", "user", "skip", "limit", "image", "cr3", "vcpus")
-OF_MIXES = ("misses", "updates")
+CHUNK = 1 << 16
+#: Those of `pyvirt.guest.WORKLOADS`, which is not loaded to show the help.
+GUESTS = ("boot", "compile", "database", "reclaim", "server", "static")
+#: Which options each kind of input takes.
+TAKES = {
+    "TRACE": ("format", "user", "skip", "limit", "image", "cr3", "vcpus", "page"),
+    "--workload mix": ("page", "pages", "misses", "updates", "accesses", "seed"),
+    "--workload": ("events", "before", "memory", "huge", "kpti", "seed"),
+    "--map": ("page", "pages", "accesses", "seed"),
+}
 
 
 @click.command("compare")
 @click.argument("trace", required=False, type=SOURCE)
-@click.option("--workload", type=click.Choice(["mix"]), help="Draw a stream instead of TRACE.")
+@click.option(
+    "--workload",
+    type=click.Choice(["mix", *GUESTS]),
+    help="Instead of TRACE: a mix of accesses and edits, or what a guest operating system does.",
+)
 @click.option("--map", "mapping", is_flag=True, help="Two modes over two rates of the mix instead.")
 @click.option(
     "--modes",
@@ -66,9 +78,7 @@ OF_MIXES = ("misses", "updates")
     show_default=True,
     help="Of shadow tables.",
 )
-@click.option(
-    "--page", type=PAGE, default="4K", show_default=True, help="Size of the program's pages."
-)
+@click.option("--page", type=PAGE, help="Size of the program's pages.  [default: 4K]")
 @click.option("--from", "format", type=click.Choice(READ), help="Format of TRACE. Detected.")
 @click.option("--user", is_flag=True, default=None, help="The trace's accesses are at CPL 3.")
 @click.option("--skip", type=click.IntRange(0), help="Leave out so many events first.")
@@ -82,6 +92,15 @@ OF_MIXES = ("misses", "updates")
 @click.option(
     "--accesses", type=click.IntRange(1), help="[default: 200000; a cell of --map: 20000]"
 )
+@click.option("--events", type=click.IntRange(1), help="Of a guest's workload.  [default: 1000000]")
+@click.option(
+    "--before",
+    type=click.IntRange(0),
+    help="Of these, those that are not counted: whole chunks of 65536.  [default: a fifth]",
+)
+@click.option("--memory", metavar="SIZE", help="The guest's.  [default: 512MiB]")
+@click.option("--huge", is_flag=True, default=None, help="The guest uses pages of 2M where it can.")
+@click.option("--kpti", is_flag=True, default=None, help="It isolates its kernel's tables.")
 @click.option("--seed", type=click.IntRange(0), help="[default: 0]")
 @click.option(
     "--plot",
@@ -102,21 +121,23 @@ def compare(
     """Run one stream natively, with shadow and with nested tables, and show what each costs.
 
     The stream is the trace TRACE, whose pages are mapped by page faults of the guest, or runs on
-    the tables of --image; or with --workload a seeded mix of accesses and edits of page tables.
+    the tables of --image; or with --workload a seeded mix of accesses and edits of page tables,
+    or the processes of a small guest operating system.
 
     With --map it is many small mixes: which of two modes is cheaper, over the rate of edits and
     the rate of TLB misses.
     """
     if sum((trace is not None, workload is not None, mapping)) != 1:
         raise click.UsageError("give one of TRACE, --workload and --map")
-    refused = (OF_TRACES if trace is None else (*OF_MIXES, "pages", "accesses", "seed")) + (
-        OF_MIXES if mapping else ()
-    )
-    given = [name for name in refused if options[name] is not None]
+    kind = "--map" if mapping else "TRACE" if trace is not None else "--workload"
+    if workload == "mix":
+        kind = "--workload mix"
+    others = {name for names in TAKES.values() for name in names} - set(TAKES[kind])
+    given = [name for name in options if name in others and options[name] is not None]
     if given:
         name = {"format": "from"}.get(given[0], given[0])
-        what = "TRACE" if trace is not None else "--map" if mapping else "--workload"
-        raise click.UsageError(f"{what} does not take --{name}")
+        raise click.UsageError(f"{kind} does not take --{name}")
+    options["page"] = (options["page"] or "4K").upper()
     if plot is not None:
         from pyvirt.report.plots import check_name, require
 
@@ -127,10 +148,12 @@ def compare(
         _map(chosen, plot, as_json, options)
         return
     chosen = _modes(modes or "native,shadow,nested")
-    if trace is None:
+    if trace is not None:
+        facts, found = _trace(trace, chosen, options)
+    elif workload == "mix":
         facts, found = _mix(chosen, options)
     else:
-        facts, found = _trace(trace, chosen, options)
+        facts, found = _guest(str(workload), chosen, options)
     if plot is not None:
         from pyvirt.report import comparison_bars, save
 
@@ -177,7 +200,7 @@ def _trace(
     )
     guest = None
     if options["image"] is None:
-        guest = FaultingGuest(options["page"].upper())
+        guest = FaultingGuest(options["page"])
         memory, cr3 = guest.memory, guest.cr3
     else:
         memory, cr3 = PhysicalMemory.open(options["image"]), options["cr3"]
@@ -196,7 +219,7 @@ def _trace(
         )
     facts: dict[str, Any] = {"file": str(path)}
     if guest is not None:
-        facts["page"] = options["page"].upper()
+        facts["page"] = options["page"]
         facts["pages"] = guest.page_faults
     return facts, found
 
@@ -220,10 +243,41 @@ def _mix(modes: tuple[str, ...], options: dict[str, Any]) -> tuple[dict[str, Any
     return facts | {"misses": mix.misses, "updates": mix.updates}, found
 
 
+def _guest(
+    name: str, modes: tuple[str, ...], options: dict[str, Any]
+) -> tuple[dict[str, Any], Comparison]:
+    """Run a workload of the guest operating system; its beginning is not counted."""
+    from pyvirt.guest import Workload
+    from pyvirt.mmu.compare import compare as run
+    from pyvirt.mmu.memory import PhysicalMemory
+
+    events = options["events"] or 1_000_000
+    stream = Workload(
+        name,
+        PhysicalMemory(options["memory"] or "512MiB"),
+        events=events,
+        chunk=CHUNK,
+        rng=options["seed"] or 0,
+        huge="always" if options["huge"] else "never",
+        kpti=bool(options["kpti"]),
+    )
+    wanted = events // 5 if options["before"] is None else options["before"]
+    chunks = iter(stream)
+    found = run(
+        chunks,
+        stream.boot_memory(),
+        modes=modes,
+        before=itertools.islice(chunks, wanted // CHUNK),
+        **stream.initial._asdict(),
+        **_common(options),
+    )
+    return {"workload": name}, found
+
+
 def _mix_of(options: dict[str, Any]) -> Mix:
     from pyvirt.mmu.mixes import Mix
 
-    page = options["page"].upper()
+    page = options["page"]
     pages = options["pages"] or (16384 if page == "4K" else 512)
     return Mix(
         pages=pages,
@@ -276,7 +330,9 @@ def _show(facts: dict[str, Any], found: Comparison) -> None:
     """Show a comparison as a table for people."""
     from pyvirt.report import comparison_table
 
-    source = facts.get("file") or f"mix, {facts['misses']:g} cold, {facts['updates']:g} edits"
+    source = facts.get("file") or facts["workload"]
+    if "misses" in facts:
+        source += f", {facts['misses']:g} cold, {facts['updates']:g} edits"
     _line("stream", f"{source}, {found.events:,} events")
     if "pages" in facts:
         _line("pages", f"{facts['pages']:,} of {facts['page']}, host's {found.settings['backing']}")

@@ -11,6 +11,9 @@ from click.testing import CliRunner, Result
 import pyvirt as pv
 from pyvirt import traces
 from pyvirt.cli import main
+from pyvirt.cli.compare import GUESTS
+from pyvirt.guest import Workload
+from pyvirt.guest.workloads import WORKLOADS
 from pyvirt.mmu.crossover import crossover
 from pyvirt.mmu.exits import ExitCosts
 from pyvirt.mmu.faulting import FaultingGuest
@@ -108,6 +111,27 @@ def test_a_mix():
     assert document["pages"] == 300
 
 
+def test_a_guest():
+    assert set(GUESTS) == set(WORKLOADS)
+    given = ("--events", 200_000, "--before", 70_000, "--memory", "256MiB", "--seed", 4, "--kpti")
+    document = json.loads(good("--workload", "server", *given, "--json", "--backing", "2m"))
+    stream = Workload(
+        "server", pv.PhysicalMemory("256MiB"), events=200_000, rng=4, kpti=True, huge="never"
+    )
+    chunks = iter(stream)
+    found = pv.compare(
+        chunks,
+        stream.boot_memory(),
+        before=[next(chunks)],
+        backing="2M",
+        **stream.initial._asdict(),
+    )
+    assert document == {"workload": "server", **found.to_dict()}
+    assert found.events == 200_000 - 65_536
+    text = good("--workload", "database", "--events", 70_000, "--huge", "--modes", "nested")
+    assert text.startswith("stream        database, 70,000 events")
+
+
 def test_text(path: Path):
     text = good(path, "--vcpus", 2)
     assert f"{path}, " in text
@@ -165,8 +189,12 @@ def test_exit_costs_are_listed():
     [
         ((), "give one of TRACE, --workload and --map"),
         (("--map", "--workload", "mix"), "give one of TRACE, --workload and --map"),
-        (("--workload", "mix", "--limit", 3), "--workload does not take --limit"),
-        (("--workload", "mix", "--from", "csv"), "--workload does not take --from"),
+        (("--workload", "mix", "--limit", 3), "--workload mix does not take --limit"),
+        (("--workload", "mix", "--from", "csv"), "--workload mix does not take --from"),
+        (("--workload", "boot", "--pages", 3), "--workload does not take --pages"),
+        (("--workload", "boot", "--memory", "3"), "memory must have 16 MiB to 256 GiB"),
+        (("--workload", "boots"), "'boots' is not one of 'mix', 'boot'"),
+        (("--map", "--events", 7), "--map does not take --events"),
         (("--map", "--updates", 0.1), "--map does not take --updates"),
         (("--workload", "mix", "--modes", "shadows"), "no mode is named 'shadows'"),
         (("--workload", "mix", "--exit-costs", "x"), "no exit cost table is named 'x'"),
