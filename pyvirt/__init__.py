@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from pyvirt.guest.system import GuestOS
     from pyvirt.mmu.accesses import Accesses
+    from pyvirt.mmu.agile import AgileRules
     from pyvirt.mmu.compare import Comparison, compare
     from pyvirt.mmu.costs import CostModel
     from pyvirt.mmu.exits import ExitCosts
@@ -57,6 +58,7 @@ _HOME = {
     "MMU": "pyvirt.mmu.mmu",
     "Hypervisor": "pyvirt.mmu.shadow",
     "PhysicalMemory": "pyvirt.mmu.memory",
+    "AgileRules": "pyvirt.mmu.agile",
     "ShadowRules": "pyvirt.mmu.shadow",
     "Translations": "pyvirt.mmu.results",
     "AddressSpace": "pyvirt.mmu.spaces",
@@ -84,6 +86,7 @@ __all__ = [
     "Access",
     "Accesses",
     "AddressSpace",
+    "AgileRules",
     "Comparison",
     "CostModel",
     "ExitCosts",

@@ -150,6 +150,52 @@ class ShadowChurn:
         return rate(machine(self.pages, rules=rules), np.tile(self.stream(stream), 20))
 
 
+class FrontHits:
+    """Accesses through a processor in front, against `pyvirt.MMU` on the guest's own tables."""
+
+    params = [48, 1024, 4096, 16384]
+    param_names = ["pages"]
+
+    @unit("million events/s")
+    def track_shadow(self, pages):
+        return rate(machine(pages, tlb="reference"), hits(pages))
+
+    @unit("million events/s")
+    def track_tdp(self, pages):
+        return rate(machine(pages, tables="tdp", tlb="reference"), hits(pages))
+
+    @unit("times the time of MMU.run")
+    def track_time_over_mmu(self, pages):
+        stream = hits(pages)
+        front = machine(pages, tlb="reference")
+        mmu = pv.MMU("native", machine(pages).mem, cr3=ROOT, tlb="reference")
+        front.run(stream)
+        mmu.run(stream)
+        return paired(lambda: mmu.run(stream), lambda: front.run(stream)).ratio
+
+
+class AgileChurn:
+    """A guest that edits its tables all the time, under agile paging."""
+
+    params = [
+        f"{stream}, {back}" for stream in ("map", "fork", "switch") for back in ("dirty", "all")
+    ]
+    param_names = ["stream and what returns"]
+
+    @unit("million events/s")
+    def track_events(self, parameter):
+        stream, back = parameter.split(", ")
+        churn = ShadowChurn()
+        run = machine(
+            churn.pages,
+            tables="agile",
+            tlb="reference",
+            rules=pv.ShadowRules.policy("write_protect", flood_limit=0),
+            agile=pv.AgileRules(interval=10_000, back=back),
+        )
+        return rate(run, np.tile(churn.stream(stream), 20))
+
+
 class MeasuredGuests:
     """All exit workloads and event programs that there are, with reading them."""
 

@@ -98,6 +98,8 @@ cdef void start(run_t *x, mmu_t *m, int vcpu) noexcept nogil:
     x.refs = 0
     x.rest.first = 0
     x.marking = False
+    x.in_shadow = False
+    x.switched = 0
     x.short_host = SHORT_UNKNOWN
 
 

@@ -375,6 +375,7 @@ cdef class MmuOwner:
             # addresses in this process mean nothing elsewhere
             v[i].guest.mem = v[i].host.mem = NULL
             v[i].guest.outer = NULL
+            v[i].shadow.mem = NULL
         return (arena, vcpus, contexts[:count * sizeof(context_t)], counters, accesses, written,
                 (globals_met, pieces))
 

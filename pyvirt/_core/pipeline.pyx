@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
+from pyvirt._core.agilewalk cimport walk_agile
 from pyvirt._core.invalidate cimport drop_for_page_fault, drop_for_violation
 from pyvirt._core.counters cimport OP_PAGE_FAULT, OP_VIOLATION
 from pyvirt._core.paging cimport (
@@ -77,6 +78,7 @@ cdef uint16_t faulted(run_t *x, uint64_t va, uint16_t code, uint64_t gpa) noexce
         else:
             x.counters.ept_violations += 1
         x.counters.invalidations[<int>OP_VIOLATION] += 1
+        x.violated = gpa
         drop_for_violation(x, va, gpa)
     elif code & 15 != FAULT_NON_CANONICAL:
         x.counters.page_faults += 1
@@ -101,7 +103,8 @@ cdef uint16_t walk_and_fill(
         pa[0] = va & (ADDRESS | 0xFFF)
         low = other = x.guest_low
     else:
-        code = walk_guest(x, va, r.access, &w, &last)
+        code = (walk_agile(x, va, r.access, &w, &last) if x.v.agile
+                else walk_guest(x, va, r.access, &w, &last))
         if code:
             pa[0] = 0
             return faulted(x, va, code, w.gpa)

@@ -31,6 +31,15 @@ cdef enum mode_t:
     MODE_NESTED = 1
     MODE_TLB_ONLY = 2
 
+cdef enum agile_t:                  # where a walk of agile translation begins
+    AGILE_NO = 0                    # translation is not agile
+    AGILE_SHADOW = 1                # in the hypervisor's shadow tables
+    AGILE_ROOT = 2                  # in the guest's root table, whose place in the host is known
+    AGILE_NESTED = 3                # in the guest's root table, as every nested walk
+
+cdef enum:
+    AGILE_SWITCH = 0x800            # of a shadow entry: it leads to the guest's own next table
+
 # A cached mapping is kept as the x86 leaf that it amounts to: the host-physical page in bits 51:12,
 # W, U, A, D, G, protection key and NX where a leaf has them. What the nested tables allow is in
 # bits that a leaf leaves to software.
@@ -86,6 +95,9 @@ cdef struct request_t:              # what an access of one kind and CPL asks of
 cdef struct vcpu_t:
     dimension_t guest               # guest.outer is &host in nested mode
     dimension_t host
+    dimension_t shadow              # of agile translation; root 0 unless a walk begins there
+    uint8_t agile                   # one of agile_t, in nested mode
+    bint agile_ad                   # A and D of shadow leaves go into the guest's tables, too
     uint64_t cr0
     uint64_t cr3
     uint64_t cr4
@@ -147,4 +159,8 @@ cdef struct run_t:                  # one access on its way
     shortwalk_t host                # and by what
     rest_t rest                     # of a walk that began as a short one; rest.first 0: none
     bint marking                    # an A or D bit: what that takes is not counted
+    bint in_shadow                  # agile: the last walk ended in shadow tables
+    int switched                    # agile: level of the guest's first table of a walk, whose
+                                    # place in the host came with a shadow entry; else 0
+    uint64_t violated               # guest-physical address of the last nested fault
     int vcpu

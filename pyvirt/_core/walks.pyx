@@ -58,12 +58,11 @@ from pyvirt._core.state cimport (
     WALKCACHE_NONE,
     WALKCACHE_PAGE_TABLE,
     WALKCACHE_SPLIT,
-    record_t,
     run_t,
     walkcache_t,
 )
 from pyvirt._core.tlb cimport size_of_shift, size_shift, tag_of
-from pyvirt._core.types cimport PAGE_OFFSET, hpa_t
+from pyvirt._core.types cimport PAGE_OFFSET
 from pyvirt._core.walkcache cimport (
     path_t,
     walkcache_entry,
@@ -79,25 +78,6 @@ cdef enum:
 cdef uint64_t ALL = 0xFFFFFFFFFFFFFFFFULL
 cdef uint64_t ADDRESS = 0x000FFFFFFFFFF000ULL
 cdef uint64_t NX = <uint64_t>1 << 63
-
-
-cdef inline void count_reference(run_t *x, bint host, int level, hpa_t pa) noexcept nogil:
-    cdef record_t *record
-    if x.marking:
-        return
-    x.refs += 1
-    if host:
-        x.counters.host_refs[level] += 1
-    else:
-        x.counters.guest_refs[level] += 1
-    if x.m.buffer != NULL:
-        record = &x.m.buffer[x.m.buffered]
-        record.access = x.m.accesses
-        record.pa = pa
-        record.vcpu = <uint16_t>x.vcpu
-        record.dimension = host
-        record.level = <uint8_t>level
-        x.m.buffered += 1
 
 
 # --- A and D ----------------------------------------------------------------------------------
@@ -122,7 +102,7 @@ cdef uint16_t mark(
     cdef uint8_t *frame
     cdef uint64_t word
     place.pa = slot
-    if d.outer != NULL:
+    if d.outer != NULL and level != x.switched:
         # a check of rights: the processor knows the host address, from reading the entry
         x.marking = True
         code = translate_host(x, slot, ACCESS_WRITE | ACCESS_TABLE | ACCESS_LINEAR, level, &place,
@@ -209,7 +189,7 @@ cdef uint16_t walk_dimension(
         direct = x.rest.direct
         known = x.rest.known
         x.refs = x.rest.refs
-        for n in range(level + 1, first + 1):
+        for n in range(level + 1, d.levels + 1):
             path.value[n] = x.rest.next[n]
             path.second[n] = x.rest.second[n]
             pas[n - 1] = x.rest.next[n] & ADDRESS

@@ -14,13 +14,14 @@ from pyvirt._core.shadow.engine import HyperCore
 from pyvirt._core.shadow.log import LoggedCore
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.mmu import presets
+from pyvirt.mmu.agile import AgileRules
 from pyvirt.mmu.geometry import Cache, Geometry
 from pyvirt.mmu.memory import PhysicalMemory
 from pyvirt.mmu.mmu import Snapshot, cache_levels, cores_of, seeds_of
 
 __all__ = ["Hypervisor", "ShadowRules"]
 
-Tables: TypeAlias = Literal["shadow", "tdp", "legacy", "none"]
+Tables: TypeAlias = Literal["shadow", "tdp", "legacy", "agile", "none"]
 Policy: TypeAlias = Literal["unsync", "write_protect", "trace", "xen"]
 
 REGION = 1 << 21
@@ -157,12 +158,15 @@ class Hypervisor(LoggedCore):
     ----------
     memory : PhysicalMemory
         The guest's; its tables are in it.
-    tables : {"shadow", "tdp", "legacy", "none"}, default "shadow"
+    tables : {"shadow", "tdp", "legacy", "agile", "none"}, default "shadow"
         Shadow tables; nested tables with one page a violation (KVM's TDP MMU); nested tables
-        from the pool of shadow pages, with prefetch (KVM's older MMU); or no hypervisor at all:
-        the guest's tables are the machine's and nothing exits, to compare with.
+        from the pool of shadow pages, with prefetch (KVM's older MMU); shadow tables that lead
+        into the guest's own, from where a walk is nested, which needs `tlb`; or no hypervisor at
+        all: the guest's tables are the machine's and nothing exits, to compare with.
     rules : ShadowRules, optional
         What a shadow MMU does.
+    agile : AgileRules, optional
+        With ``tables="agile"``: when the guest's tables go to nested mode and back.
     backing : {"4K", "2M"} or array of bool, default "4K"
         In what pages the host keeps the guest's memory: for all, or for each 2 MiB.
     page_limit : int, optional
@@ -223,6 +227,7 @@ class Hypervisor(LoggedCore):
         *,
         tables: Tables = "shadow",
         rules: ShadowRules | None = None,
+        agile: AgileRules | None = None,
         backing: Literal["4K", "2M"] | npt.ArrayLike = "4K",
         page_limit: int | None = None,
         vcpus: int = 1,
@@ -262,7 +267,13 @@ class Hypervisor(LoggedCore):
             "pkru": 0,
             "pkrs": 0,
         }
-        self.rules = rules
+        if agile is not None and tables != "agile":
+            raise InvalidValueError('agile is for tables="agile"')
+        if tables == "agile":
+            agile = AgileRules() if agile is None else agile
+            if not isinstance(agile, AgileRules):
+                raise InvalidTypeError(f"agile must be AgileRules, got {agile!r:.80}")
+        self.rules, self.agile = rules, agile
         self.geometry, processor = _processor(tlb, data_cache, rng, tables, vcpus)
         self._made = (
             tables,
@@ -274,6 +285,7 @@ class Hypervisor(LoggedCore):
             guest,
             cr3,
             processor,
+            None if agile is None else agile._numbers(),
         )
         super().__init__(memory, *self._made)
 
@@ -349,9 +361,10 @@ class Hypervisor(LoggedCore):
 
     def _signature(self) -> tuple[Any, ...]:
         """What two machines must share to take each other's snapshots."""
-        tables, rules, _, page_limit, nested_levels, vcpus, guest, _, processor = self._made
+        tables, rules, _, page_limit, nested_levels, vcpus, guest, _, processor, agile = self._made
         caches = None if processor is None else (processor[0], processor[2])
-        return tables, rules, self.mem.end, page_limit, nested_levels, vcpus, guest, caches
+        own = tables, rules, self.mem.end, page_limit, nested_levels, vcpus, guest
+        return *own, caches, agile
 
     def __copy__(self) -> Self:
         """Copy tables and registers; the memory is shared, so only one of both may write it."""

@@ -15,6 +15,7 @@ from typing import Any
 from pyvirt._core.builder import PageTables
 from pyvirt.mmu.memory import PhysicalMemory
 from pyvirt.mmu.spaces import AddressSpace, NestedAddressSpace
+from pyvirt.validation.agile_walks import QUOTED_AGILE, agile_walks
 from pyvirt.validation.registry import Context, Outcome, experiment
 from pyvirt.validation.tally import Tally
 
@@ -209,7 +210,7 @@ class Machine:
 
 @experiment("A6", "page-walk references without caches")
 def references(context: Context) -> Outcome:
-    """Count and order the reads of native, nested and three-dimensional walks."""
+    """Count and order the reads of native, nested, three-dimensional and agile walks."""
     tally = Tally()
     native: dict[int, set[int]] = {}
     quoted: dict[tuple[int, int], set[int]] = {}
@@ -251,18 +252,27 @@ def references(context: Context) -> Outcome:
         if (n, m, k) == (4, 4, 4):
             three.add(got)
 
+    context.report("agile walks")
+    agile = agile_walks(tally)
     return tally.outcome(
         "A6",
         sentences=(
-            _sentence({n: {n} for n in range(2, 6)}, {k: {v} for k, v in QUOTED.items()}, {124}),
-            _sentence(native, quoted, three),
+            _sentence(
+                {n: {n} for n in range(2, 6)},
+                {k: {v} for k, v in QUOTED.items()},
+                {124},
+                [{count} for count in QUOTED_AGILE],
+            ),
+            _sentence(native, quoted, three, agile),
         ),
-        note="agile walks are not part of this run",
     )
 
 
 def _sentence(
-    native: dict[int, set[int]], quoted: dict[tuple[int, int], set[int]], three: set[int]
+    native: dict[int, set[int]],
+    quoted: dict[tuple[int, int], set[int]],
+    three: set[int],
+    agile: list[set[int]],
 ) -> str:
     """Show the counts; more than one for a cell, were there any, with a slash."""
 
@@ -272,5 +282,5 @@ def _sentence(
     return (
         f"native {', '.join(show(native[n]) for n in sorted(native))}; "
         f"nested {', '.join(show(quoted[cell]) for cell in QUOTED)}; "
-        f"three dimensions {show(three)}"
+        f"three dimensions {show(three)}; agile {', '.join(map(show, agile))}"
     )

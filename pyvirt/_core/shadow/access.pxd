@@ -3,13 +3,15 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from pyvirt._core.shadow.state cimport (
-    ENTRY_LARGE,
+    ENTRY_ENDS,
+    ENTRY_P,
     FRAME_SHIFT,
     MEMO_SLOTS,
     check_t,
     cpu_t,
     hyper_t,
     memo_t,
+    page_of,
 )
 
 cdef enum kind_t:
@@ -47,6 +49,26 @@ cdef inline uint64_t mapped(uint64_t entry, uint64_t address) noexcept nogil:
     """Where a leaf maps an address; no branch on its size."""
     cdef uint64_t offset = 0xFFF | (0 - (entry >> 7 & 1)) & 0x1FF000
     return (entry & 0x000FFFFFFFFFF000ULL & ~offset) | address & offset
+
+
+cdef inline uint64_t find(
+    hyper_t *s, uint32_t page, uint32_t level, uint64_t address, memo_t *m
+) noexcept nogil:
+    """The last entry on the path of an address; if it is present, `m` remembers where it is."""
+    cdef uint32_t slot
+    cdef uint64_t entry
+    while True:
+        slot = page << 9 | <uint32_t>(address >> (3 + 9 * level) & 511)
+        entry = s.entries[slot]
+        if entry & ENTRY_P == 0:
+            return entry
+        if level == 1 or entry & ENTRY_ENDS:
+            m.page = address >> FRAME_SHIFT
+            m.epoch = s.epoch
+            m.slot = slot
+            return entry
+        page = page_of(s, entry)
+        level -= 1
 
 
 cdef inline bint hit(

@@ -4,7 +4,7 @@ Without a processor in front of the tables there is no TLB. One changes no count
 translation that it holds has an entry with the same rights, or the guest may not rely on it.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memset
 
 from pyvirt._core.frames cimport load_u64, pm_frame
@@ -24,6 +24,7 @@ from pyvirt._core.paging cimport (
     walk,
     walk_t,
 )
+from pyvirt._core.shadow.agilefaults cimport agile_fault
 from pyvirt._core.shadow.dirty cimport note_write
 from pyvirt._core.shadow.faults cimport (
     HANDLED_EMULATED,
@@ -36,7 +37,6 @@ from pyvirt._core.shadow.faults cimport (
     nested_fault,
     shadow_fault,
 )
-from pyvirt._core.shadow.fill cimport slot_of
 from pyvirt._core.shadow.front cimport front_access
 from pyvirt._core.shadow.guestwalk cimport mark_entry
 from pyvirt._core.shadow.state cimport (
@@ -47,6 +47,7 @@ from pyvirt._core.shadow.state cimport (
     ENTRY_U,
     ENTRY_W,
     FRAME_SHIFT,
+    MODE_AGILE,
     MODE_NATIVE,
     MODE_SHADOW,
     check_t,
@@ -54,7 +55,6 @@ from pyvirt._core.shadow.state cimport (
     hyper_t,
     in_slot,
     memo_t,
-    page_of,
 )
 
 cdef uint64_t NX = <uint64_t>1 << 63
@@ -91,26 +91,6 @@ cdef void set_checks(hyper_t *s, cpu_t *v) noexcept nogil:
                 c.mask |= ENTRY_U
 
 
-cdef uint64_t find(
-    hyper_t *s, cpu_t *v, uint32_t page, uint32_t level, uint64_t address, memo_t *m
-) noexcept nogil:
-    """The last entry on the path of an address; a leaf is remembered in `m`."""
-    cdef uint32_t slot
-    cdef uint64_t entry
-    while True:
-        slot = slot_of(page, address, level)
-        entry = s.entries[slot]
-        if entry & ENTRY_P == 0:
-            return entry
-        if level == 1 or entry & ENTRY_LARGE:
-            m.page = address >> FRAME_SHIFT
-            m.epoch = s.epoch
-            m.slot = slot
-            return entry
-        page = page_of(s, entry)
-        level -= 1
-
-
 cdef done_t ended(handled_t handled) noexcept nogil:
     """What the handling of an exit means for the access that caused it."""
     if handled == HANDLED_FIXED:
@@ -142,7 +122,7 @@ cdef done_t shadow_access(
     cdef uint64_t entry
     if not in_range(&v.guest, va):
         return not_canonical(s, v)
-    entry = find(s, v, v.root.page, v.guest.levels, va, m)
+    entry = find(s, v.root.page, v.guest.levels, va, m)
     if entry & c.mask == c.wanted:
         s.entries[m.slot] = entry | c.used
         gpa[0] = mapped(entry, va)
@@ -162,7 +142,7 @@ cdef inline done_t nested_gpa(hyper_t *s, cpu_t *v, uint64_t gpa, uint64_t asked
     if (m.page == gpa >> FRAME_SHIFT and m.epoch == s.epoch
             and s.entries[m.slot] & asked == asked):
         return DONE
-    entry = find(s, v, s.nested_root, s.levels, gpa, m)
+    entry = find(s, s.nested_root, s.levels, gpa, m)
     if entry & asked == asked:
         return DONE
     if entry & ENTRY_P and entry & ENTRY_W:
@@ -269,13 +249,15 @@ cdef done_t processor_access(
         if s.mode == MODE_NATIVE and not in_slot(s, gpa[0] >> FRAME_SHIFT):
             return DONE_MMIO
         return DONE
+    if not in_range(&v.guest, va):
+        return not_canonical(s, v)
+    if s.mode == MODE_AGILE:
+        return ended(agile_fault(s, v, va, c.access, code, gpa))
     if s.mode != MODE_SHADOW:
         if code >> 7 & 3 == 0 and walk(&v.guest, va, c.access | ACCESS_PURE, &w, NULL) == 0:
             return out_of_date(s, v, c, code)
         return nested_access(s, v, va, c, gpa)
-    if not in_range(&v.guest, va):
-        return not_canonical(s, v)
-    entry = find(s, v, v.root.page, v.guest.levels, va, memo_of(v, va >> FRAME_SHIFT))
+    entry = find(s, v.root.page, v.guest.levels, va, memo_of(v, va >> FRAME_SHIFT))
     return ended(shadow_fault(s, v, va, c.access, entry, gpa))
 
 

@@ -4,16 +4,17 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 import numpy as np
 
+from pyvirt._core.shadow.agile cimport shadow_page
 from pyvirt._core.shadow.pages cimport holds_upper_table
 from pyvirt._core.shadow.state cimport (
     ENTRY_D,
     ENTRY_LARGE,
     ENTRY_LOGGED,
     ENTRY_P,
+    ENTRY_SWITCH,
     ENTRY_W,
     FRAME_SHIFT,
     LOG_PROTECT,
-    MODE_SHADOW,
     NO_PAGE,
     NO_SLOT,
     RIGHT_ALL,
@@ -27,6 +28,8 @@ from pyvirt._core.shadow.state cimport (
     page_of,
     page_t,
     place_of,
+    shadows,
+    table_t,
 )
 from pyvirt._core.shadow.sync cimport guest_entry
 
@@ -59,6 +62,8 @@ cdef list follow(hyper_t *s, uint32_t slot, uint8_t[::1] seen, str name, uint64_
             wrong.append(f"{name}: entry {slot:#x} is no link to the page")
         elif kind == 1 and (level != 1 or frame_of(entry) != target):
             wrong.append(f"{name}: entry {slot:#x} does not map the frame")
+        elif kind == 3 and (level == 1 or not entry & ENTRY_SWITCH or frame_of(entry) != target):
+            wrong.append(f"{name}: entry {slot:#x} does not switch to the table")
         elif kind == 2 and (level == 1 or not entry & ENTRY_LARGE
                             or frame_of(entry) >> 9 != target):
             wrong.append(f"{name}: entry {slot:#x} does not map the 2 MiB")
@@ -83,7 +88,9 @@ cdef list page_faults(hyper_t *s, uint32_t page, uint8_t[::1] seen):
         present += 1
         if not seen[slot]:
             wrong.append(f"{name}: entry {i} is in no list")
-        if is_leaf(entry, level_of(p)):
+        if level_of(p) > 1 and entry & ENTRY_SWITCH:
+            wrong += switch_faults(s, p, i, entry, name)
+        elif is_leaf(entry, level_of(p)):
             wrong += leaf_faults(s, p, i, entry, name)
         else:
             wrong += link_faults(s, p, i, entry, name)
@@ -153,7 +160,7 @@ cdef list link_faults(hyper_t *s, const page_t *p, uint32_t index, uint64_t entr
         return [f"{name}: entry {index} points to a page of level {level_of(c)}, or an invalid one"]
     if (c.unsync or c.marked) and not marked:
         return [f"{name}: entry {index} has no mark, and something is unsync below it"]
-    if is_direct(p) or s.mode != MODE_SHADOW:
+    if is_direct(p) or not shadows(s):
         return []
     theirs = guest_entry(s, p.gfn, index)
     if not theirs & ENTRY_P:
@@ -161,6 +168,49 @@ cdef list link_faults(hyper_t *s, const page_t *p, uint32_t index, uint64_t entr
     if not is_direct(c) and frame_of(theirs) != c.gfn:
         return [f"{name}: entry {index} leads to {c.gfn:#x}, the guest's to {frame_of(theirs):#x}"]
     return []
+
+
+cdef list switch_faults(hyper_t *s, const page_t *p, uint32_t index, uint64_t entry, str name):
+    """A switching entry leads where the guest's does, to a table in nested mode."""
+    cdef uint64_t gfn = frame_of(entry), theirs = guest_entry(s, p.gfn, index)
+    if is_direct(p) or s.tables == NULL:
+        return [f"{name}: entry {index} switches to the guest's tables, which it must not"]
+    if s.tables[gfn].nested + 1 != <int>level_of(p):
+        return [f"{name}: entry {index} switches to frame {gfn:#x}, whose nested level is "
+                f"{s.tables[gfn].nested}"]
+    if not theirs & ENTRY_P or frame_of(theirs) != gfn:
+        return [f"{name}: entry {index} switches to {gfn:#x}, the guest's entry is {theirs:#x}"]
+    return []
+
+
+cdef list agile_faults(hyper_t *s, uint8_t[::1] seen):
+    """Tables in nested mode: what leads to them, that they are listed, and not shadowed."""
+    cdef uint64_t gfn, listed = 0
+    cdef uint32_t i
+    cdef const table_t *t
+    cdef list wrong = []
+    if s.tables == NULL:
+        return wrong
+    for gfn in range(s.frames):
+        t = &s.tables[gfn]
+        listed += t.listed
+        if t.switches != NO_SLOT:
+            wrong += follow(s, t.switches, seen, f"switches to frame {gfn:#x}", gfn, 3)
+        if t.nested and not t.listed:
+            wrong.append(f"frame {gfn:#x}: in nested mode, and not listed")
+        if t.nested and not s.agile.by_process and shadow_page(s, gfn) != NO_PAGE:
+            wrong.append(f"frame {gfn:#x}: in nested mode, and shadowed")
+    for i in range(s.agile.moved):
+        if not s.tables[s.moved[i]].listed:
+            wrong.append(f"frame {s.moved[i]:#x}: in the list of nested tables by mistake")
+    if listed != s.agile.moved:
+        wrong.append(f"{s.agile.moved} tables listed as nested, {listed} say so")
+    for i in range(s.cpu_count):
+        gfn = s.cpus[i].guest.root >> FRAME_SHIFT
+        if s.cpus[i].root.nested and (s.cpus[i].root.page != NO_PAGE
+                                      or not s.tables[gfn].nested):
+            wrong.append(f"vCPU {i}: its root is no table in nested mode, or a page, too")
+    return wrong
 
 
 cdef list pool_faults(hyper_t *s):
@@ -217,6 +267,7 @@ cdef list find_faults(hyper_t *s):
     for i in range((s.frames >> 9) + 1):
         if s.reverse_large[i] != NO_SLOT:
             wrong += follow(s, s.reverse_large[i], view, f"frames from {i << 9:#x}", i, 2)
+    wrong += agile_faults(s, view)
     for page in range(1, s.high + 1):
         if s.pages[page].used:
             wrong += page_faults(s, page, view)
@@ -231,6 +282,8 @@ cdef void collect(hyper_t *s, uint32_t page, uint64_t address, list rows):
         if not entry & ENTRY_P:
             continue
         at = address | <uint64_t>i << (3 + 9 * level)
+        if level > 1 and entry & ENTRY_SWITCH:
+            continue                # the guest's own tables say what is there
         if is_leaf(entry, level):
             rows.append((at, frame_of(entry) << FRAME_SHIFT, entry & FLAGS, 3 + 9 * level))
         else:
@@ -241,12 +294,12 @@ cdef object list_leaves(hyper_t *s, uint32_t vcpu):
     cdef uint32_t page = s.nested_root
     cdef list rows = []
     cdef int unused
-    if s.mode == MODE_SHADOW:
+    if shadows(s):
         page = s.cpus[vcpu].root.page
     if page != NO_PAGE:
         collect(s, page, 0, rows)
     leaves = np.array(rows, dtype=LEAF_DTYPE)
-    if s.mode == MODE_SHADOW:           # addresses of the upper half are sign-extended
+    if shadows(s):                      # addresses of the upper half are sign-extended
         unused = 64 - s.cpus[vcpu].guest.address_bits
         leaves["address"] = (leaves["address"].astype(np.int64) << unused >> unused).view(np.uint64)
     return leaves

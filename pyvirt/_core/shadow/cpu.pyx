@@ -48,12 +48,14 @@ from pyvirt._core.shadow.access cimport (
     nested_page,
     set_checks,
 )
+from pyvirt._core.shadow.agile cimport end_interval, root_is_cached
 from pyvirt._core.shadow.dirty cimport empty_pml
 from pyvirt._core.shadow.faults cimport invalidate, write_traps
 from pyvirt._core.shadow.front cimport (
     front_cr3,
     front_invlpg,
     front_registers,
+    front_root,
     front_shoot_down,
     front_split,
 )
@@ -63,7 +65,6 @@ from pyvirt._core.shadow.state cimport (
     INSTRUCTION_EVENTS,
     MAX_RESTARTS,
     MODE_NATIVE,
-    MODE_SHADOW,
     REQUEST_FLUSH,
     REQUEST_GUEST_FLUSH,
     REQUEST_SYNC,
@@ -75,6 +76,8 @@ from pyvirt._core.shadow.state cimport (
     hyper_t,
     in_slot,
     mark_dirty,
+    note_store,
+    shadows,
 )
 from pyvirt._core.shadow.sync cimport evict_unsync
 from pyvirt._core.shadow.unsync cimport may_write
@@ -122,7 +125,13 @@ cdef done_t mov_cr3(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
         return DONE_BAD_ROOT
     v.cr3 = value
     v.guest.root = value & v.guest.table_address
-    if s.mode != MODE_SHADOW:
+    if s.tables != NULL and s.agile.root_cache and root_is_cached(s, v, value):
+        s.counters.agile_root_hits += 1
+        switch_root(s, v, value)
+        front_cr3(s, v)
+        front_root(s, v)
+        return DONE
+    if not shadows(s):
         if s.front != NULL:
             front_cr3(s, v)
         return DONE
@@ -148,7 +157,7 @@ cdef done_t mov_cr0(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
         set_registers(s, v)
         if s.front != NULL:
             front_registers(s, v, True)
-        if s.mode == MODE_SHADOW:
+        if shadows(s):
             forget_all(s, v)
     return DONE
 
@@ -161,11 +170,11 @@ cdef done_t mov_cr4(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
     v.cr4 = value
     if changed & (CR4_SMEP | CR4_SMAP):
         set_registers(s, v)
-        if s.mode == MODE_SHADOW:
+        if shadows(s):
             forget_all(s, v)
     if s.front != NULL and changed & (CR4_SMEP | CR4_SMAP | CR4_PGE):
         front_registers(s, v, False)
-    if s.mode == MODE_SHADOW:
+    if shadows(s):
         if changed & CR4_PGE:
             v.requests |= REQUEST_GUEST_FLUSH
         elif changed & value & CR4_SMEP:
@@ -174,7 +183,7 @@ cdef done_t mov_cr4(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
 
 
 cdef void invlpg(hyper_t *s, cpu_t *v, uint64_t va) noexcept nogil:
-    if s.mode != MODE_SHADOW:
+    if not shadows(s) or v.root.nested:
         if s.front != NULL:
             front_invlpg(s, v, va)
         return
@@ -239,6 +248,8 @@ cdef done_t transfer(
     if e.arg & ARG_VALUE_MASK and done != DONE_MMIO:
         if not store(s, gpa, size, value_of(v, e)):
             return DONE_NO_MEMORY
+        if done == DONE:
+            note_store(s, gpa >> FRAME_SHIFT)
     if done == DONE_EMULATED:
         mark_dirty(s, gpa >> FRAME_SHIFT)
         table_written(s, v, gpa, size, load(s, gpa & ~<uint64_t>7, 8))
@@ -316,7 +327,7 @@ cdef done_t store_table(hyper_t *s, cpu_t *v, const event_t *e) noexcept nogil:
         return DONE_BAD_SIZE
     if not in_slot(s, gfn):
         return DONE_OUTSIDE
-    if s.mode != MODE_SHADOW:
+    if not shadows(s):
         done = nested_page(s, v, e.addr, True)
         if done != DONE:
             return done
@@ -337,6 +348,9 @@ cdef done_t store_table(hyper_t *s, cpu_t *v, const event_t *e) noexcept nogil:
     if not store(s, e.addr, size, e.value):
         return DONE_NO_MEMORY
     mark_dirty(s, gfn)
+    if s.tables != NULL and s.tables[gfn].nested:
+        s.tables[gfn].written = True
+        s.counters.agile_untrapped += 1
     if traps:
         table_written(s, v, e.addr, size, load(s, e.addr & ~<uint64_t>7, 8))
     return DONE
@@ -396,6 +410,17 @@ cdef done_t again(hyper_t *s, cpu_t *v) noexcept nogil:
     return DONE_LIVELOCK
 
 
+cdef void tick(hyper_t *s, uint32_t vcpu) noexcept nogil:
+    """Agile paging: one more event of an interval."""
+    s.agile.running = vcpu
+    if s.agile.length == 0:
+        return
+    if s.agile.left == 0:
+        s.agile.left = s.agile.length
+        end_interval(s)
+    s.agile.left -= 1
+
+
 cdef inline done_t step(hyper_t *s, const event_t *e) noexcept nogil:
     """Run one event, with the exits that it takes."""
     cdef cpu_t *v
@@ -403,6 +428,8 @@ cdef inline done_t step(hyper_t *s, const event_t *e) noexcept nogil:
     if e.vcpu >= s.cpu_count:
         return DONE_BAD_VCPU
     v = &s.cpus[e.vcpu]
+    if s.tables != NULL:
+        tick(s, e.vcpu)
     if not e.arg & (ARG_CONTINUES | ARG_SAME | ARG_HANDLER):
         v.faulted = False
     elif v.faulted != ((e.arg & ARG_HANDLER) != 0):

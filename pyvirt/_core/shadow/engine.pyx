@@ -40,6 +40,7 @@ from pyvirt._core.shadow.pool cimport close_pool, open_pool, show_page
 from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
     LARGE_REFUSALS,
+    MODE_AGILE,
     MODE_LEGACY,
     MODE_NATIVE,
     MODE_SHADOW,
@@ -47,6 +48,7 @@ from pyvirt._core.shadow.state cimport (
     PREVIOUS_ROOTS,
     REQUEST_ROOT,
     UNSYNC_LIMIT,
+    agile_t,
     counters_t,
     cpu_t,
     hyper_t,
@@ -55,6 +57,8 @@ from pyvirt._core.shadow.state cimport (
     link_to,
     page_t,
     rules_t,
+    shadows,
+    table_t,
 )
 from pyvirt._core.state cimport run_t
 from pyvirt.errors import InvalidTypeError, InvalidValueError, OutsideMemoryError
@@ -66,11 +70,17 @@ cdef enum:
     CR0_WP = 0x10000
     EFER_NXE = 0x800
 
-MODES = {"shadow": MODE_SHADOW, "tdp": MODE_TDP, "legacy": MODE_LEGACY, "none": MODE_NATIVE}
+MODES = {
+    "shadow": MODE_SHADOW,
+    "tdp": MODE_TDP,
+    "legacy": MODE_LEGACY,
+    "agile": MODE_AGILE,
+    "none": MODE_NATIVE,
+}
 
 COUNTER_DTYPE = np.dtype([
     (name, "<i8" if name in ("pages_4k", "pages_2m", "mmu_unsync") else "<u8",
-     LARGE_REFUSALS if name == "large_refused" else ())
+     {"large_refused": LARGE_REFUSALS, "agile_switches": 6}.get(name, ()))
     for name in (
         "x_pf x_npf x_invlpg x_cr3_write x_cr0 x_cr4 x_io x_other "
         "pf_taken pf_fixed pf_guest pf_emulate pf_spurious pf_mmio "
@@ -80,7 +90,9 @@ COUNTER_DTYPE = np.dtype([
         "roots_hit roots_built syncs sync_compared sync_dropped sync_changed unsyncs "
         "unsync_evicted write_protected reverse_map_walked reverse_map_longest large_refused "
         "host_invalidated traces_lifted "
-        "x_pml_full pf_fast log_faults logged log_protected large_split collapsed"
+        "x_pml_full pf_fast log_faults logged log_protected large_split collapsed "
+        "agile_intervals agile_moved agile_returned agile_trapped agile_untrapped agile_switches "
+        "agile_root_hits"
     ).split()
 ])
 assert COUNTER_DTYPE.itemsize == sizeof(counters_t)
@@ -113,7 +125,7 @@ cdef class HyperCore:
     ----------
     mem : PhysicalMemory
         The guest's memory.
-    mode : {"shadow", "tdp", "legacy", "none"}
+    mode : {"shadow", "tdp", "legacy", "agile", "none"}
         Kind of tables; none: the guest's are the machine's own.
     rules : dict
         A number for each field of `pyvirt.mmu.shadow.ShadowRules`.
@@ -132,6 +144,8 @@ cdef class HyperCore:
     caches : tuple, optional
         With a processor in front of the tables: its `Geometry`, one seed for each array as
         `MmuCore` takes them, and data caches for the references of its walks.
+    agile : dict, optional
+        With mode "agile": a number for each field of `pyvirt.mmu.agile.AgileRules`.
 
     Attributes
     ----------
@@ -141,7 +155,8 @@ cdef class HyperCore:
         What was counted, live; read-only.
     """
 
-    def __init__(self, mem, mode, rules, backing, limit, levels, vcpus, guest, cr3, caches=None):
+    def __init__(self, mem, mode, rules, backing, limit, levels, vcpus, guest, cr3, caches=None,
+                 agile=None):
         cdef hyper_t *s = &self.s
         cdef uint32_t i
         cdef uint64_t regions
@@ -176,7 +191,7 @@ cdef class HyperCore:
                 regions = (regions + 511) >> 9
                 s.capacity += <uint32_t>regions
         else:
-            least = (s.rules.previous_roots + 2) * vcpus + 16 if s.mode == MODE_SHADOW else 16
+            least = (s.rules.previous_roots + 2) * vcpus + 16 if shadows(s) else 16
             s.limit = as_int(limit, "page_limit", least, MOST_PAGES)
             s.capacity = s.limit + 2
         regions = (s.frames >> 9) + 1
@@ -200,6 +215,8 @@ cdef class HyperCore:
                 or s.found == NULL or s.cpus == NULL or s.log == NULL or s.dirty == NULL):
             raise MemoryError
         s.cpu_count = vcpus
+        if s.mode == MODE_AGILE:
+            self._set_agile(agile, caches)
         if (not isinstance(backing, np.ndarray) or backing.dtype != np.uint8
                 or backing.shape != ((s.frames + 511) >> 9,)):
             raise InvalidTypeError("backing must be uint8, one for each 2 MiB of memory")
@@ -213,10 +230,27 @@ cdef class HyperCore:
         self.counters.flags.writeable = False
         for i in range(s.cpu_count):
             self._start(i, guest, cr3)
-        if s.mode in (MODE_TDP, MODE_LEGACY) and not make_nested_root(s):
+        if s.mode not in (MODE_SHADOW, MODE_NATIVE) and not make_nested_root(s):
             raise MemoryError
         if caches is not None:
             self._attach(guest, cr3, caches)
+
+    def _set_agile(self, agile, caches):
+        """Rules of agile paging, and what it knows of each frame."""
+        cdef hyper_t *s = &self.s
+        if agile is None or caches is None:
+            raise InvalidValueError("agile paging needs a processor: tlb=")
+        s.agile.writes = as_int(agile["writes"], "writes", 0, 0xFFFFFFFF)
+        s.agile.length = s.agile.left = as_int(agile["interval"], "interval", 0, 1 << 62)
+        s.agile.by_process = agile["by_process"]
+        s.agile.all_back = agile["all_back"]
+        s.agile.hardware_ad = agile["hardware_ad"]
+        s.agile.root_cache = as_int(agile["root_cache"], "root_cache", 0, PREVIOUS_ROOTS)
+        s.rules.previous_roots = max(s.rules.previous_roots, s.agile.root_cache)
+        s.tables = <table_t *>calloc(s.frames, sizeof(table_t))
+        s.moved = <uint32_t *>calloc(s.frames, sizeof(uint32_t))
+        if s.tables == NULL or s.moved == NULL:
+            raise MemoryError
 
     cdef object _attach(self, dict guest, object cr3, tuple caches):
         """Put a processor in front of the tables, with an ASID and a core for each vCPU.
@@ -226,14 +260,14 @@ cdef class HyperCore:
         cdef hyper_t *s = &self.s
         cdef uint32_t i
         cdef bint shadow = s.mode == MODE_SHADOW
-        cdef bint nested = s.mode in (MODE_TDP, MODE_LEGACY)
+        cdef bint nested = s.mode not in (MODE_SHADOW, MODE_NATIVE)
         geometry, seeds, data_cache = caches
         own = dict(guest, set_ad=True)
         host = dict(own, format="npt", levels=s.levels, pa_width=52)
+        ours = dict(own, cr0=guest["cr0"] | CR0_WP, efer=guest["efer"] | EFER_NXE, pa_width=52)
         if shadow:
-            own.update(cr0=guest["cr0"] | CR0_WP, efer=guest["efer"] | EFER_NXE, pa_width=52)
-        else:
-            cr3 = self.s.cpus[0].guest.root
+            own = ours
+        cr3 = self.s.cpus[0].guest.root
         self.processor = MmuCore(
             "nested" if nested else "native", self.mem, geometry, own, host if nested else None,
             0 if shadow else cr3, link_to(s, s.nested_root) if nested else 0, s.cpu_count, None,
@@ -244,6 +278,9 @@ cdef class HyperCore:
         s.front = &self.processor.m
         for i in range(s.cpu_count):
             s.front.vcpus[i].vpid = <uint16_t>(i + 1)
+            if s.mode == MODE_AGILE:
+                configure(&s.front.vcpus[i].shadow, 0, ours)
+                s.front.vcpus[i].guest.wp = s.front.vcpus[i].guest.nxe = True
             if adopt(s.front, &s.front.vcpus[i], &s.front.vcpus[i].guest, s.front.vcpus[i].cr3):
                 raise MemoryError
         self._start_processor()
@@ -255,6 +292,8 @@ cdef class HyperCore:
             front_start(&self.s, i)
 
     def __dealloc__(self):
+        free(self.s.tables)
+        free(self.s.moved)
         free(self.s.runs)
         close_pool(&self.s)
         free(self.s.backing)
@@ -313,7 +352,7 @@ cdef class HyperCore:
         if not in_slot(&self.s, (v.cr3 & v.guest.table_address) >> FRAME_SHIFT):
             raise OutsideMemoryError(f"cr3 is not in memory: {v.cr3:#x}")
         set_registers(&self.s, v)
-        if self.s.mode == MODE_SHADOW:
+        if shadows(&self.s):
             v.requests = REQUEST_ROOT
 
     def _check_begun(self):
@@ -483,6 +522,21 @@ cdef class HyperCore:
             raise InvalidTypeError("this hypervisor was made without tlb=")
         return self.processor.entries(cpu)
 
+    def nested_tables(self):
+        """List the guest's tables that agile paging has in nested mode now.
+
+        Returns
+        -------
+        ndarray of uint64, shape (n, 2)
+            Frame and level of each, in the order in which they went there.
+        """
+        cdef hyper_t *s = &self.s
+        cdef uint32_t i
+        self._check_begun()
+        rows = [(s.moved[i], s.tables[s.moved[i]].nested) for i in range(s.agile.moved)
+                if s.tables[s.moved[i]].nested]
+        return np.array(rows, dtype=np.uint64).reshape(-1, 2)
+
     @property
     def pages_used(self):
         """Pages of the pool in use."""
@@ -497,8 +551,9 @@ cdef class HyperCore:
     def nbytes(self):
         """Bytes of the pool, the lists and the vCPUs; none of it grows."""
         cdef uint64_t regions = (self.s.frames >> 9) + 1
+        cdef uint64_t agile = 0 if self.s.tables == NULL else sizeof(table_t) + 4
         return (self.s.capacity * (sizeof(page_t) + 512 * (8 + sizeof(link_t)) + 4)
-                + self.s.frames * 8 + regions * 72 + self.s.cpu_count * sizeof(cpu_t))
+                + self.s.frames * agile + self.s.frames * 8 + regions * 72 + self.s.cpu_count * sizeof(cpu_t))
 
     def check(self):
         """Walk entries and lists both ways, and compare tables that are in step with the guest's.
@@ -558,6 +613,10 @@ cdef class HyperCore:
             (<uint8_t *>s.entries)[:used * 8], (<uint8_t *>s.links)[:used * sizeof(link_t)],
             cpus.tobytes(), self._counters.tobytes(),
             None if self.processor is None else self.processor._state(),
+            None if s.tables == NULL else (
+                (<uint8_t *>&s.agile)[:sizeof(agile_t)],
+                (<uint8_t *>s.tables)[:s.frames * sizeof(table_t)],
+                (<uint8_t *>s.moved)[:s.agile.moved * 4]),
         )
 
     def _set_state(self, state):
@@ -567,14 +626,23 @@ cdef class HyperCore:
         cdef uint32_t i
         cdef const uint8_t[::1] part
         self._check_begun()
-        scalars, *arrays, cached = state
+        scalars, *arrays, cached, agile = state
         used = <uint64_t>(scalars[8] + 1) << 9
         sizes = (regions, regions << 6, regions, s.frames * 4, regions * 4, (s.frames + 1) * 4, regions * 2,
                  (scalars[8] + 1) * sizeof(page_t), used * 8, used * sizeof(link_t),
                  s.cpu_count * sizeof(cpu_t), sizeof(counters_t))
         if (scalars[8] >= s.capacity or tuple(map(len, arrays)) != sizes
-                or (cached is None) != (self.processor is None)):
+                or (cached is None) != (self.processor is None)
+                or (agile is None) != (s.tables == NULL)):
             raise InvalidValueError("this snapshot is of a hypervisor with other arguments")
+        if agile is not None:
+            part = agile[0]
+            memcpy(&s.agile, &part[0], sizeof(agile_t))
+            part = agile[1]
+            memcpy(s.tables, &part[0], part.shape[0])
+            part = agile[2]
+            if part.shape[0]:
+                memcpy(s.moved, &part[0], part.shape[0])
         for i in range(1, scalars[8] + 1):
             if not show_page(s, i):
                 raise MemoryError

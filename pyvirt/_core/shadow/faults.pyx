@@ -5,12 +5,13 @@ from libc.stdint cimport uint32_t, uint64_t
 from pyvirt._core.paging cimport ACCESS_WRITE, FAULT_OUTSIDE_TABLE
 from pyvirt._core.shadow.dirty cimport empty_pml
 from pyvirt._core.shadow.fill cimport FILL_MMIO, FILL_NO_ROOM, fill, slot_of
-from pyvirt._core.shadow.front cimport front_invlpg
+from pyvirt._core.shadow.front cimport front_invlpga
 from pyvirt._core.shadow.guestwalk cimport set_accessed, walk_guest
 from pyvirt._core.shadow.leaves cimport PUT_EMULATE, PUT_SPURIOUS
 from pyvirt._core.shadow.nested cimport fill_nested
 from pyvirt._core.shadow.pages cimport drop_entry
 from pyvirt._core.shadow.state cimport (
+    ENTRY_ENDS,
     ENTRY_LARGE,
     ENTRY_LOGGED,
     ENTRY_MMIO,
@@ -46,7 +47,7 @@ cdef void refill(hyper_t *s, cpu_t *v, uint32_t page, uint64_t va, bint fill_it)
     while page != NO_PAGE:
         slot = slot_of(page, va, level)
         entry = s.entries[slot]
-        if level == 1 or (entry & ENTRY_P and entry & ENTRY_LARGE):
+        if level == 1 or (entry & ENTRY_P and entry & ENTRY_ENDS):
             if not s.pages[page].unsync:
                 return
             if entry & ENTRY_P:
@@ -67,7 +68,7 @@ cdef void invalidate(hyper_t *s, cpu_t *v, uint64_t va, bint all_roots) noexcept
     cdef uint32_t i
     cdef bint fill_it = s.rules.refill_at_invlpg if all_roots else s.rules.refill_at_injection
     if s.front != NULL:
-        front_invlpg(s, v, va)
+        front_invlpga(s, v, va)
     refill(s, v, v.root.page, va, fill_it)
     if all_roots:
         for i in range(s.rules.previous_roots):

@@ -4,13 +4,16 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from pyvirt._core.frames cimport pm_in_ram
 from pyvirt._core.paging cimport ACCESS_USER, ACCESS_WRITE
+from pyvirt._core.shadow.agile cimport return_table
 from pyvirt._core.shadow.leaves cimport PUT_SPURIOUS, put_leaf, put_t
 from pyvirt._core.shadow.lookup cimport get_page, link_page, role_of
-from pyvirt._core.shadow.pages cimport drop_entry
+from pyvirt._core.shadow.pages cimport drop_entry, set_switch
 from pyvirt._core.shadow.state cimport (
     ENTRY_D,
-    ENTRY_LARGE,
+    ENTRY_ENDS,
     ENTRY_P,
+    ENTRY_U,
+    ENTRY_W,
     FRAME_SHIFT,
     LARGE_GUEST,
     LARGE_HOST,
@@ -20,6 +23,7 @@ from pyvirt._core.shadow.state cimport (
     LARGE_SLOT,
     NO_PAGE,
     RIGHT_ALL,
+    RIGHT_CLEAN,
     RIGHT_U,
     RIGHT_W,
     RIGHT_X,
@@ -35,6 +39,9 @@ from pyvirt._core.shadow.state cimport (
     request_flush,
 )
 from pyvirt._core.shadow.sync cimport guest_entry, prefetch_leaf
+
+
+cdef uint64_t NX = <uint64_t>1 << 63
 
 
 cdef uint32_t slot_of(uint32_t page, uint64_t address, uint32_t level) noexcept nogil:
@@ -81,21 +88,24 @@ cdef uint8_t page_rights(
             rights &= ~<uint8_t>RIGHT_U
             if v.guest.smep:
                 rights &= ~<uint8_t>RIGHT_X
-    elif not g.entry[g.level] & ENTRY_D and s.rules.clean_read_only:
-        rights &= ~<uint8_t>RIGHT_W
+    elif not g.entry[g.level] & ENTRY_D:
+        if s.agile.hardware_ad:
+            rights |= RIGHT_CLEAN
+        elif s.rules.clean_read_only:
+            rights &= ~<uint8_t>RIGHT_W
     return rights
 
 
 cdef void fill_group(hyper_t *s, uint32_t slot) noexcept nogil:
     """Fill every absent entry of the aligned group in a direct table: no guest entry to ask.
 
-    What is logged is not made writable ahead of a write.
+    What is logged is not made writable ahead of a write, nor what may be clean in the guest's entry.
     """
     cdef page_t *p = &s.pages[slot >> 9]
     cdef uint8_t rights = p.role >> ROLE_RIGHTS_SHIFT & RIGHT_ALL
     cdef uint32_t first = slot & ~(s.rules.prefetch - 1), i
     cdef uint64_t gfn = p.gfn + (first & 511)
-    if rights & RIGHT_W and s.log[gfn >> 9]:
+    if rights & RIGHT_W and (s.log[gfn >> 9] or s.agile.hardware_ad):
         return
     for i in range(s.rules.prefetch):
         if s.entries[first + i] & ENTRY_P == 0 and in_slot(s, gfn + i):
@@ -117,10 +127,38 @@ cdef void prefetch(hyper_t *s, cpu_t *v, uint32_t slot) noexcept nogil:
             return
 
 
+cdef bint goes_on_nested(
+    hyper_t *s, cpu_t *v, uint32_t slot, uint32_t level, const guest_walk_t *g
+) noexcept nogil:
+    """Point an entry at the guest's own table of `level` if that is in nested mode.
+
+    With CR0.WP clear tables are shadowed, see `pyvirt._core.shadow.agile.has_nested_root`. Where
+    processes are nested or not as a whole, a table is shadowed for all others.
+    """
+    cdef uint64_t gfn = g.table[level], rights = 0
+    if not s.tables[gfn].nested or s.agile.by_process:
+        return False
+    if not v.guest.wp:
+        return_table(s, gfn)
+        return False
+    if s.entries[slot] & ENTRY_P:
+        drop_entry(s, slot)
+        request_flush(s)
+    if g.above[level] & RIGHT_W:
+        rights |= ENTRY_W
+    if g.above[level] & RIGHT_U:
+        rights |= ENTRY_U
+    if not g.above[level] & RIGHT_X:
+        rights |= NX
+    set_switch(s, slot, gfn, rights)
+    s.counters.agile_switches[level] += 1
+    return True
+
+
 cdef int fill(
     hyper_t *s, cpu_t *v, uint64_t va, uint32_t access, guest_walk_t *g
 ) noexcept nogil:
-    """Make the entries on the path of an address; a `put_t`, FILL_MMIO or FILL_NO_ROOM."""
+    """Make the entries on the path of an address; a `put_t` or one of FILL_."""
     cdef uint32_t page = v.root.page, child, slot
     cdef uint32_t level = v.guest.levels, last = 1
     cdef uint64_t gfn = g.gpa >> FRAME_SHIFT, first
@@ -131,9 +169,11 @@ cdef int fill(
         s.pages[page].writes = 0
         slot = slot_of(page, va, level)
         level -= 1
-        if s.entries[slot] & ENTRY_P and not s.entries[slot] & ENTRY_LARGE:
+        if s.entries[slot] & ENTRY_P and not s.entries[slot] & ENTRY_ENDS:
             page = page_of(s, s.entries[slot])
             continue
+        if s.tables != NULL and goes_on_nested(s, v, slot, level, g):
+            return FILL_SWITCHED
         child = get_page(s, v, g.table[level], role_of(v, level, g.above[level], False))
         if child == NO_PAGE:
             return FILL_NO_ROOM
@@ -153,13 +193,13 @@ cdef int fill(
         # the guest's page is larger: pieces of it, in tables that shadow none of the guest's
         level -= 1
         first = gfn & ~((<uint64_t>1 << 9 * level) - 1)
-        if s.entries[slot] & ENTRY_P and not s.entries[slot] & ENTRY_LARGE:
+        if s.entries[slot] & ENTRY_P and not s.entries[slot] & ENTRY_ENDS:
             page = page_of(s, s.entries[slot])
-            if (s.pages[page].role >> ROLE_RIGHTS_SHIFT & RIGHT_ALL) == rights:
+            if (s.pages[page].role >> ROLE_RIGHTS_SHIFT & RIGHT_ALL) == rights & RIGHT_ALL:
                 continue
             drop_entry(s, slot)
             request_flush(s)
-        child = get_page(s, v, first, role_of(v, level, rights, True))
+        child = get_page(s, v, first, role_of(v, level, rights & RIGHT_ALL, True))
         if child == NO_PAGE:
             return FILL_NO_ROOM
         link_page(s, v, slot, child)

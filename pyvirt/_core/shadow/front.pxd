@@ -9,6 +9,7 @@ cdef void front_registers(hyper_t *s, cpu_t *v, bint is_cr0) noexcept nogil
 cdef void front_cr3(hyper_t *s, cpu_t *v) noexcept nogil
 cdef void front_root(hyper_t *s, cpu_t *v) noexcept nogil
 cdef void front_flush(hyper_t *s, cpu_t *v) noexcept nogil
+cdef void front_invlpga(hyper_t *s, cpu_t *v, uint64_t va) noexcept nogil
 cdef void front_invlpg(hyper_t *s, cpu_t *v, uint64_t va) noexcept nogil
 cdef void front_shoot_down(hyper_t *s, cpu_t *v) noexcept nogil
 cdef void front_split(hyper_t *s, cpu_t *v) noexcept nogil

@@ -1,7 +1,9 @@
 """The processor in front of the tables: TLBs and walk caches, which the hypervisor must keep right.
 
 It is the engine of `pyvirt.MMU`. In shadow mode it runs natively on the shadow root, nested it
-runs on the guest's CR3 and the nested root, and without a hypervisor natively on the guest's CR3. Each vCPU has an ASID of its own on a core of its own.
+runs on the guest's CR3 and the nested root, and without a hypervisor natively on the guest's CR3;
+agile, on all three, and reads of the guest's tables are reads to the nested ones, as with EPT, so
+that D there says what was written. Each vCPU has an ASID of its own on a core of its own.
 What the hypervisor does about the ASID is what KVM does on AMD-V (arch/x86/kvm/svm/svm.c, Linux
 6.1): a flush that is asked for, and a root that was built, drop all of it (TLB_CONTROL 3); another
 root alone drops nothing, but a load of CR3 asks for a flush; INVLPG that is emulated, and a
@@ -20,10 +22,26 @@ from pyvirt._core.operations cimport (
     start,
     tlb_control,
 )
-from pyvirt._core.paging cimport dimension_t
+from pyvirt._core.paging cimport ACCESS_READ, dimension_t
 from pyvirt._core.pipeline cimport access_one
-from pyvirt._core.shadow.state cimport MODE_NATIVE, MODE_SHADOW, NO_PAGE, cpu_t, hyper_t, link_to
-from pyvirt._core.state cimport REFERENCE_ROOM, run_t, vcpu_t
+from pyvirt._core.shadow.state cimport (
+    MODE_AGILE,
+    MODE_NATIVE,
+    MODE_SHADOW,
+    NO_PAGE,
+    cpu_t,
+    hyper_t,
+    link_to,
+    shadows,
+)
+from pyvirt._core.state cimport (
+    AGILE_NESTED,
+    AGILE_ROOT,
+    AGILE_SHADOW,
+    REFERENCE_ROOM,
+    run_t,
+    vcpu_t,
+)
 
 cdef enum:
     FLUSH_ASID = 3                  # of TLB_CONTROL
@@ -41,17 +59,24 @@ cdef void front_start(hyper_t *s, uint32_t vcpu) noexcept nogil:
         p.guest.mem = &s.pool
     elif s.mode != MODE_NATIVE:
         p.host.mem = &s.pool
+    if s.mode == MODE_AGILE:
+        p.shadow.mem = &s.pool
+        p.host.table_access = ACCESS_READ
     start(&s.runs[vcpu], s.front, <int>vcpu)
 
 
 cdef void front_registers(hyper_t *s, cpu_t *v, bint is_cr0) noexcept nogil:
-    """Follow CR0 or CR4. On shadow tables WP and NXE stay set, whatever the guest's are."""
+    """Follow CR0 or CR4. With shadow tables WP and NXE stay set, whatever the guest's are."""
     cdef int i = number_of(s, v)
     cdef vcpu_t *p = &s.front.vcpus[i]
     cdef dimension_t own = p.guest
     own.smep = v.guest.smep
     own.smap = v.guest.smap
-    if s.mode == MODE_SHADOW:
+    if shadows(s):
+        p.shadow.smep = own.smep
+        p.shadow.smap = own.smap
+        if s.mode == MODE_AGILE:
+            p.cr4 = v.cr4
         adopt(s.front, p, &own, p.cr3)
     else:
         own.wp = v.guest.wp
@@ -67,10 +92,20 @@ cdef void front_cr3(hyper_t *s, cpu_t *v) noexcept nogil:
 
 
 cdef void front_root(hyper_t *s, cpu_t *v) noexcept nogil:
-    """Run on the current shadow root; no entry is dropped for that."""
+    """Run on the current shadow root, or the guest's own; no entry is dropped for that."""
     cdef vcpu_t *p = &s.front.vcpus[number_of(s, v)]
-    if v.root.page != NO_PAGE:
-        p.cr3 = p.guest.root = link_to(s, v.root.page)
+    cdef uint64_t root = 0 if v.root.page == NO_PAGE else link_to(s, v.root.page)
+    if s.mode == MODE_SHADOW:
+        p.cr3 = p.guest.root = root
+        return
+    p.cr3 = v.cr3
+    p.guest.root = v.guest.root
+    p.shadow.root = root
+    p.agile_ad = s.agile.hardware_ad
+    if not v.root.nested:
+        p.agile = AGILE_SHADOW
+    else:
+        p.agile = AGILE_NESTED if s.agile.by_process else AGILE_ROOT
 
 
 cdef void front_flush(hyper_t *s, cpu_t *v) noexcept nogil:
@@ -78,13 +113,21 @@ cdef void front_flush(hyper_t *s, cpu_t *v) noexcept nogil:
     tlb_control(s.front, number_of(s, v), FLUSH_ASID)
 
 
-cdef void front_invlpg(hyper_t *s, cpu_t *v, uint64_t va) noexcept nogil:
-    """The guest's INVLPG, or the hypervisor's INVLPGA in its place."""
+cdef void front_invlpga(hyper_t *s, cpu_t *v, uint64_t va) noexcept nogil:
+    """The hypervisor's INVLPGA in the place of the guest's INVLPG.
+
+    Agile walk caches hold entries of the guest's own tables, too, of which INVLPG drops all.
+    """
     cdef int i = number_of(s, v)
-    if s.mode == MODE_SHADOW:
-        invlpga(s.front, i, va, s.front.vcpus[i].vpid)
-    else:
+    if s.mode == MODE_AGILE:
         invlpg(s.front, i, va, False)
+    else:
+        invlpga(s.front, i, va, s.front.vcpus[i].vpid)
+
+
+cdef void front_invlpg(hyper_t *s, cpu_t *v, uint64_t va) noexcept nogil:
+    """The guest's INVLPG, without an exit."""
+    invlpg(s.front, number_of(s, v), va, False)
 
 
 cdef void front_shoot_down(hyper_t *s, cpu_t *v) noexcept nogil:

@@ -40,6 +40,14 @@ cdef uint8_t rights_of(uint64_t entry) noexcept nogil:
 cdef uint16_t walk_guest(
     hyper_t *s, cpu_t *v, uint64_t va, uint32_t access, guest_walk_t *g
 ) noexcept nogil:
+    """The hypervisor's walk, counted."""
+    s.counters.guest_walks += 1
+    return read_guest(s, v, va, access, g)
+
+
+cdef uint16_t read_guest(
+    hyper_t *s, cpu_t *v, uint64_t va, uint32_t access, guest_walk_t *g
+) noexcept nogil:
     """Translate by the guest's tables without touching A and D; 0 or the result code.
 
     The rights, the codes and the error code are those of `pyvirt._core.paging`.
@@ -50,7 +58,6 @@ cdef uint16_t walk_guest(
     cdef uint8_t rights = RIGHT_ALL
     cdef uint64_t i
     cdef uint8_t level = 0
-    s.counters.guest_walks += 1
     recorder.references = references
     recorder.count = 0
     recorder.capacity = MAX_LEVELS

@@ -6,12 +6,15 @@ from pyvirt._core.shadow.pages cimport drop_entry
 from pyvirt._core.shadow.roots cimport forget_all
 from pyvirt._core.shadow.state cimport (
     ENTRY_P,
+    FRAME_SHIFT,
     GENERATIONS,
-    MODE_SHADOW,
     NO_PAGE,
     NO_SLOT,
+    REQUEST_ROOT,
+    cpu_t,
     hyper_t,
     request_flush,
+    shadows,
 )
 from pyvirt._core.shadow.zap cimport zap_all
 
@@ -27,7 +30,7 @@ cdef void new_generation(hyper_t *s) noexcept nogil:
         return
     s.generation = 0
     for i in range(s.cpu_count):
-        if s.mode == MODE_SHADOW:
+        if shadows(s):
             forget_all(s, &s.cpus[i])
     zap_all(s)
     if s.nested_root != NO_PAGE:
@@ -43,6 +46,23 @@ cdef void empty_root(hyper_t *s) noexcept nogil:
         slot += 1
 
 
+cdef uint64_t drop_switches(hyper_t *s, uint64_t gfn) noexcept nogil:
+    """Drop entries and roots that hold where the host keeps a guest's table; they are made anew."""
+    cdef uint64_t dropped = 0
+    cdef uint32_t i
+    cdef cpu_t *v
+    while s.tables[gfn].switches != NO_SLOT:
+        drop_entry(s, s.tables[gfn].switches)
+        dropped += 1
+    for i in range(s.cpu_count):
+        v = &s.cpus[i]
+        if v.root.nested and v.guest.root >> FRAME_SHIFT == gfn:
+            v.root.nested = False
+            v.requests |= REQUEST_ROOT
+            dropped += 1
+    return dropped
+
+
 cdef uint64_t drop_frames(hyper_t *s, uint64_t first, uint64_t end) noexcept nogil:
     """Drop every entry that maps one of the guest frames [first, end), by the reverse map."""
     cdef uint64_t gfn, dropped = 0
@@ -50,6 +70,8 @@ cdef uint64_t drop_frames(hyper_t *s, uint64_t first, uint64_t end) noexcept nog
         while s.reverse[gfn] != NO_SLOT:
             drop_entry(s, s.reverse[gfn])
             dropped += 1
+        if s.tables != NULL:
+            dropped += drop_switches(s, gfn)
         if gfn == first or gfn & 511 == 0:
             while s.reverse_large[gfn >> 9] != NO_SLOT:
                 drop_entry(s, s.reverse_large[gfn >> 9])

@@ -9,10 +9,12 @@ from pyvirt._core.shadow.state cimport (
     ENTRY_LARGE,
     ENTRY_LOGGED,
     ENTRY_P,
+    ENTRY_SWITCH,
     ENTRY_U,
     ENTRY_W,
     FRAME_SHIFT,
     NO_SLOT,
+    RIGHT_CLEAN,
     RIGHT_U,
     RIGHT_W,
     RIGHT_X,
@@ -35,7 +37,7 @@ cdef uint64_t leaf_entry(
     """The entry that maps a frame with these rights, where `old` is there now.
 
     A is set unless the entry is made ahead of its use. D is set where the entry becomes writable,
-    and left to the processor where it was so already. `refused` becomes True where the frame
+    and left to the processor where it was so already, or with RIGHT_CLEAN. `refused` becomes True where the frame
     holds a shadowed table that must stay write-protected. A frame that becomes writable is logged,
     written or not, unless the rules say that only writes make it so.
     """
@@ -54,7 +56,7 @@ cdef uint64_t leaf_entry(
         elif s.rules.log_writes_only and not write and s.log[gfn >> 9]:
             entry |= ENTRY_LOGGED
         elif may_write(s, gfn, can_unsync, prefetch):
-            entry |= ENTRY_W | ENTRY_D
+            entry |= ENTRY_W if rights & RIGHT_CLEAN else ENTRY_W | ENTRY_D
             mark_dirty(s, gfn)
         else:
             refused[0] = True
@@ -83,7 +85,8 @@ cdef put_t put_leaf(
     cdef uint64_t old = s.entries[slot], entry
     cdef bint refused = False, flush = False
     cdef put_t result = PUT_FIXED
-    if old & ENTRY_P and (not is_leaf(old, level) or frame_of(old) != gfn):
+    if old & ENTRY_P and (not is_leaf(old, level) or frame_of(old) != gfn
+                          or (level > 1 and old & ENTRY_SWITCH)):
         drop_entry(s, slot)
         flush = True
         old = 0

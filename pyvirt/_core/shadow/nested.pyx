@@ -5,8 +5,9 @@ the pool of shadow pages, and fills the aligned group of 8 around a 4 KiB page, 
 at once where the host keeps them in one page.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from pyvirt._core.shadow.agile cimport shadow_page
 from pyvirt._core.shadow.fill cimport FILL_MMIO, FILL_NO_ROOM, fill_group, large_allowed, slot_of
 from pyvirt._core.shadow.leaves cimport PUT_SPURIOUS, put_leaf
 from pyvirt._core.shadow.lookup cimport get_page, link_page
@@ -18,6 +19,7 @@ from pyvirt._core.shadow.state cimport (
     MODE_LEGACY,
     NO_PAGE,
     RIGHT_ALL,
+    RIGHT_W,
     ROLE_DIRECT,
     ROLE_RIGHTS_SHIFT,
     cpu_t,
@@ -26,6 +28,7 @@ from pyvirt._core.shadow.state cimport (
     mmio_entry,
     page_of,
     request_flush,
+    shadows,
 )
 
 cdef uint32_t NESTED_ROLE = ROLE_DIRECT | RIGHT_ALL << ROLE_RIGHTS_SHIFT
@@ -44,6 +47,7 @@ cdef int fill_nested(hyper_t *s, cpu_t *v, uint64_t gpa, bint write) noexcept no
     """Map the page of a guest-physical address; a `put_t`, FILL_MMIO or FILL_NO_ROOM."""
     cdef uint32_t page = s.nested_root, level = s.levels, last = 1, slot, child
     cdef uint64_t gfn = gpa >> FRAME_SHIFT, first
+    cdef uint8_t rights = RIGHT_ALL
     cdef bint mapped = in_slot(s, gfn)
     cdef int result
     if mapped and s.rules.large_pages and large_allowed(s, gfn):
@@ -71,7 +75,9 @@ cdef int fill_nested(hyper_t *s, cpu_t *v, uint64_t gpa, bint write) noexcept no
         if s.entries[slot] & ENTRY_P and not s.entries[slot] & ENTRY_LARGE:
             drop_entry(s, slot)
             request_flush(s)
-    result = put_leaf(s, slot, gfn, RIGHT_ALL, False, write)
+    if not write and shadows(s) and shadow_page(s, gfn) != NO_PAGE:
+        rights &= ~RIGHT_W          # it holds a table; a write finds out what to do about that
+    result = put_leaf(s, slot, gfn, rights, False, write)
     if result != PUT_SPURIOUS:
         s.counters.filled += 1
         if level == 1 and s.mode == MODE_LEGACY and s.rules.prefetch:

@@ -8,8 +8,10 @@ from pyvirt._core.shadow.state cimport (
     ENTRY_A,
     ENTRY_LARGE,
     ENTRY_P,
+    ENTRY_SWITCH,
     ENTRY_U,
     ENTRY_W,
+    FRAME_SHIFT,
     NO_PAGE,
     NO_SLOT,
     frame_of,
@@ -99,6 +101,8 @@ cdef inline uint32_t *list_of(hyper_t *s, uint64_t entry, uint32_t level) noexce
         return &s.pages[page_of(s, entry)].parents
     if level == 1:
         return &s.reverse[frame_of(entry)]
+    if entry & ENTRY_SWITCH:
+        return &s.tables[frame_of(entry)].switches
     return &s.reverse_large[frame_of(entry) >> 9]
 
 
@@ -115,6 +119,13 @@ cdef void set_link(hyper_t *s, uint32_t slot, uint32_t child) noexcept nogil:
     """Point an absent entry at a page; what the guest's entries allow is in the child's role."""
     s.entries[slot] = link_to(s, child) | ENTRY_P | ENTRY_W | ENTRY_U | ENTRY_A
     enter_list(s, slot, &s.pages[child].parents)
+    new_epoch(s)
+
+
+cdef void set_switch(hyper_t *s, uint32_t slot, uint64_t gfn, uint64_t rights) noexcept nogil:
+    """Point an absent entry at a guest's table; `rights` is what the guest's entries leave there."""
+    s.entries[slot] = gfn << FRAME_SHIFT | ENTRY_P | ENTRY_A | ENTRY_SWITCH | rights
+    enter_list(s, slot, &s.tables[gfn].switches)
     new_epoch(s)
 
 

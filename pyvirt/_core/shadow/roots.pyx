@@ -2,14 +2,15 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from pyvirt._core.shadow.agile cimport has_nested_root, move_pending
 from pyvirt._core.shadow.front cimport front_flush, front_root
 from pyvirt._core.shadow.lookup cimport get_page, role_of
 from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
-    MODE_SHADOW,
     NO_PAGE,
     REQUEST_FLUSH,
     REQUEST_GUEST_FLUSH,
+    REQUEST_MOVE,
     REQUEST_OBSOLETE,
     REQUEST_ROOT,
     REQUEST_SYNC,
@@ -19,6 +20,7 @@ from pyvirt._core.shadow.state cimport (
     new_epoch,
     request_flush,
     root_t,
+    shadows,
 )
 from pyvirt._core.shadow.sync cimport sync_below
 from pyvirt._core.shadow.zap cimport make_room, zap, zapped_t
@@ -28,6 +30,7 @@ cdef void forget(hyper_t *s, root_t *root, zapped_t *z) noexcept nogil:
     """Let go of one root; an invalid one that nobody else uses is freed."""
     cdef uint32_t page = root.page
     root.page = NO_PAGE
+    root.nested = False
     if page == NO_PAGE:
         return
     s.pages[page].roots -= 1
@@ -75,7 +78,9 @@ cdef void forget_all(hyper_t *s, cpu_t *v) noexcept nogil:
 
 
 cdef bint usable(const hyper_t *s, const root_t *root, uint64_t cr3) noexcept nogil:
-    return root.page != NO_PAGE and root.cr3 == cr3 and not s.pages[root.page].invalid
+    if root.page == NO_PAGE and not root.nested:
+        return False
+    return root.cr3 == cr3 and not s.pages[root.page].invalid
 
 
 cdef bint switch_root(hyper_t *s, cpu_t *v, uint64_t cr3) noexcept nogil:
@@ -108,6 +113,8 @@ cdef bint switch_root(hyper_t *s, cpu_t *v, uint64_t cr3) noexcept nogil:
 cdef bint build(hyper_t *s, cpu_t *v) noexcept nogil:
     """Find or make the root for CR3; False if there is no page for it."""
     cdef uint32_t page
+    if s.tables != NULL and has_nested_root(s, v):
+        return True
     if not make_room(s):
         return False
     page = get_page(s, v, (v.cr3 & v.guest.table_address) >> FRAME_SHIFT,
@@ -129,12 +136,15 @@ cdef bint build(hyper_t *s, cpu_t *v) noexcept nogil:
 cdef bint enter(hyper_t *s, cpu_t *v) noexcept nogil:
     """Serve what was asked for before the vCPU runs again; False if no page is left for a root."""
     cdef uint32_t requests
-    if s.mode != MODE_SHADOW:
+    if not shadows(s):
         if s.front != NULL and v.requests & REQUEST_FLUSH:
             front_flush(s, v)
         v.requests = 0
         return True
     while v.requests:
+        if v.requests & REQUEST_MOVE:
+            v.requests &= ~<uint32_t>REQUEST_MOVE
+            move_pending(s)
         if v.requests & REQUEST_OBSOLETE:
             v.requests &= ~<uint32_t>REQUEST_OBSOLETE
             forget_invalid(s, v)
@@ -152,7 +162,7 @@ cdef bint enter(hyper_t *s, cpu_t *v) noexcept nogil:
             if v.root.page != NO_PAGE:
                 sync_below(s, v, v.root.page)
             forget_marked(s, v)
-        if v.root.page == NO_PAGE and not build(s, v):
+        if v.root.page == NO_PAGE and not v.root.nested and not build(s, v):
             v.requests |= REQUEST_ROOT
             return False
     if s.front != NULL:

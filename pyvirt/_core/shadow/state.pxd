@@ -38,6 +38,8 @@ cdef enum:
     ENTRY_LARGE = 0x80              # a leaf of level 2
     ENTRY_MMIO = 0x200              # not present: no memory is there, see `mmio_entry`
     ENTRY_LOGGED = 0x400            # W was taken for the dirty log only: a write gives it back
+    ENTRY_SWITCH = 0x800            # AGILE_SWITCH: leads to the guest's own table, by host address
+    ENTRY_ENDS = 0x880              # ends a walk of shadow pages above level 1: LARGE or SWITCH
 
 cdef enum:
     FRAME_SHIFT = 12
@@ -49,6 +51,7 @@ cdef enum:
     RIGHT_U = 2
     RIGHT_X = 4
     RIGHT_ALL = 7
+    RIGHT_CLEAN = 8                 # beside W: D is for the processor to set
 
 # The role: what besides the guest frame tells shadow pages apart.
 cdef enum:
@@ -64,6 +67,7 @@ cdef enum mode_t:
     MODE_SHADOW = 0
     MODE_TDP = 1                    # nested tables, one page a fault
     MODE_LEGACY = 2                 # nested tables in the shadow pages' pool, with prefetch
+    MODE_AGILE = 3                  # shadow tables that lead into the guest's own, and nested ones
     MODE_NATIVE = 4                 # no hypervisor: the guest's tables are the machine's
 
 # What has to be done before a vCPU runs again.
@@ -73,6 +77,7 @@ cdef enum request_t:
     REQUEST_OBSOLETE = 4            # forget roots that are invalid
     REQUEST_GUEST_FLUSH = 8         # the guest flushed everything: sync, forget stale roots
     REQUEST_ROOT = 16               # there is no root
+    REQUEST_MOVE = 32               # agile paging: tables that are written often, to nested mode
 
 cdef enum:                          # why a large entry was not made
     LARGE_GUEST = 0                 # the guest's own page is smaller
@@ -112,6 +117,7 @@ cdef struct page_t:                 # one table of the pool
 
 cdef struct root_t:
     uint32_t page                   # NO_PAGE: none
+    bint nested                     # agile paging: the guest's own root table, and no page
     uint64_t cr3
 
 cdef struct counters_t:             # in the order of COUNTER_DTYPE
@@ -175,6 +181,14 @@ cdef struct counters_t:             # in the order of COUNTER_DTYPE
     uint64_t log_protected                # entries that lost W or D for the log
     uint64_t large_split                  # large entries replaced by small ones for the log
     uint64_t collapsed                    # small entries dropped for a large one after it
+    # agile paging
+    uint64_t agile_intervals              # that ended
+    uint64_t agile_moved                  # tables that went to nested mode
+    uint64_t agile_returned               # tables that went back to shadow mode
+    uint64_t agile_trapped                # writes to tables that trapped
+    uint64_t agile_untrapped              # that did not, their table being in nested mode
+    uint64_t agile_switches[6]            # switching entries and roots made, by level of the table
+    uint64_t agile_root_hits              # loads of CR3 without an exit
 
 cdef struct rules_t:                # see pyvirt.mmu.shadow.ShadowRules for each
     bint unsync
@@ -199,6 +213,33 @@ cdef struct rules_t:                # see pyvirt.mmu.shadow.ShadowRules for each
     uint32_t batch                  # tables of one pass of a sync
     uint32_t unsync_limit           # 0: none
     uint32_t trace_limit            # 0: a table goes unsync at once
+
+cdef enum:
+    AGILE_PENDING = 16              # tables that wait to be moved, at most
+
+cdef struct agile_t:                # agile paging; see pyvirt.mmu.agile.AgileRules
+    uint64_t length                 # of an interval, in events; 0: none ends
+    uint64_t left                   # of this one
+    uint32_t interval               # its number
+    uint32_t writes                 # that trap in one interval before a table moves; 0: never
+    uint32_t root_cache             # previous roots whose load needs no exit
+    uint32_t moved                  # tables in `hyper_t.moved`
+    uint32_t pending_count
+    uint32_t pending[AGILE_PENDING] # their frames
+    uint32_t running                # vCPU
+    bint by_process
+    bint all_back
+    bint hardware_ad
+
+cdef struct table_t:                # a guest frame, as agile paging sees it
+    uint32_t switches               # first entry that switches to the table in it
+    uint32_t interval               # that `writes` is of
+    uint32_t writes                 # that trapped
+    uint32_t root                   # frame of the table that it was moved with
+    uint8_t nested                  # level of the table if that is in nested mode, else 0
+    uint8_t written                 # in this interval: moved, or by the hypervisor
+    uint8_t listed                  # in `hyper_t.moved`
+    uint8_t stays                   # while an interval ends
 
 cdef struct guest_walk_t:           # how the guest's own tables translate an address
     uint64_t gpa
@@ -264,6 +305,9 @@ cdef struct hyper_t:
     physmem_t pool                  # the pages at those frames, for a processor that walks them
     mmu_t *front                    # that processor; NULL: none
     run_t *runs                     # on it, one a vCPU
+    agile_t agile
+    table_t *tables                 # by guest frame; NULL: no agile paging
+    uint32_t *moved                 # frames of tables in nested mode, in the order of their moves
     uint32_t capacity               # pages [1, capacity)
     uint32_t limit                  # how many may be used; 0: all
     uint32_t used
@@ -309,8 +353,13 @@ cdef inline uint64_t link_to(const hyper_t *s, uint32_t page) noexcept nogil:
 
 
 cdef inline bint is_leaf(uint64_t entry, uint32_t level) noexcept nogil:
-    """Whether a present entry of a page of this level maps memory."""
-    return level == 1 or entry & ENTRY_LARGE
+    """Whether a present entry of a page of this level leads to no page of the pool."""
+    return level == 1 or entry & ENTRY_ENDS
+
+
+cdef inline bint shadows(const hyper_t *s) noexcept nogil:
+    """Whether there are shadow tables."""
+    return s.mode == MODE_SHADOW or s.mode == MODE_AGILE
 
 
 cdef inline void new_epoch(hyper_t *s) noexcept nogil:
@@ -329,6 +378,34 @@ cdef inline void request_flush(hyper_t *s) noexcept nogil:
     s.counters.remote_tlb_flush_requests += 1
     for i in range(s.cpu_count):
         s.cpus[i].requests |= REQUEST_FLUSH
+
+
+cdef inline void note_trap(hyper_t *s, uint64_t gfn) noexcept nogil:
+    """Agile paging: a write to a guest's table trapped. One that is written often is to move."""
+    cdef cpu_t *v
+    cdef table_t *t
+    if s.tables == NULL:
+        return
+    v = &s.cpus[s.agile.running]
+    if s.agile.by_process:
+        gfn = (v.cr3 & v.guest.table_address) >> FRAME_SHIFT
+    t = &s.tables[gfn]
+    if t.interval != s.agile.interval:
+        t.interval = s.agile.interval
+        t.writes = 0
+    t.writes += 1
+    s.counters.agile_trapped += 1
+    if (s.agile.writes and t.writes >= s.agile.writes and v.guest.wp
+            and s.agile.pending_count < AGILE_PENDING):
+        s.agile.pending[s.agile.pending_count] = <uint32_t>gfn
+        s.agile.pending_count += 1
+        v.requests |= REQUEST_MOVE
+
+
+cdef inline void note_store(hyper_t *s, uint64_t gfn) noexcept nogil:
+    """Agile paging: a store went through; to a table in nested mode it would have trapped else."""
+    if s.tables != NULL and gfn < s.frames and s.tables[gfn].nested:
+        s.counters.agile_untrapped += 1
 
 
 cdef inline uint64_t place_of(const hyper_t *s, uint64_t gfn) noexcept nogil:

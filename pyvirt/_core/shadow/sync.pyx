@@ -14,6 +14,7 @@ from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
     NO_PAGE,
     RIGHT_ALL,
+    RIGHT_CLEAN,
     RIGHT_U,
     RIGHT_W,
     RIGHT_X,
@@ -56,7 +57,8 @@ cdef uint8_t leaf_rights(const hyper_t *s, const page_t *p, uint64_t entry) noex
         rights |= RIGHT_W
     if entry & ENTRY_U:
         rights |= RIGHT_U
-    return rights & (p.role >> ROLE_RIGHTS_SHIFT) & RIGHT_ALL
+    rights &= p.role >> ROLE_RIGHTS_SHIFT & RIGHT_ALL
+    return rights | RIGHT_CLEAN if s.agile.hardware_ad and not entry & ENTRY_D else rights
 
 
 cdef bint prefetch_leaf(hyper_t *s, cpu_t *v, uint32_t slot, uint64_t entry) noexcept nogil:

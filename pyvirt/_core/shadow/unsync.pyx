@@ -20,6 +20,7 @@ from pyvirt._core.shadow.state cimport (
     is_direct,
     is_leaf,
     level_of,
+    note_trap,
     page_of,
     page_t,
 )
@@ -91,6 +92,7 @@ cdef void go_unsync(hyper_t *s, uint32_t page) noexcept nogil:
     s.pages[page].unsync = True
     s.counters.mmu_unsync += 1
     s.counters.unsyncs += 1
+    note_trap(s, s.pages[page].gfn)
     if s.rules.trace_limit:
         s.counters.traces_lifted += 1
     if s.rules.unsync_limit:

@@ -5,7 +5,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from pyvirt._core.shadow.fill cimport slot_of
 from pyvirt._core.shadow.pages cimport drop_entry
 from pyvirt._core.shadow.state cimport (
-    ENTRY_LARGE,
+    ENTRY_ENDS,
     ENTRY_P,
     FRAME_SHIFT,
     NO_PAGE,
@@ -13,6 +13,7 @@ from pyvirt._core.shadow.state cimport (
     hyper_t,
     is_direct,
     level_of,
+    note_trap,
     page_of,
     page_t,
     request_flush,
@@ -28,7 +29,7 @@ cdef void clear_write_counts(hyper_t *s, cpu_t *v, uint64_t va) noexcept nogil:
     while page != NO_PAGE:
         s.pages[page].writes = 0
         entry = s.entries[slot_of(page, va, level)]
-        if level == 1 or not entry & ENTRY_P or entry & ENTRY_LARGE:
+        if level == 1 or not entry & ENTRY_P or entry & ENTRY_ENDS:
             return
         page = page_of(s, entry)
         level -= 1
@@ -58,6 +59,7 @@ cdef void table_written(
     cdef bint dropped = False
     z.freed = z.counted = 0
     s.counters.mmu_pte_write += 1
+    note_trap(s, gpa >> FRAME_SHIFT)
     while page != NO_PAGE:
         p = &s.pages[page]
         next = p.same_next
