@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError, PyvirtError
 from pyvirt.mmu import costs as memory_costs
+from pyvirt.mmu.agile import AgileRules
 from pyvirt.mmu.costs import CostModel
 from pyvirt.mmu.exits import EXIT_REASONS, ExitCosts
 from pyvirt.mmu.geometry import Geometry
@@ -31,6 +32,7 @@ MODES = {
     "legacy": "legacy",
     "agile": "agile",
 }
+_USUAL = ("native", "shadow", "nested", "agile")
 #: Parameters of `pyvirt.Hypervisor` that `compare` has itself, or chooses.
 _OWN = frozenset({"self", "memory", "tables", "rules", "backing", "cr3", "tlb", "agile"})
 #: Groups of the MMU's events that `ExitCosts` prices, as the hypervisor counts them.
@@ -287,7 +289,7 @@ def compare(
     memory: PhysicalMemory,
     *,
     cr3: int,
-    modes: Sequence[str] = ("native", "shadow", "nested"),
+    modes: Sequence[str] | None = None,
     tlb: str | Geometry | None = "skylake-sp",
     backing: Any = "4K",
     costs: str | CostModel = "sagepte",
@@ -295,7 +297,7 @@ def compare(
     work: float = 4,
     before: Events | Callable[[], Events] = (),
     rules: ShadowRules | None = None,
-    agile: Any = None,
+    agile: AgileRules | None = None,
     **options: Any,
 ) -> Comparison:
     """Run one stream of events natively, under a hypervisor of each kind, and price what happens.
@@ -309,9 +311,10 @@ def compare(
         The guest's at the start. Every mode runs on a copy of its own; this one stays as it is.
     cr3 : int
         Of every vCPU at the start.
-    modes : sequence of str
+    modes : sequence of str, optional
         ``native``: the tables are the machine's own, nothing exits. ``shadow``, ``nested`` (as
-        KVM's TDP MMU fills them), ``legacy`` (nested, with the older MMU) and ``agile``.
+        KVM's TDP MMU fills them), ``legacy`` (nested, with the older MMU) and ``agile``, which
+        needs `tlb`. None: all but ``legacy``, or without TLBs the first three.
     tlb : str, Geometry or None, default "skylake-sp"
         The processor in front of the tables, the same in every mode; None counts exits alone.
     backing : {"4K", "2M"} or array of bool
@@ -327,7 +330,8 @@ def compare(
     before : as `events`
         Runs first and is not counted: what fills tables and caches.
     rules : ShadowRules, optional
-        What shadow tables do.
+        What shadow tables do. None: KVM's rules, but for ``agile`` the policy
+        ``write_protect``, whose traps tell it which tables are written.
     agile : AgileRules, optional
         When agile paging changes modes.
     **options
@@ -364,8 +368,10 @@ def compare(
     >>> pages = [0x400000, 0x401000, 0x402000]
     >>> found = pv.compare(accesses(pages, Op.STORE, 8), memory, cr3=tables.root)
     >>> {mode: run.exits for mode, run in found.runs.items()}
-    {'native': 0, 'shadow': 3, 'nested': 7}
+    {'native': 0, 'shadow': 3, 'nested': 7, 'agile': 3}
     """
+    if modes is None:
+        modes = _USUAL if tlb is not None else _USUAL[:3]
     machines = _machines(memory, modes, tlb, rules, agile, {**options, "backing": backing}, cr3)
     model, exits = _models(costs, exit_costs, work)
     _run(machines, before, "before")
@@ -413,7 +419,7 @@ def _machines(
     modes: Sequence[str],
     tlb: Any,
     rules: ShadowRules | None,
-    agile: Any,
+    agile: AgileRules | None,
     options: dict[str, Any],
     cr3: int,
 ) -> dict[str, Hypervisor]:
@@ -433,12 +439,14 @@ def _machines(
         chosen = dict(options)
         if tlb is not None:
             chosen["tlb"] = tlb
-        if mode == "agile" and agile is not None:
+        own = rules
+        if mode == "agile":
             chosen["agile"] = agile
+            own = ShadowRules.policy("write_protect") if rules is None else rules
         machines[mode] = Hypervisor(
             copy.deepcopy(memory),
             tables=MODES[mode],  # type: ignore[arg-type]
-            rules=rules,
+            rules=own,
             cr3=cr3,
             **chosen,
         )

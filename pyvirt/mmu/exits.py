@@ -43,6 +43,7 @@ _COUNTERS = {
     "entry_compared": ("sync_compared",),
     "reverse_map_step": ("reverse_map_walked",),
     "flush": ("tlb_flush",),
+    "table_moved": ("agile_moved", "agile_returned"),
 }
 
 #: The classes of events, by the group that a plot shows.
@@ -60,6 +61,7 @@ GROUPS: Groups = {
         "page_zapped",
         "entry_compared",
         "flush",
+        "table_moved",
     ),
 }
 #: Every class of events that can have a cost.

@@ -1,4 +1,4 @@
-"""A12: shadow against nested tables over the rate of page-table edits.
+"""A12: shadow, nested and agile paging over the rate of page-table edits.
 
 Seeded mixes of accesses and edits, and workloads of a small guest operating system, run in all
 modes; counts come from the engines. The order on the mixes is looked at with every table of exit
@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
 from pyvirt.guest import Workload
+from pyvirt.mmu.agile import AgileRules
 from pyvirt.mmu.compare import Comparison, compare
+from pyvirt.mmu.costs import CostModel
 from pyvirt.mmu.exits import ExitCosts
 from pyvirt.mmu.memory import PhysicalMemory
 from pyvirt.mmu.mixes import Mix
@@ -22,7 +25,8 @@ from pyvirt.validation.tally import Tally
 
 __all__ = ["paging_modes"]
 
-SEED, ACCESSES = 12345, 30_000
+ALL = ("native", "shadow", "nested", "agile")
+SEED, ACCESSES = 12345, 60_000
 #: Edits for each access, and shares of accesses that miss the TLB.
 RATES = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
 HOSTILE = (0.2, 0.5, 1.0)
@@ -35,12 +39,22 @@ HEAVY_BRACKET = (1.0, 7.0)
 HEAVY_COSTS = ("nehalem", "skylake-sp")
 #: 256 MiB, in pages of either size.
 STATIC = {"4K": 1 << 16, "2M": 1 << 7}
+#: Intervals of agile paging, in events: several end within a stream.
+AGILE = AgileRules(interval=20_000)
+#: A mix on which agile paging should gain: edits of one table at a time, misses on all others.
+SETTLED_RATE, SETTLED_ACCESSES = 1e-3, 150_000
+#: Both levels of the preset's TLBs for 4 KiB pages of data.
+TLB_ENTRIES = 64 + 1536
 #: Of native's cycles: what nested tables may cost more than shadow tables where both the guest's
 #: pages and the host's are large.
 LARGE_BOUND = 0.01
 
 
-def run(mix: Mix, backing: str = "4K", modes: Any = ("native", "shadow", "nested")) -> Comparison:
+def run(
+    mix: Mix,
+    backing: Literal["4K", "2M"] = "4K",
+    modes: Sequence[str] = ("native", "shadow", "nested"),
+) -> Comparison:
     """Run a mix in each mode, after its pages were touched."""
     guest = mix.guest()
     return compare(
@@ -50,6 +64,7 @@ def run(mix: Mix, backing: str = "4K", modes: Any = ("native", "shadow", "nested
         modes=modes,
         before=guest.before(),
         backing=backing,
+        agile=AGILE,
     )
 
 
@@ -59,31 +74,67 @@ def ratio(found: Comparison, exit_costs: str) -> float:
     return priced["shadow"].cycles.total / priced["nested"].cycles.total
 
 
-@experiment("A12", "shadow against nested tables over the rate of page-table edits")
+def switching_cost(found: Comparison) -> float:
+    """What agile paging may pay at most for its two modes, in cycles, from counters alone.
+
+    Each write that trapped is an exit and an emulation. Each table that went to nested mode needs
+    an entry of the nested tables for each of its 512 pages, by a violation; each that came back
+    its shadow entries, by faults that fill 8 at a time; and either is a TLB that was flushed.
+    Walks below such a table read nested tables, and INVLPG and loads of CR3 exit as long as the
+    root is shadowed.
+    """
+    price, count = ExitCosts("skylake-sp").table, found["agile"].counters
+    processor = found["agile"].mmu_counters
+    assert processor is not None  # there is no agile paging without one
+    reference = CostModel("sagepte").table["reference_host"]
+    fault = price["page_fault_exit"] + price["entry_filled"] + 7 * price["entry_prefetched"]
+    violation = price["violation_exit"] + price["entry_filled"]
+    moves = count["agile_moved"] + count["agile_returned"]
+    return float(
+        count["agile_trapped"] * (price["page_fault_exit"] + price["write_emulated"])
+        + count["agile_moved"] * 512 * violation
+        + count["agile_returned"] * 64 * fault
+        + moves * (price["table_moved"] + TLB_ENTRIES * reference)
+        + processor["host_refs"].sum() * reference
+        + count["x_invlpg"] * price["invlpg_exit"]
+        + count["x_cr3_write"] * price["cr3_exit"]
+    )
+
+
+@experiment("A12", "shadow, nested and agile paging over the rate of page-table edits")
 def paging_modes(context: Context) -> Outcome:
     """See that a crossover exists, who wins where, and that large pages on both sides end it."""
     tally = Tally()
+    agile: list[Comparison] = []
     measured = [
-        _crossover(context, tally),
+        _crossover(context, tally, agile),
         _static(context, tally),
-        _heavy(context, tally),
+        _heavy(context, tally, agile),
+        _agile(tally, agile),
+        _settled(context, tally),
     ]
     low, high = HEAVY_BRACKET
     expected = (
         "shadow cheaper without edits and nested with many, one crossover; nested dearer on "
         f"static TLB-hostile 4K mixes, by at most {LARGE_BOUND:.0%} with 2M pages on both sides; "
-        f"shadow {low:g} to {high:g} times nested on workloads that fork and map all the time"
+        f"shadow {low:g} to {high:g} times nested on workloads that fork and map all the time; "
+        "agile never above the better of both by more than its switching cost, and below both "
+        "on a hostile mix with edits that has run for a while"
     )
     return tally.outcome("A12", sentences=(expected, "; ".join(measured)))
 
 
-def _crossover(context: Context, tally: Tally) -> str:
+def _crossover(context: Context, tally: Tally, agile: list[Comparison]) -> str:
     """The ratio must rise with the rate of edits, from below 1 to above, for every processor."""
     names = ExitCosts.names()
     bounds = []
     for misses in HOSTILE:
         context.report(f"{misses:g} of the accesses miss")
-        found = [run(dataclasses.replace(Mix(), misses=misses, updates=rate)) for rate in RATES]
+        found = [
+            run(dataclasses.replace(Mix(), misses=misses, updates=rate), modes=ALL)
+            for rate in RATES
+        ]
+        agile += found
         for name in names:
             ratios = [ratio(one, name) for one in found]
             where = f"{name}, {misses:g} cold: {', '.join(f'{r:.2f}' for r in ratios)}"
@@ -121,7 +172,7 @@ def _static(context: Context, tally: Tally) -> str:
     )
 
 
-def _heavy(context: Context, tally: Tally) -> str:
+def _heavy(context: Context, tally: Tally, agile: list[Comparison]) -> str:
     """Where tables are edited all the time nested tables win, within what was published."""
     low, high = HEAVY_BRACKET
     parts = []
@@ -133,10 +184,54 @@ def _heavy(context: Context, tally: Tally) -> str:
             chunks,
             stream.boot_memory(),
             before=list(itertools.islice(chunks, HEAVY_BEFORE)),
+            modes=ALL,
+            agile=AGILE,
             **stream.initial._asdict(),
         )
+        agile.append(found)
         times = [ratio(found, costs) for costs in HEAVY_COSTS]
         for costs, one in zip(HEAVY_COSTS, times, strict=True):
             tally.check(low < one <= high, f"{name}, {costs}: shadow {one:.2f} times nested")
         parts.append(f"{name} {min(times):.2f} to {max(times):.2f}")
     return f"shadow over nested, {' and '.join(HEAVY_COSTS)}: " + ", ".join(parts)
+
+
+def _agile(tally: Tally, found: list[Comparison]) -> str:
+    """Agile paging exceeds the better of both by no more than its switching cost."""
+    excess, distance = [], []
+    for one in found:
+        best = min(("shadow", "nested"), key=lambda mode: one[mode].cycles.total)
+        beyond = one["agile"].cycles.total - one[best].cycles.total
+        cost = switching_cost(one)
+        tally.check(
+            beyond <= cost,
+            f"agile is {beyond:,.0f} cycles above {best}, its switching cost is {cost:,.0f}",
+        )
+        excess.append(beyond / one["native"].cycles.total)
+        distance.append(one.overhead("agile"))
+    return (
+        f"agile {min(distance):.2f} to {max(distance):.2f} above native, at most "
+        f"{max(excess):.2f} of native's cycles above the better"
+    )
+
+
+def _settled(context: Context, tally: Tally) -> str:
+    """Once its tables are where they belong, agile paging beats both where pages miss, too."""
+    gains = []
+    for misses in HOSTILE:
+        context.report(f"settled, {misses:g} of the accesses miss")
+        guest = Mix(misses=misses, updates=SETTLED_RATE).guest()
+        stream = list(guest.events(SETTLED_ACCESSES, rng=SEED))
+        half = len(stream) // 2
+        found = compare(
+            stream[half:],
+            guest.memory,
+            cr3=guest.cr3,
+            modes=ALL,
+            before=[guest.before(), *stream[:half]],
+        )
+        cycles = {mode: run.cycles.total for mode, run in found.runs.items()}
+        gain = min(cycles["shadow"], cycles["nested"]) / cycles["agile"]
+        tally.check(gain > 1, f"settled, {misses:g} cold: the better of both takes {gain:.2f}")
+        gains.append(gain)
+    return f"settled, the better of both takes {min(gains):.2f} to {max(gains):.2f} of its cycles"
