@@ -95,9 +95,6 @@ cdef struct request_t:              # what an access of one kind and CPL asks of
 cdef struct vcpu_t:
     dimension_t guest               # guest.outer is &host in nested mode
     dimension_t host
-    dimension_t shadow              # of agile translation; root 0 unless a walk begins there
-    uint8_t agile                   # one of agile_t, in nested mode
-    bint agile_ad                   # A and D of shadow leaves go into the guest's tables, too
     uint64_t cr0
     uint64_t cr3
     uint64_t cr4
@@ -109,9 +106,12 @@ cdef struct vcpu_t:
     uint16_t host_context
     int core
     bint paging                     # CR0.PG
+    uint8_t agile                   # one of agile_t, in nested mode
+    bint agile_ad                   # A and D of shadow leaves go into the guest's tables, too
     request_t requests[3][2]        # [kind][user]
     uint64_t pml_count
     uint64_t pml[PML_ENTRIES]
+    dimension_t shadow              # of agile translation; root 0 unless a walk begins there
 
 cdef packed struct record_t:        # one reference of a walk, in the order of RECORD_DTYPE
     uint64_t access                 # which access made it, counted from the last reset
