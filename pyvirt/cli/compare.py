@@ -47,7 +47,7 @@ TAKES = {
 @click.option(
     "--modes",
     metavar="A,B,...",
-    help="Of native, shadow, nested, legacy, agile.  [default: native,shadow,nested; of --map: "
+    help="Of native, shadow, nested, legacy, agile.  [default: all but legacy; of --map: "
     "shadow,nested]",
 )
 @click.option("--tlb", metavar="PRESET", default="skylake-sp", show_default=True)
@@ -74,9 +74,7 @@ TAKES = {
 @click.option(
     "--policy",
     type=click.Choice(["unsync", "write_protect", "trace", "xen"]),
-    default="unsync",
-    show_default=True,
-    help="Of shadow tables.",
+    help="Of shadow tables.  [default: unsync; of agile paging: write_protect]",
 )
 @click.option("--page", type=PAGE, help="Size of the program's pages.  [default: 4K]")
 @click.option("--from", "format", type=click.Choice(READ), help="Format of TRACE. Detected.")
@@ -118,7 +116,7 @@ def compare(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Run one stream natively, with shadow and with nested tables, and show what each costs.
+    """Run one stream natively, with shadow, nested and agile paging, and show what each costs.
 
     The stream is the trace TRACE, whose pages are mapped by page faults of the guest, or runs on
     the tables of --image; or with --workload a seeded mix of accesses and edits of page tables,
@@ -147,7 +145,7 @@ def compare(
         chosen = _modes(modes or "shadow,nested")
         _map(chosen, plot, as_json, options)
         return
-    chosen = _modes(modes or "native,shadow,nested")
+    chosen = _modes(modes or "native,shadow,nested,agile")
     if trace is not None:
         facts, found = _trace(trace, chosen, options)
     elif workload == "mix":
@@ -172,13 +170,14 @@ def _common(options: dict[str, Any]) -> dict[str, Any]:
     """What `pyvirt.compare` takes for any input."""
     from pyvirt.mmu.shadow import ShadowRules
 
+    policy = options["policy"]
     return {
         "tlb": options["tlb"].lower(),
         "backing": options["backing"].upper(),
         "costs": options["cost"],
         "exit_costs": options["exit_costs"],
         "work": options["work"],
-        "rules": ShadowRules.policy(options["policy"]),
+        "rules": policy and ShadowRules.policy(policy),
     }
 
 

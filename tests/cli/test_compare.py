@@ -137,7 +137,7 @@ def test_text(path: Path):
     assert f"{path}, " in text
     assert "overhead" in text
     head = next(line.split() for line in text.splitlines() if "native" in line)
-    assert head == ["native", "shadow", "nested"]
+    assert head == ["native", "shadow", "nested", "agile"]
     text = good("--workload", "mix", "--pages", 64, "--accesses", 500, "--modes", "shadow")
     assert "overhead" not in text
 

@@ -17,7 +17,8 @@ from pyvirt.mmu.mixes import Mix, MixedGuest
 from pyvirt.traces import EVENT_DTYPE, Op, accesses
 
 THREE = ("native", "shadow", "nested")
-FOUR = (*THREE, "legacy")
+FOUR = (*THREE, "agile")
+ALL = (*FOUR, "legacy")
 COUNT = 3000
 
 
@@ -32,15 +33,24 @@ def run(guest: MixedGuest, **options: Any) -> Comparison:
 
 @pytest.fixture(scope="module")
 def found(guest: MixedGuest) -> Comparison:
-    return run(guest, modes=FOUR, before=guest.before())
+    return run(guest, modes=ALL, before=guest.before())
 
 
-@pytest.mark.parametrize("mode", FOUR)
+@pytest.mark.parametrize("mode", ALL)
 @pytest.mark.parametrize("tlb", [None, "reference"])
 def test_each_mode_is_the_engine_alone(guest: MixedGuest, mode: str, tlb: str | None):
-    ours = run(guest, modes=FOUR, before=guest.before(), tlb=tlb, backing="2M")[mode]
+    if mode == "agile" and tlb is None:
+        pytest.skip("agile paging needs a processor")
+    modes = [name for name in ALL if tlb or name != "agile"]
+    ours = run(guest, modes=modes, before=guest.before(), tlb=tlb, backing="2M")[mode]
+    rules = pv.ShadowRules.policy("write_protect") if mode == "agile" else None
     machine = pv.Hypervisor(
-        copy.deepcopy(guest.memory), tables=MODES[mode], cr3=guest.cr3, tlb=tlb, backing="2M"
+        copy.deepcopy(guest.memory),
+        tables=MODES[mode],  # type: ignore[arg-type]
+        rules=rules,
+        cr3=guest.cr3,
+        tlb=tlb,
+        backing="2M",
     )
     machine.run(guest.before())
     machine.reset()
@@ -59,7 +69,7 @@ def test_each_mode_is_the_engine_alone(guest: MixedGuest, mode: str, tlb: str | 
 
 def test_the_guest_means_the_same_in_every_mode(found: Comparison):
     edits = COUNT // 100
-    assert {found[mode].guest_faults for mode in FOUR} == {edits}
+    assert {found[mode].guest_faults for mode in ALL} == {edits}
     assert found.events == COUNT + 5 * edits
     assert found.accesses == COUNT + 4 * edits
     assert found["native"].exits == found["native"].hidden_faults == 0
@@ -70,7 +80,7 @@ def test_the_guest_means_the_same_in_every_mode(found: Comparison):
 def test_cycles_add_up(found: Comparison):
     memory = pv.CostModel("sagepte")
     exits = pv.ExitCosts("skylake-sp")
-    for mode in FOUR:
+    for mode in ALL:
         one = found[mode]
         expected = 4 * found.accesses + exits.cycles(one.counters).total
         expected += memory.cycles(one.mmu_counters).total
@@ -79,7 +89,7 @@ def test_cycles_add_up(found: Comparison):
         assert one.cycles.groups["work"] == 4 * found.accesses
         assert found.overhead(mode) == expected / found["native"].cycles.total - 1
     assert found.overhead("native") == 0
-    assert found.best == min(FOUR[1:], key=lambda mode: found[mode].cycles.total)
+    assert found.best == min(ALL[1:], key=lambda mode: found[mode].cycles.total)
 
 
 def test_exits_are_not_priced_twice(guest: MixedGuest):
@@ -104,7 +114,7 @@ def test_prices_change_no_count(guest: MixedGuest):
 def test_other_prices_of_the_same_counts(guest: MixedGuest, found: Comparison):
     prices = {"costs": "champsim", "exit_costs": "nehalem", "work": 7}
     again = found.priced(**prices)
-    run_anew = run(guest, modes=FOUR, before=guest.before(), **prices)
+    run_anew = run(guest, modes=ALL, before=guest.before(), **prices)
     assert again.to_dict() == run_anew.to_dict()
     assert found.priced().to_dict() == found.to_dict()
     with pytest.raises(InvalidValueError, match="work must be finite"):
@@ -154,7 +164,7 @@ def test_a_stream_is_read_once_and_not_kept(guest: MixedGuest):
 
 def test_table(found: Comparison):
     table = found.to_table()
-    assert table["mode"].tolist() == list(FOUR)
+    assert table["mode"].tolist() == list(ALL)
     for row in table:
         one = found[row["mode"]]
         assert row["exits"] == one.exits == sum(row[name] for name in EXIT_REASONS)
@@ -170,7 +180,7 @@ def test_table(found: Comparison):
 def test_document(found: Comparison):
     document = json.loads(found.to_json())
     assert document == found.to_dict()
-    assert list(document["modes"]) == list(FOUR)
+    assert list(document["modes"]) == list(ALL)
     assert document["tlb"] == "skylake-sp"
     shadow = document["modes"]["shadow"]
     assert shadow["exits_by_reason"] == found["shadow"].exits_by_reason
@@ -179,9 +189,9 @@ def test_document(found: Comparison):
 
 def test_text(found: Comparison):
     lines = str(found).splitlines()
-    assert lines[0].split() == list(FOUR)
+    assert lines[0].split() == list(ALL)
     rows = {line[:18].strip(): line[18:].split() for line in lines[1:]}
-    assert rows["exits"] == [f"{found[mode].exits:,}" for mode in FOUR]
+    assert rows["exits"] == [f"{found[mode].exits:,}" for mode in ALL]
     assert rows["overhead"][0] == "0.0%"
     assert "x_cr4" not in rows
 
@@ -192,6 +202,25 @@ def test_without_native(guest: MixedGuest):
     assert "overhead" not in str(found)
     assert found.best == "nested"
     assert run(guest, modes=["native"]).best == "native"
+
+
+def test_the_usual_modes(guest: MixedGuest):
+    assert tuple(run(guest).runs) == FOUR
+    assert tuple(run(guest, tlb=None).runs) == THREE
+    with pytest.raises(InvalidValueError, match="tlb"):
+        run(guest, modes=["agile"], tlb=None)
+
+
+def test_rules_of_agile_paging(guest: MixedGuest):
+    moved = run(guest, modes=["agile"])["agile"].counters["agile_moved"]
+    never = run(guest, modes=["agile"], agile=pv.AgileRules(writes=0))
+    assert moved > 0 == never["agile"].counters["agile_moved"]
+    # without edits it is shadow paging
+    quiet = Mix(pages=2048, misses=0.3).guest()
+    found = run(quiet, before=quiet.before())
+    assert found["agile"].cycles == found["shadow"].cycles
+    given = run(guest, modes=["agile"], rules=pv.ShadowRules())["agile"].counters
+    assert given["unsyncs"] > 0 == run(guest, modes=["agile"])["agile"].counters["unsyncs"]
 
 
 def test_several_vcpus():
