@@ -9,6 +9,7 @@ from pyvirt.mmu.mixes import Mix
 from pyvirt.validation import Context, exit_reasons, experiments, paging_modes
 
 
+@pytest.mark.slow
 def test_a12_fails_where_the_order_is_another(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(paging_modes, "HOSTILE", (0.5,))
     ratio = paging_modes.ratio
@@ -18,6 +19,7 @@ def test_a12_fails_where_the_order_is_another(monkeypatch: pytest.MonkeyPatch):
     assert "do not cross 1" in outcome.reason
 
 
+@pytest.mark.slow
 def test_a12_fails_where_large_pages_do_not_help(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(paging_modes, "HOSTILE", (0.5,))
     run = paging_modes.run
