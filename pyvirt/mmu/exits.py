@@ -18,7 +18,7 @@ __all__ = ["CLASSES", "EXIT_REASONS", "GROUPS", "ExitCosts"]
 #: Counters of `pyvirt.Hypervisor` that are exits, one for each reason.
 EXIT_REASONS = (
     *("x_pf", "x_npf", "x_invlpg", "x_cr3_write", "x_cr0", "x_cr4", "x_io", "x_other"),
-    "x_pml_full",
+    *("x_invpcid", "x_pml_full"),
 )
 
 #: The counters whose sum is the number of events of a class.
@@ -27,7 +27,7 @@ _COUNTERS = {
     "page_fault_exit": ("x_pf",),
     "fault_reflected": ("pf_guest",),
     "violation_exit": ("x_npf",),
-    "invlpg_exit": ("x_invlpg",),
+    "invlpg_exit": ("x_invlpg", "x_invpcid"),
     "cr3_exit": ("x_cr3_write",),
     "cr_exit": ("x_cr0", "x_cr4"),
     "io_exit": ("x_io",),

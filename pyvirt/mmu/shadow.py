@@ -173,8 +173,11 @@ class Hypervisor(LoggedCore):
         Shadow pages that may exist at a time; default: as KVM, 2 % of the frames, at least 64.
     vcpus : int, default 1
         How many.
+    format : {"x86-64", "pae", "x86-32"}, default "x86-64"
+        Of the guest's tables. CR4.PAE and EFER.LMA follow from it; with "x86-32", pages of 4 MiB
+        need CR4.PSE.
     levels : {4, 5}
-        Of the guest's tables.
+        Of the tables of a 64-bit guest.
     nested_levels : {4, 5}
         Of nested tables.
     cr0, cr3, cr4, efer : int
@@ -204,8 +207,9 @@ class Hypervisor(LoggedCore):
     Notes
     -----
     Rules and their source: Linux, Documentation/virt/kvm/x86/mmu.rst, and the measured exits of
-    the validation data (experiments A9 and A9b). 32-bit and PAE guests are not modelled, nor are
-    PCIDs, protection keys and pages of 1 GiB of the host.
+    the validation data (experiments A9 and A9b). Protection keys and pages of 1 GiB of
+    the host are not modelled. PDPTEs of a PAE guest are loaded with CR3 on all kinds of tables
+    (SDM vol. 3, 4.4.1); AMD's processors read them during walks when nested.
 
     Examples
     --------
@@ -231,6 +235,7 @@ class Hypervisor(LoggedCore):
         backing: Literal["4K", "2M"] | npt.ArrayLike = "4K",
         page_limit: int | None = None,
         vcpus: int = 1,
+        format: Literal["x86-64", "pae", "x86-32"] = "x86-64",
         levels: int = 4,
         nested_levels: int = 4,
         cr0: int = 0x80010033,
@@ -251,12 +256,10 @@ class Hypervisor(LoggedCore):
             page_limit = (memory.end >> 12) * PERMILLE // 1000
             page_limit = min(max(LEAST_PAGES, page_limit), MOST_PAGES)
         guest = {
-            "format": "x86-64",
+            "format": format,
             "pa_width": pa_width,
-            "levels": levels,
+            **_registers(format, levels, cr4, efer),
             "cr0": cr0,
-            "cr4": cr4 | (1 << 12 if levels == 5 else 0),
-            "efer": efer,
             "vendor": "amd",
             "large_1g": True,
             "mbec": False,
@@ -392,6 +395,15 @@ def _rebuild(kind: Any, memory: Any, state: Any, attributes: dict[str, Any]) -> 
     machine._set_state(state)
     machine.__dict__.update(attributes)
     return machine
+
+
+def _registers(format: Any, levels: Any, cr4: int, efer: int) -> dict[str, Any]:
+    """Give the levels of the guest's tables, and CR4 and EFER with what follows from the format."""
+    if format == "pae":
+        return {"levels": 3, "cr4": cr4 | 0x20, "efer": efer & ~0x500}
+    if format == "x86-32":
+        return {"levels": 2, "cr4": cr4 & ~0x20, "efer": efer & ~0x500}
+    return {"levels": levels, "cr4": cr4 | (1 << 12 if levels == 5 else 0), "efer": efer}
 
 
 def _processor(

@@ -15,7 +15,12 @@ from pyvirt.mmu.exits import CLASSES, EXIT_REASONS, ExitCosts
 #: The class that one count of each counter is.
 PRICED = {
     **{"guest_faults": "guest_fault", "x_pf": "page_fault_exit", "pf_guest": "fault_reflected"},
-    **{"x_npf": "violation_exit", "x_invlpg": "invlpg_exit", "x_cr3_write": "cr3_exit"},
+    **{
+        "x_npf": "violation_exit",
+        "x_invlpg": "invlpg_exit",
+        "x_invpcid": "invlpg_exit",
+        "x_cr3_write": "cr3_exit",
+    },
     **{"x_cr0": "cr_exit", "x_cr4": "cr_exit", "x_io": "io_exit", "x_other": "other_exit"},
     **{"x_pml_full": "pml_full_exit", "agile_moved": "table_moved"},
     **{"agile_returned": "table_moved"},

@@ -185,3 +185,40 @@ def test_streams_split_anywhere(case: str):
     assert whole.counters == parts.counters
     assert (whole.mmu_counters == parts.mmu_counters).all()
     assert whole.counters["agile_moved"][0] > 0
+
+
+def with_pcids(rng: np.random.Generator, events: np.ndarray) -> np.ndarray:
+    """Flush by INVPCID, in one of three ways, and load CR3 with PCIDs, to keep or to flush."""
+    rows = []
+    for event in events:
+        flush = np.zeros(3, EVENT_DTYPE)
+        flush["op"], flush["addr"], flush["value"] = Op.INVPCID, event["addr"], (0, 1, 2)
+        kind = int(rng.integers(3))
+        if event["op"] == Op.INVLPG and kind < 2:
+            flush["arg"] = kind  # one address, or one context, of each PCID
+            rows += list(flush)
+        elif event["op"] in (Op.INVLPG, Op.MOV_CR3):
+            flush["arg"], flush["addr"], flush["value"] = 2 + kind % 2, 0, 0
+            rows.append(flush[0])
+        if event["op"] == Op.MOV_CR3:
+            event = event.copy()
+            event["value"] |= np.uint64(int(rng.integers(3)) | int(rng.integers(2)) << 63)
+        if event["op"] != Op.INVLPG:
+            rows.append(event)
+    return np.array(rows, EVENT_DTYPE)
+
+
+@pytest.mark.parametrize("case", RULES)
+@pytest.mark.parametrize("processor", ["reference", TINY, PATHS], ids=name_of)
+@settings(max_examples=4, deadline=None)
+@given(seed=st.integers(0, 1 << 32))
+def test_pcids(case: str, processor: object, seed: int):
+    rng = np.random.default_rng(seed)
+    events = with_pcids(rng, with_upper_edits(rng, careful_stream(rng, 120)))
+    machine = agile(case, processor, cr4=0x20 | 1 << 17)
+    nested = Machine(tables="tdp", cr4=0x20 | 1 << 17)
+    for part in np.array_split(events, 4):
+        (codes, values), (theirs, read) = run(machine, part), run(nested, part)
+        assert (seen(codes) == seen(theirs)).all()
+        assert (values == read).all()
+        assert machine.check() == []

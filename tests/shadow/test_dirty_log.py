@@ -277,6 +277,18 @@ def test_bad_arguments(arguments: dict, text: str):
     assert m.check() == []
 
 
+def test_a_processor_in_front_keeps_no_log():
+    m = machine(tables="tdp", tlb="reference")
+    with pytest.raises(InvalidValueError, match="without tlb="):
+        m.log_dirty(method="pml")
+    m.log_dirty()
+    for _ in range(2):
+        m.store(page(3))
+        assert frame(3) in m.dirty().tolist()
+        m.load(page(3))
+        assert frame(3) not in m.dirty().tolist()
+
+
 def test_bad_frames():
     m = machine()
     m.log_dirty()

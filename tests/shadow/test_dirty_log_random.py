@@ -21,6 +21,7 @@ from shadow.engine_machine import (
     page,
     pte,
 )
+from shadow.front_machine import TINY
 
 BIG = 0x40000000 + (2 << 21)
 TABLES = (0x100000 >> 12, 0x120000 >> 12)
@@ -82,6 +83,8 @@ class Watched:
         self.m = Machine(**options)
         self.m.mem.write_u64(0x102000 + 16, 0x400000 | 0x87)
         self.shadow = options.get("tables", "shadow") == "shadow"
+        self.walks = options.get("tlb") is None
+        """Each access walks, so that nested tables see it read each table."""
         self.written: set[int] = set()
         self.read: set[int] = set()
         self.logged: set[int] = set()
@@ -108,7 +111,7 @@ class Watched:
             self.written.add(addr >> 12)
         for i, (frames, gpa) in enumerate(walks):
             if not self.shadow and (done or i == 0):
-                self.written |= set(frames)
+                (self.written if self.walks else self.read).update(frames)
             if gpa is not None and not done and len(places) == 2:
                 self.begun.add(gpa >> 12)
             elif gpa is not None and done:
@@ -136,6 +139,10 @@ MODES = [
     {"tables": "tdp", "backing": "2M", "split_eagerly": False},
     {"tables": "legacy"},
     {"tables": "legacy", "backing": "2M"},
+    {"tables": "shadow", "tlb": "reference"},
+    {"tables": "tdp", "tlb": TINY},
+    {"tables": "tdp", "backing": "2M", "tlb": "reference"},
+    {"tables": "legacy", "backing": "2M", "tlb": "reference"},
     {"tables": "tdp", "method": "pml"},
     {"tables": "tdp", "backing": "2M", "method": "pml"},
     {"tables": "legacy", "backing": "2M", "method": "pml"},
@@ -173,7 +180,7 @@ def test_the_log_has_what_was_written(mode, exact, all_set, seed, lengths):
         assert w.m.check() == []
         found, written, read = w.fetch()
         assert written <= found
-        if exact:
+        if exact and w.walks:
             assert found == written
         elif not w.shadow:
             assert found <= written | read

@@ -30,7 +30,6 @@ BAD = {
     "cr3": ((Op.MOV_CR3, 0, 0, 0, 0, OUTSIDE), OutsideMemoryError, "CR3 is not in memory"),
     "cr0": ((Op.MOV_CR0, 0, 0, 0, 0, 0x11), InvalidValueError, "not supported"),
     "cr0 high": ((Op.MOV_CR0, 0, 0, 0, 0, 1 << 40 | 0x80010033), InvalidValueError, "not supp"),
-    "cr4 pcide": ((Op.MOV_CR4, 0, 0, 0, 0, 1 << 17 | 0x20), InvalidValueError, "not supported"),
     "cr4 pae": ((Op.MOV_CR4, 0, 0, 0, 0, 0), InvalidValueError, "not supported"),
     "op": ((200, 0, 0, 0, 0, 0), InvalidValueError, "no such operation"),
     "map": ((Op.MAP, 12, 0, 0, page(0), DATA), InvalidValueError, "no such operation"),

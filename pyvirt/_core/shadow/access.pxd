@@ -39,6 +39,8 @@ cdef enum done_t:                   # an access that ended, or what stopped the 
     DONE_LIVELOCK = 25              # an instruction that never ends
     DONE_OUTSIDE = 26               # a physical address outside memory
     DONE_BAD_INSTRUCTION = 27       # too many accesses, or those of another vCPU
+    DONE_BAD_PCID = 28              # what the processor refuses about PCIDs
+    DONE_BAD_PDPTE = 29             # reserved bits in a PDPTE that is loaded
 
 
 cdef inline memo_t *memo_of(cpu_t *v, uint64_t page) noexcept nogil:

@@ -7,7 +7,7 @@ translation that it holds has an entry with the same rights, or the guest may no
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memset
 
-from pyvirt._core.frames cimport load_u64, pm_frame
+from pyvirt._core.frames cimport pm_frame
 from pyvirt._core.paging cimport (
     ACCESS_EXEC,
     ACCESS_PURE,
@@ -16,11 +16,13 @@ from pyvirt._core.paging cimport (
     ACCESS_WRITE,
     FAULT_NOT_PRESENT,
     FAULT_RESERVED,
+    FORMAT_X86_32,
     MAX_LEVELS,
     failed,
     in_range,
     judge,
     level_t,
+    load_entry,
     walk,
     walk_t,
 )
@@ -39,6 +41,7 @@ from pyvirt._core.shadow.faults cimport (
 )
 from pyvirt._core.shadow.front cimport front_access
 from pyvirt._core.shadow.guestwalk cimport mark_entry
+from pyvirt._core.shadow.quadrants cimport top_table
 from pyvirt._core.shadow.state cimport (
     ENTRY_A,
     ENTRY_D,
@@ -55,6 +58,7 @@ from pyvirt._core.shadow.state cimport (
     hyper_t,
     in_slot,
     memo_t,
+    root_for,
 )
 
 cdef uint64_t NX = <uint64_t>1 << 63
@@ -122,7 +126,7 @@ cdef done_t shadow_access(
     cdef uint64_t entry
     if not in_range(&v.guest, va):
         return not_canonical(s, v)
-    entry = find(s, v.root.page, v.guest.levels, va, m)
+    entry = find(s, root_for(v, va), v.guest.levels, va, m)
     if entry & c.mask == c.wanted:
         s.entries[m.slot] = entry | c.used
         gpa[0] = mapped(entry, va)
@@ -170,7 +174,7 @@ cdef done_t nested_access(
     """
     cdef uint64_t slots[MAX_LEVELS + 1]
     cdef uint64_t entries[MAX_LEVELS + 1]
-    cdef uint64_t base = v.cr3 & v.guest.table_address, entry, rights = ~<uint64_t>0, executed = 0
+    cdef uint64_t base, entry = 0, rights = ~<uint64_t>0, executed = 0
     cdef int level = v.guest.levels, n
     cdef uint16_t code = 0
     cdef const level_t *rules
@@ -180,16 +184,19 @@ cdef done_t nested_access(
     cdef bint leaf
     if not in_range(&v.guest, va):
         return not_canonical(s, v)
-    while True:
+    if not top_table(v, va, &base):
+        code = FAULT_NOT_PRESENT
+        level = 3
+    while not code:
         rules = &v.guest.level[level]
-        slots[level] = base | (va >> rules.shift & 511) << 3
+        slots[level] = base | (va >> rules.shift & rules.index_mask) << v.guest.entry_shift
         frame = pm_frame(s.mem, slots[level])
         if frame == NULL:
             return DONE_OUTSIDE_TABLE
         done = nested_gpa(s, v, slots[level], NESTED_WRITE)
         if done != DONE:
             return done
-        entry = entries[level] = load_u64(frame + (slots[level] & 0xFFF))
+        entry = entries[level] = load_entry(&v.guest, frame + (slots[level] & 0xFFF), 0)
         leaf = level == 1 or (rules.may_map and entry & ENTRY_LARGE)
         if entry & ENTRY_P == 0:
             code = FAULT_NOT_PRESENT
@@ -216,6 +223,8 @@ cdef done_t nested_access(
                 return DONE_NO_MEMORY
         return DONE_REFUSED
     gpa[0] = entry & rules.leaf_address | va & rules.offset
+    if level == 2 and v.guest.format == FORMAT_X86_32:
+        gpa[0] |= (entry >> 13 & 255) << 32     # PSE-36
     done = nested_gpa(s, v, gpa[0], NESTED_WRITE if c.used & ENTRY_D else ENTRY_P)
     if done != DONE and done != DONE_MMIO:
         return done

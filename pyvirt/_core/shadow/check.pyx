@@ -18,6 +18,7 @@ from pyvirt._core.shadow.state cimport (
     NO_PAGE,
     NO_SLOT,
     RIGHT_ALL,
+    ROLE_4_BYTE,
     ROLE_RIGHTS_SHIFT,
     frame_of,
     hyper_t,
@@ -28,6 +29,7 @@ from pyvirt._core.shadow.state cimport (
     page_of,
     page_t,
     place_of,
+    root_for,
     shadows,
     table_t,
 )
@@ -130,12 +132,19 @@ cdef list leaf_faults(hyper_t *s, const page_t *p, uint32_t index, uint64_t entr
         if level_of(p) == 1 and gfn != p.gfn + index:
             wrong.append(f"{name}: entry {index} maps another frame than its place says")
     elif not p.unsync:
-        theirs = guest_entry(s, p.gfn, index)
+        theirs = guest_entry(s, p, index)
+        if p.role & ROLE_4_BYTE and frames > 1:
+            theirs = half_of(theirs, index)
         if not theirs & ENTRY_P:
             wrong.append(f"{name}: entry {index} is absent in the guest's table")
         elif frame_of(theirs) & ~<uint64_t>(frames - 1) != gfn:
             wrong.append(f"{name}: entry {index} maps {gfn:#x}, the guest's {frame_of(theirs):#x}")
     return wrong
+
+
+cdef uint64_t half_of(uint64_t entry, uint32_t index) noexcept:
+    """An entry of 4 MiB as one of the 2 MiB that a shadow entry maps, PSE-36 bits in place."""
+    return (entry & 0xFFC00FFF) | (entry >> 13 & 255) << 32 | (index & 1) << 21
 
 
 cdef bint is_noted(const hyper_t *s, uint64_t gfn) noexcept:
@@ -162,7 +171,7 @@ cdef list link_faults(hyper_t *s, const page_t *p, uint32_t index, uint64_t entr
         return [f"{name}: entry {index} has no mark, and something is unsync below it"]
     if is_direct(p) or not shadows(s):
         return []
-    theirs = guest_entry(s, p.gfn, index)
+    theirs = guest_entry(s, p, index)
     if not theirs & ENTRY_P:
         return [f"{name}: entry {index} is absent in the guest's table"]
     if not is_direct(c) and frame_of(theirs) != c.gfn:
@@ -172,7 +181,7 @@ cdef list link_faults(hyper_t *s, const page_t *p, uint32_t index, uint64_t entr
 
 cdef list switch_faults(hyper_t *s, const page_t *p, uint32_t index, uint64_t entry, str name):
     """A switching entry leads where the guest's does, to a table in nested mode."""
-    cdef uint64_t gfn = frame_of(entry), theirs = guest_entry(s, p.gfn, index)
+    cdef uint64_t gfn = frame_of(entry), theirs = guest_entry(s, p, index)
     if is_direct(p) or s.tables == NULL:
         return [f"{name}: entry {index} switches to the guest's tables, which it must not"]
     if s.tables[gfn].nested + 1 != <int>level_of(p):
@@ -294,12 +303,16 @@ cdef object list_leaves(hyper_t *s, uint32_t vcpu):
     cdef uint32_t page = s.nested_root
     cdef list rows = []
     cdef int unused
+    cdef uint64_t base
     if shadows(s):
-        page = s.cpus[vcpu].root.page
-    if page != NO_PAGE:
+        for base in range(4 if s.cpus[vcpu].quartered else 1):
+            page = root_for(&s.cpus[vcpu], base << 30)
+            if page != NO_PAGE:
+                collect(s, page, base << 30, rows)
+    else:
         collect(s, page, 0, rows)
     leaves = np.array(rows, dtype=LEAF_DTYPE)
-    if shadows(s):                      # addresses of the upper half are sign-extended
+    if shadows(s) and not s.cpus[vcpu].quartered:
         unused = 64 - s.cpus[vcpu].guest.address_bits
         leaves["address"] = (leaves["address"].astype(np.int64) << unused >> unused).view(np.uint64)
     return leaves

@@ -6,6 +6,7 @@ from libc.string cimport memcpy
 from pyvirt._core.events cimport (
     EVENT_FETCH,
     EVENT_INVLPG,
+    EVENT_INVPCID,
     EVENT_IO,
     EVENT_LOAD,
     EVENT_MODIFY,
@@ -20,11 +21,13 @@ from pyvirt._core.events cimport (
     event_t,
 )
 from pyvirt._core.frames cimport PM_OK, pm_frame, pm_owned, pm_status, pm_writable
-from pyvirt._core.paging cimport in_range
+from pyvirt._core.paging cimport FORMAT_PAE, FORMAT_X86_32, in_range
 from pyvirt._core.shadow.access cimport (
     DONE,
     DONE_BAD_INSTRUCTION,
     DONE_BAD_OP,
+    DONE_BAD_PCID,
+    DONE_BAD_PDPTE,
     DONE_BAD_ROOT,
     DONE_BAD_SIZE,
     DONE_BAD_VALUE,
@@ -36,6 +39,7 @@ from pyvirt._core.shadow.access cimport (
     DONE_NO_MEMORY,
     DONE_NO_ROOM,
     DONE_OUTSIDE,
+    DONE_OUTSIDE_TABLE,
     DONE_REFUSED,
     DONE_RESTART,
     DONE_SKIPPED,
@@ -59,7 +63,15 @@ from pyvirt._core.shadow.front cimport (
     front_shoot_down,
     front_split,
 )
-from pyvirt._core.shadow.roots cimport enter, forget_all, switch_root
+from pyvirt._core.shadow.pcid cimport PCID_MASK, flush_pcid, invpcid
+from pyvirt._core.shadow.quadrants cimport (
+    PDPTES_CHANGED,
+    PDPTES_OUTSIDE,
+    PDPTES_RESERVED,
+    load_pdptes,
+    pdptes_t,
+)
+from pyvirt._core.shadow.roots cimport enter, forget_all, forget_current, switch_root
 from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
     INSTRUCTION_EVENTS,
@@ -67,8 +79,9 @@ from pyvirt._core.shadow.state cimport (
     MODE_NATIVE,
     REQUEST_FLUSH,
     REQUEST_GUEST_FLUSH,
-    REQUEST_SYNC,
+    ROLE_4_BYTE,
     ROLE_NX,
+    ROLE_PSE,
     ROLE_SMAP,
     ROLE_SMEP,
     ROLE_WP,
@@ -85,7 +98,10 @@ from pyvirt._core.shadow.writes cimport table_written
 from pyvirt._core.shadow.zap cimport zap_all
 
 cdef uint64_t CR0_WP = 1 << 16
+cdef uint64_t CR0_CACHES = 3 << 29            # NW, CD
 cdef uint64_t CR0_PE_PG = (<uint64_t>1 << 31) | 1
+cdef uint64_t CR3_NO_FLUSH = <uint64_t>1 << 63
+cdef uint64_t CR4_PSE = 1 << 4
 cdef uint64_t CR4_PAE = 1 << 5
 cdef uint64_t CR4_PGE = 1 << 7
 cdef uint64_t CR4_LA57 = 1 << 12
@@ -103,7 +119,13 @@ cdef void set_registers(hyper_t *s, cpu_t *v) noexcept nogil:
     v.guest.smep = (v.cr4 & CR4_SMEP) != 0
     v.guest.smap = (v.cr4 & CR4_SMAP) != 0
     v.guest.root = v.cr3 & v.guest.table_address
-    v.role = ROLE_WP if v.guest.wp else 0
+    v.pcid_mask = PCID_MASK if v.cr4 & CR4_PCIDE else 0
+    if v.guest.format == FORMAT_X86_32:
+        v.guest.level[2].may_map = (v.cr4 & CR4_PSE) != 0
+        v.role = ROLE_4_BYTE | (ROLE_PSE if v.guest.level[2].may_map else 0)
+    else:
+        v.role = 0
+    v.role |= ROLE_WP if v.guest.wp else 0
     if v.guest.nxe:
         v.role |= ROLE_NX
     if not v.guest.wp:
@@ -118,22 +140,53 @@ cdef inline void exit_for(hyper_t *s, cpu_t *v, uint64_t *reason) noexcept nogil
         empty_pml(s, v)
 
 
+cdef done_t reload_pdptes(hyper_t *s, cpu_t *v, uint64_t cr3) noexcept nogil:
+    """Load a PAE guest's PDPTEs; other ones than before make other roots."""
+    cdef pdptes_t loaded = load_pdptes(s, v, cr3)
+    if loaded == PDPTES_RESERVED:
+        return DONE_BAD_PDPTE
+    if loaded == PDPTES_OUTSIDE:
+        return DONE_OUTSIDE_TABLE
+    if loaded == PDPTES_CHANGED and shadows(s):
+        forget_current(s, v)
+    return DONE
+
+
 cdef done_t mov_cr3(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
-    """Another root, or the same again: either way its tables are synced before the next entry."""
-    cdef bint other = value != v.cr3
-    if not in_slot(s, (value & v.guest.table_address) >> FRAME_SHIFT):
+    """Another root, or the same again: its tables are synced before the next entry.
+
+    With PCIDs, bit 63 says that they need not be.
+    """
+    cdef bint flush = not (v.pcid_mask and value & CR3_NO_FLUSH), other
+    cdef done_t done
+    if v.pcid_mask:
+        value &= ~CR3_NO_FLUSH
+    elif value & CR3_NO_FLUSH:
+        return DONE_BAD_PCID
+    other = value != v.cr3
+    if (not in_slot(s, (value & v.guest.table_address) >> FRAME_SHIFT)
+            or (v.quartered and value >> 32)):
         return DONE_BAD_ROOT
+    if v.guest.format == FORMAT_PAE:
+        if not shadows(s):
+            # the processor reads them itself; these reads are no writes (SDM 30.3.5)
+            done = nested_page(s, v, value & ~<uint64_t>31, False)
+            if done != DONE:
+                return done
+        done = reload_pdptes(s, v, value)
+        if done != DONE:
+            return done
     v.cr3 = value
     v.guest.root = value & v.guest.table_address
     if s.tables != NULL and s.agile.root_cache and root_is_cached(s, v, value):
         s.counters.agile_root_hits += 1
         switch_root(s, v, value)
-        front_cr3(s, v)
+        front_cr3(s, v, not flush)
         front_root(s, v)
         return DONE
     if not shadows(s):
         if s.front != NULL:
-            front_cr3(s, v)
+            front_cr3(s, v, not flush)
         return DONE
     s.counters.x_cr3_write += 1
     if not s.rules.keep_pages:
@@ -141,16 +194,22 @@ cdef done_t mov_cr3(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
         zap_all(s)
     elif other:
         switch_root(s, v, value)
-    v.requests |= REQUEST_FLUSH
-    if s.rules.sync_at_cr3:
-        v.requests |= REQUEST_SYNC
+    if flush:
+        flush_pcid(s, v, value & v.pcid_mask)
+    elif s.front != NULL:
+        front_root(s, v)            # there may be nothing else to do before the next entry
     return DONE
 
 
 cdef done_t mov_cr0(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
     cdef uint64_t changed = v.cr0 ^ value
+    cdef done_t done
     if value & CR0_PE_PG != CR0_PE_PG or value >> 32:
         return DONE_BAD_VALUE
+    if v.guest.format == FORMAT_PAE and changed & CR0_CACHES:
+        done = reload_pdptes(s, v, v.cr3)
+        if done != DONE:
+            return done
     exit_for(s, v, &s.counters.x_cr0)
     v.cr0 = value
     if changed & CR0_WP:
@@ -164,18 +223,27 @@ cdef done_t mov_cr0(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
 
 cdef done_t mov_cr4(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
     cdef uint64_t changed = v.cr4 ^ value
-    if (not value & CR4_PAE or changed & (CR4_LA57 | CR4_PCIDE | CR4_KEYS) or value >> 32):
+    cdef done_t done
+    if changed & (CR4_PAE | CR4_LA57 | CR4_KEYS) or value >> 32:
         return DONE_BAD_VALUE
+    if changed & value & CR4_PCIDE and (v.cr3 & PCID_MASK or v.quartered):
+        return DONE_BAD_PCID
+    if v.guest.format == FORMAT_PAE and changed & (CR4_PGE | CR4_PSE | CR4_SMEP):
+        done = reload_pdptes(s, v, v.cr3)       # SDM vol. 3, 4.4.1
+        if done != DONE:
+            return done
     exit_for(s, v, &s.counters.x_cr4)
     v.cr4 = value
-    if changed & (CR4_SMEP | CR4_SMAP):
+    if changed & (CR4_SMEP | CR4_SMAP | CR4_PSE | CR4_PCIDE):
         set_registers(s, v)
-        if shadows(s):
+        # roots known without PCIDs must not be taken for some of PCID 0
+        if (shadows(s)
+                and changed & (CR4_SMEP | CR4_SMAP | CR4_PSE | value & CR4_PCIDE)):
             forget_all(s, v)
-    if s.front != NULL and changed & (CR4_SMEP | CR4_SMAP | CR4_PGE):
+    if s.front != NULL and changed & (CR4_SMEP | CR4_SMAP | CR4_PGE | CR4_PCIDE):
         front_registers(s, v, False)
     if shadows(s):
-        if changed & CR4_PGE:
+        if changed & (CR4_PGE | ~value & CR4_PCIDE):
             v.requests |= REQUEST_GUEST_FLUSH
         elif changed & value & CR4_SMEP:
             v.requests |= REQUEST_FLUSH
@@ -252,7 +320,7 @@ cdef done_t transfer(
             note_store(s, gpa >> FRAME_SHIFT)
     if done == DONE_EMULATED:
         mark_dirty(s, gpa >> FRAME_SHIFT)
-        table_written(s, v, gpa, size, load(s, gpa & ~<uint64_t>7, 8))
+        table_written(s, v, gpa, size)
     return done
 
 
@@ -287,10 +355,10 @@ cdef done_t crossing(
                 return DONE_NO_MEMORY
         if done == DONE_EMULATED:
             mark_dirty(s, gpa >> FRAME_SHIFT)
-            table_written(s, v, gpa, first, load(s, gpa & ~<uint64_t>7, 8))
+            table_written(s, v, gpa, first)
         if other == DONE_EMULATED:
             mark_dirty(s, next >> FRAME_SHIFT)
-            table_written(s, v, next, size - first, load(s, next, 8))
+            table_written(s, v, next, size - first)
     return done if done else other
 
 
@@ -352,7 +420,7 @@ cdef done_t store_table(hyper_t *s, cpu_t *v, const event_t *e) noexcept nogil:
         s.tables[gfn].written = True
         s.counters.agile_untrapped += 1
     if traps:
-        table_written(s, v, e.addr, size, load(s, e.addr & ~<uint64_t>7, 8))
+        table_written(s, v, e.addr, size)
     return DONE
 
 
@@ -377,6 +445,8 @@ cdef inline done_t perform(hyper_t *s, cpu_t *v, const event_t *e) noexcept nogi
                 if i != e.vcpu:
                     invlpg(s, &s.cpus[i], e.addr)
         return DONE
+    if e.op == EVENT_INVPCID:
+        return invpcid(s, v, e.arg & 0xFF, e.value, e.addr)
     if e.op == EVENT_MOV_CR3:
         return mov_cr3(s, v, e.value)
     if e.op == EVENT_MOV_CR0:

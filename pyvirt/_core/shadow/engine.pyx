@@ -12,12 +12,14 @@ from pyvirt._core.events cimport event_t
 from pyvirt._core.frames cimport pm_lock, pm_unlock
 from pyvirt._core.mmu import MmuCore
 from pyvirt._core.operations cimport adopt
-from pyvirt._core.paging cimport configure
+from pyvirt._core.paging cimport FORMAT_PAE, FORMAT_X86_32, configure
 from pyvirt._core.physmem cimport PhysMem
 from pyvirt._core.shadow.access cimport (
     DONE,
     DONE_BAD_INSTRUCTION,
     DONE_BAD_OP,
+    DONE_BAD_PCID,
+    DONE_BAD_PDPTE,
     DONE_BAD_ROOT,
     DONE_BAD_SIZE,
     DONE_BAD_VALUE,
@@ -37,6 +39,12 @@ from pyvirt._core.shadow.front cimport front_start
 from pyvirt._core.shadow.host cimport drop_frames, new_generation
 from pyvirt._core.shadow.nested cimport make_nested_root
 from pyvirt._core.shadow.pool cimport close_pool, open_pool, show_page
+from pyvirt._core.shadow.quadrants cimport (
+    PDPTES_OUTSIDE,
+    PDPTES_RESERVED,
+    load_pdptes,
+    pdptes_t,
+)
 from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
     LARGE_REFUSALS,
@@ -69,6 +77,7 @@ cdef enum:
     MOST_PAGES = (1 << 22) - 64         # entries are numbered in 32 bits
     CR0_WP = 0x10000
     EFER_NXE = 0x800
+    CR4_PCIDE = 1 << 17
 
 MODES = {
     "shadow": MODE_SHADOW,
@@ -91,6 +100,7 @@ COUNTER_DTYPE = np.dtype([
         "unsync_evicted write_protected reverse_map_walked reverse_map_longest large_refused "
         "host_invalidated traces_lifted "
         "x_pml_full pf_fast log_faults logged log_protected large_split collapsed "
+        "x_invpcid "
         "agile_intervals agile_moved agile_returned agile_trapped agile_untrapped agile_switches "
         "agile_root_hits"
     ).split()
@@ -108,8 +118,12 @@ _REASONS = {
     DONE_BAD_VCPU: "there is no such vCPU",
     DONE_BAD_SIZE: "a store with data is 1 to 8 bytes, one to a table 4 or 8 aligned bytes",
     DONE_BAD_ROOT: "CR3 is not in memory",
-    DONE_BAD_VALUE: "a value of this register that is not supported: 4- or 5-level paging without "
-                    "PCIDs and protection keys is, and stays on",
+    DONE_BAD_VALUE: "a value of this register that is not supported: paging without protection keys "
+                    "is, and stays on in the format that the machine was made with",
+    DONE_BAD_PDPTE: "a PDPTE has reserved bits",
+    DONE_BAD_PCID: "the processor refuses this: CR3[11:0] must be 0 where CR4.PCIDE is set, "
+                   "CR3[63] and PCIDs from 1 to 0xfff need it, types of INVPCID are 0 to 3 and "
+                   "its address is canonical",
     DONE_DOUBLE_FAULT: "a page fault while one is delivered or handled",
     DONE_LIVELOCK: "an instruction that cannot end: its pages do not fit in the limit",
     DONE_OUTSIDE: "a physical address outside memory",
@@ -196,6 +210,9 @@ cdef class HyperCore:
             s.capacity = s.limit + 2
         regions = (s.frames >> 9) + 1
         self.begun = True
+        if caches is not None and guest["format"] != "x86-64":
+            raise InvalidValueError(
+                f"tlb= is for 64-bit guests, the format is {guest['format']!r:.80}")
         if caches is not None and not open_pool(s):
             raise MemoryError
         s.backing = <uint8_t *>calloc(regions, 1)
@@ -343,14 +360,28 @@ cdef class HyperCore:
     def _start(self, uint32_t vcpu, guest, cr3):
         """Give a vCPU its registers."""
         cdef cpu_t *v = &self.s.cpus[vcpu]
+        cdef pdptes_t loaded
         configure(&v.guest, 0, guest)
         v.guest.mem = self.s.mem
         v.cr0 = guest["cr0"]
         v.cr4 = guest["cr4"]
         v.efer = guest["efer"]
         v.cr3 = as_int(cr3, "cr3", 0, 0xFFFFFFFFFFFFFFFF)
+        if v.cr3 >> 63:
+            raise InvalidValueError(f"cr3 must have bit 63 clear, which is not kept: {v.cr3:#x}")
+        v.quartered = v.guest.format == FORMAT_PAE or v.guest.format == FORMAT_X86_32
+        if v.quartered and (v.cr3 >> 32 or v.cr4 & CR4_PCIDE):
+            raise InvalidValueError("cr3 has 32 bits, and cr4 no PCIDE, in a 32-bit or PAE guest: "
+                                    f"got {v.cr3:#x} and {v.cr4:#x}")
         if not in_slot(&self.s, (v.cr3 & v.guest.table_address) >> FRAME_SHIFT):
             raise OutsideMemoryError(f"cr3 is not in memory: {v.cr3:#x}")
+        if v.guest.format == FORMAT_PAE:
+            loaded = load_pdptes(&self.s, v, v.cr3)
+            if loaded == PDPTES_RESERVED:
+                raise InvalidValueError(f"a PDPTE at cr3 has reserved bits: {v.cr3:#x}")
+            if loaded == PDPTES_OUTSIDE:
+                raise OutsideMemoryError(f"a PDPTE at cr3 is not in memory: {v.cr3:#x}")
+            v.guest.levels = 2              # walks begin at what a PDPTE points to
         set_registers(&self.s, v)
         if shadows(&self.s):
             v.requests = REQUEST_ROOT

@@ -18,4 +18,5 @@ cdef handled_t shadow_fault(hyper_t *s, cpu_t *v, uint64_t va, uint32_t access, 
 cdef handled_t nested_fault(hyper_t *s, cpu_t *v, uint64_t gpa, uint64_t entry, uint32_t slot,
                             bint write) noexcept nogil
 cdef void invalidate(hyper_t *s, cpu_t *v, uint64_t va, bint all_roots) noexcept nogil
+cdef bint invalidate_pcid(hyper_t *s, cpu_t *v, uint64_t va, uint64_t pcid) noexcept nogil
 cdef bint write_traps(hyper_t *s, uint64_t gfn) noexcept nogil

@@ -30,6 +30,7 @@ from pyvirt._core.shadow.state cimport (
     mmio_entry,
     page_of,
     request_flush,
+    root_for,
 )
 from pyvirt._core.shadow.sync cimport evict_unsync, guest_entry, prefetch_leaf
 from pyvirt._core.shadow.unsync cimport is_traced
@@ -55,7 +56,7 @@ cdef void refill(hyper_t *s, cpu_t *v, uint32_t page, uint64_t va, bint fill_it)
                 request_flush(s)
             s.entries[slot] = 0
             if fill_it:
-                prefetch_leaf(s, v, slot, guest_entry(s, s.pages[page].gfn, slot & 511))
+                prefetch_leaf(s, v, slot, guest_entry(s, &s.pages[page], slot & 511))
             return
         if not s.pages[page].marked or not entry & ENTRY_P:
             return
@@ -69,10 +70,23 @@ cdef void invalidate(hyper_t *s, cpu_t *v, uint64_t va, bint all_roots) noexcept
     cdef bint fill_it = s.rules.refill_at_invlpg if all_roots else s.rules.refill_at_injection
     if s.front != NULL:
         front_invlpga(s, v, va)
-    refill(s, v, v.root.page, va, fill_it)
+    refill(s, v, root_for(v, va), va, fill_it)
     if all_roots:
         for i in range(s.rules.previous_roots):
             refill(s, v, v.previous[i].page, va, fill_it)
+
+
+cdef bint invalidate_pcid(hyper_t *s, cpu_t *v, uint64_t va, uint64_t pcid) noexcept nogil:
+    """INVPCID of one address acts on the roots of its PCID; whether there are any."""
+    cdef uint32_t i
+    cdef bint any = v.cr3 & v.pcid_mask == pcid
+    if any:
+        refill(s, v, v.root.page, va, s.rules.refill_at_invlpg)
+    for i in range(s.rules.previous_roots):
+        if v.previous[i].page != NO_PAGE and v.previous[i].cr3 & v.pcid_mask == pcid:
+            refill(s, v, v.previous[i].page, va, s.rules.refill_at_invlpg)
+            any = True
+    return any
 
 
 cdef handled_t filled(hyper_t *s, int result) noexcept nogil:

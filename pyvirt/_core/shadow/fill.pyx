@@ -37,6 +37,7 @@ from pyvirt._core.shadow.state cimport (
     page_of,
     page_t,
     request_flush,
+    root_for,
 )
 from pyvirt._core.shadow.sync cimport guest_entry, prefetch_leaf
 
@@ -123,7 +124,7 @@ cdef void prefetch(hyper_t *s, cpu_t *v, uint32_t slot) noexcept nogil:
     for i in range(first, first + s.rules.prefetch):
         if i == slot or s.entries[i] & ENTRY_P:
             continue
-        if not prefetch_leaf(s, v, i, guest_entry(s, p.gfn, i & 511)):
+        if not prefetch_leaf(s, v, i, guest_entry(s, p, i & 511)):
             return
 
 
@@ -159,7 +160,7 @@ cdef int fill(
     hyper_t *s, cpu_t *v, uint64_t va, uint32_t access, guest_walk_t *g
 ) noexcept nogil:
     """Make the entries on the path of an address; a `put_t` or one of FILL_."""
-    cdef uint32_t page = v.root.page, child, slot
+    cdef uint32_t page = root_for(v, va), child, slot
     cdef uint32_t level = v.guest.levels, last = 1
     cdef uint64_t gfn = g.gpa >> FRAME_SHIFT, first
     cdef uint8_t rights = page_rights(s, v, access, g)
@@ -174,7 +175,7 @@ cdef int fill(
             continue
         if s.tables != NULL and goes_on_nested(s, v, slot, level, g):
             return FILL_SWITCHED
-        child = get_page(s, v, g.table[level], role_of(v, level, g.above[level], False))
+        child = get_page(s, v, g.table[level], role_of(v, slot, level, g.above[level], False))
         if child == NO_PAGE:
             return FILL_NO_ROOM
         link_page(s, v, slot, child)
@@ -199,7 +200,7 @@ cdef int fill(
                 continue
             drop_entry(s, slot)
             request_flush(s)
-        child = get_page(s, v, first, role_of(v, level, rights & RIGHT_ALL, True))
+        child = get_page(s, v, first, role_of(v, slot, level, rights & RIGHT_ALL, True))
         if child == NO_PAGE:
             return FILL_NO_ROOM
         link_page(s, v, slot, child)

@@ -17,6 +17,7 @@ from pyvirt._core.operations cimport (
     adopt,
     invlpg,
     invlpga,
+    invpcid,
     mov_control,
     mov_cr3,
     start,
@@ -45,6 +46,7 @@ from pyvirt._core.state cimport (
 
 cdef enum:
     FLUSH_ASID = 3                  # of TLB_CONTROL
+    CR4_PCIDE = 1 << 17
     MOST_OF_ONE = 512               # references that a single access can make, at the very most
 
 
@@ -84,28 +86,36 @@ cdef void front_registers(hyper_t *s, cpu_t *v, bint is_cr0) noexcept nogil:
     front_start(s, i)
 
 
-cdef void front_cr3(hyper_t *s, cpu_t *v) noexcept nogil:
-    """A load of CR3 that does not exit."""
+cdef void front_cr3(hyper_t *s, cpu_t *v, bint keep) noexcept nogil:
+    """A load of CR3 that does not exit; with PCIDs it may ask to keep what is cached."""
     cdef int i = number_of(s, v)
-    mov_cr3(s.front, i, v.guest.root)
+    mov_cr3(s.front, i, v.guest.root | v.cr3 & v.pcid_mask | <uint64_t>keep << 63)
     front_start(s, i)
 
 
 cdef void front_root(hyper_t *s, cpu_t *v) noexcept nogil:
-    """Run on the current shadow root, or the guest's own; no entry is dropped for that."""
-    cdef vcpu_t *p = &s.front.vcpus[number_of(s, v)]
+    """Run on the current root, with the guest's PCID; no entry is dropped for that."""
+    cdef int i = number_of(s, v)
+    cdef vcpu_t *p = &s.front.vcpus[i]
     cdef uint64_t root = 0 if v.root.page == NO_PAGE else link_to(s, v.root.page)
+    cdef dimension_t own
     if s.mode == MODE_SHADOW:
+        if root == 0:
+            return
         p.cr3 = p.guest.root = root
-        return
-    p.cr3 = v.cr3
-    p.guest.root = v.guest.root
-    p.shadow.root = root
-    p.agile_ad = s.agile.hardware_ad
-    if not v.root.nested:
-        p.agile = AGILE_SHADOW
     else:
-        p.agile = AGILE_NESTED if s.agile.by_process else AGILE_ROOT
+        p.cr3 = p.guest.root = v.guest.root
+        p.shadow.root = root
+        p.agile_ad = s.agile.hardware_ad
+        if not v.root.nested:
+            p.agile = AGILE_SHADOW
+        else:
+            p.agile = AGILE_NESTED if s.agile.by_process else AGILE_ROOT
+    if (p.cr4 ^ v.cr4) & CR4_PCIDE or v.pcid_mask:
+        p.cr4 = p.cr4 & ~<uint64_t>CR4_PCIDE | v.cr4 & CR4_PCIDE
+        own = p.guest
+        adopt(s.front, p, &own, p.cr3 | v.cr3 & v.pcid_mask)
+        front_start(s, i)
 
 
 cdef void front_flush(hyper_t *s, cpu_t *v) noexcept nogil:
@@ -128,6 +138,13 @@ cdef void front_invlpga(hyper_t *s, cpu_t *v, uint64_t va) noexcept nogil:
 cdef void front_invlpg(hyper_t *s, cpu_t *v, uint64_t va) noexcept nogil:
     """The guest's INVLPG, without an exit."""
     invlpg(s.front, number_of(s, v), va, False)
+
+
+cdef void front_invpcid(
+    hyper_t *s, cpu_t *v, uint32_t type, uint64_t pcid, uint64_t va
+) noexcept nogil:
+    """An INVPCID that does not exit."""
+    invpcid(s.front, number_of(s, v), type, pcid, va)
 
 
 cdef void front_shoot_down(hyper_t *s, cpu_t *v) noexcept nogil:

@@ -1,17 +1,20 @@
 """The guest's own tables, as the hypervisor reads them when a shadow entry is missing."""
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memset
 
-from pyvirt._core.frames cimport PM_OK, load_u64, pm_status, pm_writable
+from pyvirt._core.frames cimport PM_OK, pm_status, pm_writable
 from pyvirt._core.paging cimport (
     ACCESS_PURE,
+    FAULT_NOT_PRESENT,
     MAX_LEVELS,
+    failed,
     recorder_t,
     reference_t,
     walk,
     walk_t,
 )
+from pyvirt._core.shadow.quadrants cimport top_table
 from pyvirt._core.shadow.state cimport (
     ENTRY_A,
     ENTRY_D,
@@ -62,6 +65,11 @@ cdef uint16_t read_guest(
     recorder.count = 0
     recorder.capacity = MAX_LEVELS
     recorder.dimension = 0
+    if v.quartered and not top_table(v, va, &v.guest.root):
+        memset(&w, 0, sizeof(w))
+        g.code = failed(&v.guest, FAULT_NOT_PRESENT, 3, 0, access, &w)
+        g.error = w.error
+        return g.code
     g.code = walk(&v.guest, va, access | ACCESS_PURE, &w, &recorder)
     g.error = w.error
     for i in range(recorder.count):
@@ -84,18 +92,15 @@ cdef bint mark_entry(hyper_t *s, uint64_t gpa, uint64_t wanted) noexcept nogil:
     """
     cdef pm_status status
     cdef uint8_t *frame
-    cdef uint64_t entry
     frame = pm_writable(s.mem, gpa, &status)
     if status != PM_OK:
         return False
     frame += gpa & PAGE_OFFSET
-    entry = load_u64(frame)
-    s.counters.guest_a_set += (wanted & ~entry & ENTRY_A) != 0
-    s.counters.guest_d_set += (wanted & ~entry & ENTRY_D) != 0
-    entry |= wanted
+    s.counters.guest_a_set += (wanted & ~<uint64_t>frame[0] & ENTRY_A) != 0
+    s.counters.guest_d_set += (wanted & ~<uint64_t>frame[0] & ENTRY_D) != 0
     mark_dirty(s, gpa >> FRAME_SHIFT)
     s.mem.version += 1
-    memcpy(frame, &entry, 8)
+    frame[0] |= <uint8_t>wanted     # A and D are in the low byte, of 4-byte entries too
     return True
 
 

@@ -71,6 +71,9 @@ cdef class LoggedCore(HyperCore):
             raise InvalidValueError("method \"pml\" is for a machine without tlb=")
         if method == "pml" and s.mode == MODE_SHADOW:
             raise InvalidValueError("method \"pml\" is for nested tables, these are shadow tables")
+        if method == "pml" and s.front != NULL:
+            raise InvalidValueError("method \"pml\" is for machines without tlb=: their D bits are "
+                                    "set by a processor that does not note them")
         for region in range(start >> 9, (end + 511) >> 9):
             if (s.log[region] != LOG_OFF) == begin:
                 raise InvalidValueError(

@@ -8,7 +8,9 @@ from pyvirt._core.shadow.state cimport (
     ENTRY_P,
     MODE_TDP,
     NO_PAGE,
+    ROLE_4_BYTE,
     ROLE_DIRECT,
+    ROLE_QUADRANT_SHIFT,
     ROLE_RIGHTS_SHIFT,
     cpu_t,
     frame_of,
@@ -23,9 +25,17 @@ from pyvirt._core.shadow.unsync cimport end_unsync, mark_link
 from pyvirt._core.shadow.zap cimport zap, zapped_t
 
 
-cdef uint32_t role_of(const cpu_t *v, uint32_t level, uint8_t rights, bint direct) noexcept nogil:
-    """The role of a page under this vCPU's control registers."""
-    return v.role | level | <uint32_t>rights << ROLE_RIGHTS_SHIFT | (ROLE_DIRECT if direct else 0)
+cdef uint32_t role_of(
+    const cpu_t *v, uint32_t slot, uint32_t level, uint8_t rights, bint direct
+) noexcept nogil:
+    """The role of the page below an entry, under this vCPU's control registers.
+
+    Of a table of 4-byte leaves it is one half or the other.
+    """
+    cdef uint32_t role = v.role | level | <uint32_t>rights << ROLE_RIGHTS_SHIFT
+    if role & ROLE_4_BYTE and level == 1:
+        role |= (slot & 1) << ROLE_QUADRANT_SHIFT
+    return role | (ROLE_DIRECT if direct else 0)
 
 
 cdef uint32_t get_page(hyper_t *s, cpu_t *v, uint64_t gfn, uint32_t role) noexcept nogil:

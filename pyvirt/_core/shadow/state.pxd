@@ -62,6 +62,9 @@ cdef enum:
     ROLE_SMEP = 1 << 9              # CR4.SMEP where CR0.WP is clear
     ROLE_SMAP = 1 << 10             # CR4.SMAP where CR0.WP is clear
     ROLE_NX = 1 << 11               # EFER.NXE
+    ROLE_4_BYTE = 1 << 12           # the guest's entries have 4 bytes
+    ROLE_QUADRANT_SHIFT = 13        # two bits: which part of such a table it shadows
+    ROLE_PSE = 1 << 15              # CR4.PSE of such a guest; KVM would find the page without
 
 cdef enum mode_t:
     MODE_SHADOW = 0
@@ -181,6 +184,7 @@ cdef struct counters_t:             # in the order of COUNTER_DTYPE
     uint64_t log_protected                # entries that lost W or D for the log
     uint64_t large_split                  # large entries replaced by small ones for the log
     uint64_t collapsed                    # small entries dropped for a large one after it
+    uint64_t x_invpcid                    # INVPCID
     # agile paging
     uint64_t agile_intervals              # that ended
     uint64_t agile_moved                  # tables that went to nested mode
@@ -271,7 +275,12 @@ cdef struct cpu_t:                  # a vCPU
     uint64_t efer
     root_t root
     root_t previous[PREVIOUS_ROOTS]
+    uint64_t pcid_mask              # of the PCID in CR3; 0 without CR4.PCIDE
     uint32_t role                   # of its shadow pages, less level and rights
+    bint quartered                  # a 32-bit or PAE guest: a root for each GiB, none previous
+    bint rooted                     # those roots are there, as far as there are tables
+    root_t quarters[4]
+    uint64_t pdptes[4]              # of a PAE guest, as they were when CR3 was loaded
     uint32_t requests
     bint faulted                    # the guest is in its fault handler
     uint64_t error                  # code of that fault
@@ -331,6 +340,11 @@ cdef struct hyper_t:
 
 cdef inline uint32_t level_of(const page_t *p) noexcept nogil:
     return p.role & ROLE_LEVEL
+
+
+cdef inline uint32_t root_for(const cpu_t *v, uint64_t va) noexcept nogil:
+    """The top page that a vCPU's address goes through, or NO_PAGE."""
+    return v.quarters[va >> 30 & 3].page if v.quartered else v.root.page
 
 
 cdef inline bint is_direct(const page_t *p) noexcept nogil:

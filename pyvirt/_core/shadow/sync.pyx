@@ -1,10 +1,12 @@
 """Bringing shadow tables back in step with the guest's."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from pyvirt._core.frames cimport load_u64, pm_frame
 from pyvirt._core.shadow.leaves cimport change_leaf, leaf_entry, put_leaf, write_protect
 from pyvirt._core.shadow.pages cimport drop_entry
+from pyvirt._core.shadow.quadrants cimport place_of_entry
 from pyvirt._core.shadow.state cimport (
     ENTRY_A,
     ENTRY_D,
@@ -18,6 +20,7 @@ from pyvirt._core.shadow.state cimport (
     RIGHT_U,
     RIGHT_W,
     RIGHT_X,
+    ROLE_4_BYTE,
     ROLE_RIGHTS_SHIFT,
     cpu_t,
     frame_of,
@@ -31,10 +34,16 @@ from pyvirt._core.shadow.unsync cimport clear_marks, end_unsync, find_unsync
 cdef uint64_t NX = <uint64_t>1 << 63
 
 
-cdef uint64_t guest_entry(const hyper_t *s, uint64_t gfn, uint32_t index) noexcept nogil:
-    """An entry of a guest's table; 0 outside memory."""
-    cdef const uint8_t *frame = pm_frame(s.mem, gfn << FRAME_SHIFT)
-    return 0 if frame == NULL else load_u64(frame + 8 * index)
+cdef uint64_t guest_entry(const hyper_t *s, const page_t *p, uint32_t index) noexcept nogil:
+    """The guest's entry that an entry of a shadow page comes from; 0 outside memory."""
+    cdef const uint8_t *frame = pm_frame(s.mem, p.gfn << FRAME_SHIFT)
+    cdef uint32_t entry
+    if frame == NULL:
+        return 0
+    if p.role & ROLE_4_BYTE:
+        memcpy(&entry, frame + place_of_entry(p, index), 4)
+        return entry
+    return load_u64(frame + 8 * index)
 
 
 cdef uint64_t mapped_frame(const cpu_t *v, uint64_t entry) noexcept nogil:
@@ -89,7 +98,7 @@ cdef bint sync_page(hyper_t *s, cpu_t *v, uint32_t page) noexcept nogil:
         old = s.entries[slot]
         if old & ENTRY_P:
             left -= 1
-            entry = guest_entry(s, p.gfn, index)
+            entry = guest_entry(s, p, index)
             if not prefetchable(s, v, entry) or mapped_frame(v, entry) != frame_of(old):
                 drop_entry(s, slot)
                 s.counters.sync_dropped += 1

@@ -5,5 +5,4 @@ from libc.stdint cimport uint32_t, uint64_t
 from pyvirt._core.shadow.state cimport cpu_t, hyper_t
 
 cdef void clear_write_counts(hyper_t *s, cpu_t *v, uint64_t va) noexcept nogil
-cdef void table_written(hyper_t *s, cpu_t *v, uint64_t gpa, uint32_t size,
-                        uint64_t value) noexcept nogil
+cdef void table_written(hyper_t *s, cpu_t *v, uint64_t gpa, uint32_t size) noexcept nogil

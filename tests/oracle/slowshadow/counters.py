@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-EXITS = ("x_pf", "x_npf", "x_invlpg", "x_cr3_write", "x_cr0", "x_cr4")
+EXITS = ("x_pf", "x_npf", "x_invlpg", "x_cr3_write", "x_cr0", "x_cr4", "x_invpcid")
 STATISTICS = (
     "pf_taken",
     "pf_fixed",

@@ -11,7 +11,7 @@ from oracle.slowshadow.memory import ALL, FRAME, PS, A, D, Memory, P, U, W, X, i
 READ, WRITE, FETCH = "read", "write", "fetch"
 
 CR0_WP = 1 << 16
-CR4_PGE, CR4_SMEP, CR4_SMAP = 1 << 7, 1 << 20, 1 << 21
+CR4_PGE, CR4_PCIDE, CR4_SMEP, CR4_SMAP = 1 << 7, 1 << 17, 1 << 20, 1 << 21
 
 EC_PRESENT, EC_WRITE, EC_FETCH = 1, 2, 16
 
@@ -44,6 +44,10 @@ class Registers:
     @property
     def smap(self) -> bool:
         return bool(self.cr4 & CR4_SMAP)
+
+    def pcid(self, cr3: int) -> int:
+        """The process-context identifier in a value of CR3 (SDM vol. 3, 5.10.1)."""
+        return cr3 & 0xFFF if self.cr4 & CR4_PCIDE else 0
 
 
 class Step(NamedTuple):

@@ -85,6 +85,10 @@ class Guest:
         self.mmu.fetch(va)
         self.mmu.load(STACK_TOP - 8)
 
+    def out(self) -> None:
+        """OUT: the port is the hypervisor's, but the instruction is fetched like any other."""
+        self.mmu.fetch(CODE)
+
     def invlpg(self, va: int) -> None:
         self.mmu.fetch(CODE)
         self.mmu.invlpg(va)

@@ -6,6 +6,7 @@ from oracle.slowshadow.contents import Contents, Outcome
 from oracle.slowshadow.counters import Counters
 from oracle.slowshadow.guestwalk import (
     CR0_WP,
+    CR4_PCIDE,
     CR4_PGE,
     CR4_SMAP,
     CR4_SMEP,
@@ -292,13 +293,44 @@ class ShadowMMU:
         write-protected again and synced" (on the way back into the guest).
         """
         self.counters.add("x_cr3_write")
+        flush = not (self.registers.cr4 & CR4_PCIDE and value >> 63)
+        value &= (1 << 63) - 1
         if value != self.registers.cr3:
             if not self.rules.pages_outlive_cr3:
                 self._forget_all_pages()
             self._switch_root(value)
         self.registers.cr3 = value
-        self.sync_pending = self.rules.sync_at_cr3
-        self.flush_pending = True
+        if flush:
+            self._flush_pcid(self.registers.pcid(value))
+        self._enter()
+
+    def _flush_pcid(self, pcid: int) -> None:
+        """The guest flushes a PCID: the current root is synced if it has it, and previous roots
+        that have it are forgotten. Without CR4.PCIDE there is nothing to forget: each load of CR3
+        syncs.
+        """
+        if self.registers.pcid(self.registers.cr3) == pcid:
+            self.sync_pending = self.rules.sync_at_cr3
+            self.flush_pending = True
+        if self.registers.cr4 & CR4_PCIDE:
+            roots = enumerate(self.roots)
+            self._forget([k for k, r in roots if k and r and self.registers.pcid(r[0]) == pcid])
+
+    def invpcid(self, kind: int, pcid: int, va: int = 0) -> None:
+        """INVPCID (SDM vol. 2): one address of a PCID, one PCID, everything (twice: KVM does not
+        tell global pages apart).
+        """
+        self.counters.add("x_invpcid")
+        if kind == 0:
+            self.counters.add("invlpg")
+            for k, root in enumerate(self.roots):
+                cr3 = self.registers.cr3 if k == 0 else root and root[0]
+                if root and self.registers.pcid(cr3) == pcid:
+                    self.contents.invalidate(root[1], path_of(va))
+        elif kind == 1:
+            self._flush_pcid(pcid)
+        else:
+            self.global_flush_pending = self.flush_pending = True
         self._enter()
 
     def mov_cr0(self, value: int) -> None:
@@ -317,7 +349,10 @@ class ShadowMMU:
         toggled = value ^ self.registers.cr4
         if toggled & (CR4_SMEP | CR4_SMAP):
             self._forget(range(1 + PREVIOUS_ROOTS))
-        if toggled & CR4_PGE:
+        if toggled & value & CR4_PCIDE:
+            # no flush; but what was cached under no PCID is none of PCID 0
+            self._forget(range(1 + PREVIOUS_ROOTS))
+        if toggled & (CR4_PGE | ~value & CR4_PCIDE):
             self.global_flush_pending = self.flush_pending = True
         if toggled & value & CR4_SMEP:
             self.flush_pending = True

@@ -284,9 +284,11 @@ def run_workload(workload: Workload, mode: str, rules: Rules = KVM) -> dict[str,
     mmu = build_mmu(mode, memory, huge_backing=workload.huge_backing, rules=rules)
     runner = Runner(Guest(mmu), workload, tables)
     runner.prepare()
+    runner.guest.out()
     start = dict(mmu.counters)
     handled = memory.read(HANDLER_RUNS)
     runner.run()
+    runner.guest.out()
     counts = mmu.counters.since(start)
     counts["guest_pf_handled"] = memory.read(HANDLER_RUNS) - handled
     return counts
