@@ -31,7 +31,7 @@ GUESTS = ("boot", "compile", "database", "reclaim", "server", "static")
 TAKES = {
     "TRACE": ("format", "user", "skip", "limit", "image", "cr3", "vcpus", "page"),
     "--workload mix": ("page", "pages", "misses", "updates", "accesses", "seed"),
-    "--workload": ("events", "before", "memory", "huge", "kpti", "seed"),
+    "--workload": ("events", "before", "memory", "huge", "kpti", "pcid", "seed"),
     "--map": ("page", "pages", "accesses", "seed"),
 }
 
@@ -99,6 +99,7 @@ TAKES = {
 @click.option("--memory", metavar="SIZE", help="The guest's.  [default: 512MiB]")
 @click.option("--huge", is_flag=True, default=None, help="The guest uses pages of 2M where it can.")
 @click.option("--kpti", is_flag=True, default=None, help="It isolates its kernel's tables.")
+@click.option("--pcid", is_flag=True, default=None, help="It uses PCIDs.")
 @click.option("--seed", type=click.IntRange(0), help="[default: 0]")
 @click.option(
     "--plot",
@@ -259,6 +260,7 @@ def _guest(
         rng=options["seed"] or 0,
         huge="always" if options["huge"] else "never",
         kpti=bool(options["kpti"]),
+        pcid=bool(options["pcid"]),
     )
     wanted = events // 5 if options["before"] is None else options["before"]
     chunks = iter(stream)

@@ -128,6 +128,10 @@ def test_a_guest():
     )
     assert document == {"workload": "server", **found.to_dict()}
     assert found.events == 200_000 - 65_536
+    given = ("--workload", "server", "--events", 100_000, "--json", "--modes", "native")
+    plain, tagged = (json.loads(good(*given, *more)) for more in ((), ("--pcid",)))
+    # a switch of processes drops nothing
+    assert tagged["modes"]["native"]["tlb_misses"] < plain["modes"]["native"]["tlb_misses"]
     text = good("--workload", "database", "--events", 70_000, "--huge", "--modes", "nested")
     assert text.startswith("stream        database, 70,000 events")
 
