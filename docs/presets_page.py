@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 from pyvirt.mmu import costs, presets
+from pyvirt.mmu.exits import ExitCosts
+from pyvirt.mmu.prices import Prices
 
 PAGE = Path(__file__).parent / "guide" / "presets.md"
 MARK = "<!-- Everything from here to the end is written by docs/presets_page.py. -->\n"
@@ -78,12 +80,12 @@ def preset(name: str) -> list[str]:
     return [*lines, ""]
 
 
-def cost_table(name: str) -> list[str]:
+def cost_table(kind: type[Prices], name: str) -> list[str]:
     """Write the section of a cost table."""
-    title, notes = costs.describe(name)
+    title, notes = kind.describe(name)
     marks = Marks()
     lines = [f"### {name}", "", f"{title}.", "", "| class | cycles |", "|---|---|"]
-    lines += [f"| `{s.field}` | {marks.cell(s)} |" for s in costs.CostModel(name).sources()]
+    lines += [f"| `{s.field}` | {marks.cell(s)} |" for s in kind(name).sources()]
     return [*lines, "", *marks.lines(), "", *notes, ""]
 
 
@@ -94,7 +96,10 @@ def tables() -> str:
         lines += preset(name)
     lines += ["## Cost tables", ""]
     for name in costs.names():
-        lines += cost_table(name)
+        lines += cost_table(costs.CostModel, name)
+    lines += ["## Exit cost tables", ""]
+    for name in ExitCosts.names():
+        lines += cost_table(ExitCosts, name)
     return re.sub("\n{3,}", "\n\n", "\n".join(lines).rstrip() + "\n")
 
 

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from pyvirt.guest.system import GuestOS
     from pyvirt.mmu.accesses import Accesses
     from pyvirt.mmu.agile import AgileRules
+    from pyvirt.mmu.compare import Comparison, compare
     from pyvirt.mmu.costs import CostModel
+    from pyvirt.mmu.exits import ExitCosts
     from pyvirt.mmu.geometry import Geometry
     from pyvirt.mmu.memory import PhysicalMemory
     from pyvirt.mmu.mmu import MMU
@@ -47,7 +49,10 @@ _HOME = {
     "Walker": "pyvirt._core.walker",
     "Access": "pyvirt._core.access",
     "Accesses": "pyvirt.mmu.accesses",
+    "Comparison": "pyvirt.mmu.compare",
     "CostModel": "pyvirt.mmu.costs",
+    "ExitCosts": "pyvirt.mmu.exits",
+    "compare": "pyvirt.mmu.compare",
     "Geometry": "pyvirt.mmu.geometry",
     "GuestOS": "pyvirt.guest.system",
     "MMU": "pyvirt.mmu.mmu",
@@ -82,7 +87,9 @@ __all__ = [
     "Accesses",
     "AddressSpace",
     "AgileRules",
+    "Comparison",
     "CostModel",
+    "ExitCosts",
     "Fault",
     "FrameExhaustedError",
     "Geometry",
@@ -105,6 +112,7 @@ __all__ = [
     "Translation",
     "Translations",
     "Walker",
+    "compare",
     "describe_fault",
 ]
 

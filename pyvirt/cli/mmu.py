@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich import table as drawn
 
+from pyvirt.cli.compare import compare
 from pyvirt.cli.terminal import byte_progress, print_table
 from pyvirt.cli.trace import READ, SOURCE
 
@@ -71,7 +72,24 @@ class Choice:
                 return
 
 
-@click.command()
+class WithCompare(click.Command):
+    """A command of its own but for ``compare``, which is another."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Read the arguments, for the command that they are for."""
+        if args[:1] == ["compare"]:
+            name = f"{info_name} compare"
+            return compare.make_context(name, args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+@click.command(cls=WithCompare)
 @click.argument("trace", required=False, type=SOURCE)
 @click.option("--from", "format", type=click.Choice(READ), help="Format of TRACE. Detected.")
 @click.option(
@@ -103,7 +121,7 @@ class Choice:
     help="Draw where the cycles go, or the curve of a sweep: .png, .svg, .pdf.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-@click.option("--list-presets", is_flag=True, help="Show the names for --tlb and --cost.")
+@click.option("--list-presets", is_flag=True, help="Show the names of presets and cost tables.")
 def mmu(
     trace: Path | None,
     format: str | None,
@@ -125,6 +143,8 @@ def mmu(
     page faults beside the counters of the MMU.
 
     With --sweep the trace goes once through single-level LRU TLBs of all sizes.
+
+    Shadow and nested tables side by side: see pyvirt mmu compare --help.
     """
     if list_presets:
         _list_presets(as_json)
@@ -162,6 +182,7 @@ def _run(
 ) -> None:
     """Run the events, and show the counters."""
     from pyvirt.mmu import presets
+    from pyvirt.mmu.costs import CostModel
     from pyvirt.mmu.demand import DemandMapper
     from pyvirt.mmu.mmu import MMU
     from pyvirt.traces import open
@@ -174,7 +195,7 @@ def _run(
     if plot is not None and cost is None:
         raise click.UsageError("--plot needs --cost, or --sweep")
     geometry = presets.load(tlb)
-    model = None if cost is None else _model(cost)
+    model = None if cost is None else CostModel.joined(cost)
     system: DemandMapper | None = None
     if mode == "tlb-only":
         simulated = MMU("tlb-only", tlb=geometry, vcpus=vcpus)
@@ -193,7 +214,7 @@ def _run(
         open(chosen.path, chosen.format, user=chosen.user) as reader,
         byte_progress(f"running {chosen.path.name}") as progress,
     ):
-        events = _within(chosen.events(reader, progress), vcpus)
+        events = within(chosen.events(reader, progress), vcpus)
         done = simulated.run(events if system is None else system.serve(events))
         facts = {
             "file": str(chosen.path),
@@ -224,23 +245,13 @@ def _run(
     _print_run(facts, stats, touches, model, cycles)
 
 
-def _within(events: Iterable[Events], vcpus: int) -> Iterator[Events]:
+def within(events: Iterable[Events], vcpus: int) -> Iterator[Events]:
     """Hand on events of vCPUs that are there."""
     for part in events:
         most = int(part["vcpu"].max(initial=0))
         if most >= vcpus:
             raise click.UsageError(f"the trace has accesses of vCPU {most}: give --vcpus")
         yield part
-
-
-def _model(names: str) -> CostModel:
-    """Read --cost: cost tables, joined."""
-    from pyvirt.mmu.costs import CostModel
-
-    first, *rest = [CostModel(name.strip()) for name in names.split("|")]
-    for other in rest:
-        first = first | other
-    return first
 
 
 def _print_run(
@@ -375,13 +386,16 @@ def _draw_curves(found: Sweep, plot: Path) -> None:
 def _list_presets(as_json: bool) -> None:
     """Name the geometries and cost tables that come with the package."""
     from pyvirt.mmu import costs, presets
+    from pyvirt.mmu.exits import ExitCosts
 
     geometries = {name: presets.read(name).title for name in presets.names()}
     models = {name: costs.describe(name)[0] for name in costs.names()}
+    exits = {name: ExitCosts.describe(name)[0] for name in ExitCosts.names()}
     if as_json:
-        click.echo(json.dumps({"tlb": geometries, "cost": models}, indent=1))
+        document = {"tlb": geometries, "cost": models, "exit_costs": exits}
+        click.echo(json.dumps(document, indent=1))
         return
-    for option, named in (("--tlb", geometries), ("--cost", models)):
+    for option, named in (("--tlb", geometries), ("--cost", models), ("--exit-costs", exits)):
         table = drawn.Table(option, "what it is")
         for name, title in named.items():
             table.add_row(name, title)

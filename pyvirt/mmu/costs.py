@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-import functools
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.mmu.geometry import MOST_LEVELS
-from pyvirt.mmu.presets import Source
+from pyvirt.mmu.prices import Cycles, Groups, Prices, known
 
 __all__ = [
     "CLASSES",
@@ -28,8 +24,6 @@ __all__ = [
     "names",
     "project",
 ]
-
-_FOLDER = Path(__file__).with_name("cost_data")
 
 #: The counters of `pyvirt.MMU` that have a cost, with their number of elements.
 _COUNTERS = {
@@ -91,58 +85,7 @@ CLASSES = tuple(name for group in GROUPS.values() for name in group)
 
 
 @dataclass(frozen=True, slots=True)
-class Cycles:
-    """What events cost.
-
-    Attributes
-    ----------
-    total : float
-        Cycles.
-    breakdown : dict of str to float
-        Cycles by class, those of `CLASSES` that happened and have a cost.
-    events : dict of str to int
-        How often each class happened, with or without a cost.
-    """
-
-    total: float
-    breakdown: dict[str, float]
-    events: dict[str, int]
-
-    @property
-    def groups(self) -> dict[str, float]:
-        """Cycles by group of classes, zeros included: the bars of a plot."""
-        return {
-            group: sum(self.breakdown.get(name, 0) for name in members)
-            for group, members in GROUPS.items()
-        }
-
-
-class _Table(Mapping[str, float]):
-    """Costs that cannot change, so that a model has a hash."""
-
-    __slots__ = ("_items",)
-
-    def __init__(self, items: Mapping[str, float]) -> None:
-        self._items = {name: items[name] for name in CLASSES if name in items}
-
-    def __getitem__(self, name: str) -> float:
-        return self._items[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __hash__(self) -> int:
-        return hash(tuple(self._items.items()))
-
-    def __repr__(self) -> str:
-        return repr(self._items)
-
-
-@dataclass(frozen=True, slots=True)
-class CostModel:
+class CostModel(Prices):
     """Cycles for each class of events.
 
     Parameters
@@ -178,33 +121,10 @@ class CostModel:
     212
     """
 
-    name: str
-    costs: Mapping[str, float] | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str):
-            raise InvalidTypeError(f"name must be the name of a cost table, got {self.name!r:.80}")
-        costs = _load(self.name)[0] if self.costs is None else self.costs
-        if not isinstance(costs, Mapping):
-            raise InvalidTypeError(f"costs must map classes to cycles, got {costs!r:.80}")
-        entries: Mapping[str, Any] = costs
-        for key, value in entries.items():
-            _known(key, CLASSES, "costs has an unknown class")
-            if isinstance(value, bool) or not isinstance(value, Real):
-                raise InvalidTypeError(f"costs[{key!r}] must be a number, got {value!r:.80}")
-            if not 0 <= float(value) < float("inf"):
-                raise InvalidValueError(f"costs[{key!r}] must be finite and >= 0, got {value}")
-        object.__setattr__(self, "costs", _Table(costs))
-
-    def __or__(self, other: CostModel) -> CostModel:
-        if not isinstance(other, CostModel):
-            return NotImplemented
-        return CostModel(f"{self.name}|{other.name}", {**self._table, **other._table})
-
-    @property
-    def _table(self) -> Mapping[str, float]:
-        assert self.costs is not None  # __post_init__ has filled it in
-        return self.costs
+    _folder: ClassVar[Path] = Path(__file__).with_name("cost_data")
+    _noun: ClassVar[str] = "a cost"
+    _groups: ClassVar[Groups] = GROUPS
+    _classes: ClassVar[tuple[str, ...]] = CLASSES
 
     def cycles(self, counters: Mapping[str, Any] | np.void | npt.NDArray[np.void]) -> Cycles:
         """Price counted events.
@@ -227,48 +147,11 @@ class CostModel:
         InvalidTypeError
             For anything else.
         """
-        events = _events(_counts(counters))
-        breakdown = {
-            name: count * cost
-            for name, cost in self._table.items()
-            if cost and (count := events.get(name, 0))
-        }
-        return Cycles(sum(breakdown.values()), breakdown, events)
-
-    def sources(self) -> list[Source]:
-        """Give the source of every cost of the table with this name.
-
-        Raises
-        ------
-        InvalidValueError
-            For a model that is not, unchanged, one of the tables.
-        """
-        costs, found = _load(self.name)
-        if costs != dict(self._table):
-            raise InvalidValueError(f"the costs of {self.name!r} are not those of that table")
-        return list(found)
+        return self.price(_events(_counts(counters)))
 
 
-def names() -> list[str]:
-    """Give the names of the cost tables, in alphabetical order."""
-    return sorted(
-        entry.name.removesuffix(".toml")
-        for entry in _FOLDER.iterdir()
-        if entry.name.endswith(".toml")
-    )
-
-
-def describe(name: str) -> tuple[str, tuple[str, ...]]:
-    """Give the title and the notes of a cost table.
-
-    Raises
-    ------
-    InvalidValueError
-        For a name that no table has.
-    """
-    _load(name)
-    data = tomllib.loads((_FOLDER / f"{name}.toml").read_text("utf-8"))
-    return data["title"], tuple(data["notes"])
+names = CostModel.names
+describe = CostModel.describe
 
 
 def project(walk_fraction: npt.ArrayLike, walk_speedup: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -357,31 +240,6 @@ def _floats(values: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
         raise InvalidTypeError(f"{name} must be numbers, got {values!r:.80}") from error
 
 
-def _known(name: object, accepted: Any, message: str) -> None:
-    """Refuse a name that is not among the accepted, with the nearest that are."""
-    if name not in accepted:
-        near = difflib.get_close_matches(str(name), accepted, 3, 0.5) or sorted(accepted)
-        raise InvalidValueError(f"{message} {name!r:.80}; nearest: {', '.join(near)}")
-
-
-@functools.cache
-def _load(name: str) -> tuple[dict[str, float], tuple[Source, ...]]:
-    """Parse a cost table."""
-    _known(name, names(), "no cost table is named")
-    data = tomllib.loads((_FOLDER / f"{name}.toml").read_text("utf-8"))
-    citations = data["sources"]
-    found = tuple(
-        Source(
-            key,
-            entry["value"],
-            citations.get(entry["source"], entry["source"]),
-            entry.get("recalled", False),
-        )
-        for key, entry in data["costs"].items()
-    )
-    return {entry.field: entry.value for entry in found}, found
-
-
 def _counts(counters: object) -> dict[str, list[int]]:
     """Flatten the counters that matter, summed over cores."""
     if isinstance(counters, np.void | np.ndarray) and counters.dtype.names:
@@ -393,7 +251,7 @@ def _counts(counters: object) -> dict[str, list[int]]:
             f"counters must be a mapping, a structured array or a record, got {counters!r:.80}"
         )
     for name in counters:
-        _known(name, _COUNTERS.keys() | _FREE, "no counter is named")
+        known(name, _COUNTERS.keys() | _FREE, "no counter is named")
     return {name: _elements(name, [value]) for name, value in counters.items() if name in _COUNTERS}
 
 

@@ -47,7 +47,7 @@ _ROOT = 0x000F_FFFF_FFFF_F000
 _NOT_ROOT = 0xFFF0_0000_0000_0FFF
 
 
-class _Seen:
+class Seen:
     """Numbers that have been seen, each with its place in the order of first appearance."""
 
     def __init__(self) -> None:
@@ -181,7 +181,7 @@ class DemandMapper:
                 frames=(0x1000, _BACKING),
             )
         self.tables: list[PageTables] = []
-        self._pieces, self._pages, self._branches, self._backed = (_Seen() for _ in range(4))
+        self._pieces, self._pages, self._branches, self._backed = (Seen() for _ in range(4))
         self._roots: dict[int, int] = {}  # of the trace, to the number of the address space
         self._current = np.zeros(1 << 16, np.uint64)  # address space of each vCPU
         self._events = 0

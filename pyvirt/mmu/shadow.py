@@ -21,7 +21,7 @@ from pyvirt.mmu.mmu import Snapshot, cache_levels, cores_of, seeds_of
 
 __all__ = ["Hypervisor", "ShadowRules"]
 
-Tables: TypeAlias = Literal["shadow", "tdp", "legacy", "agile"]
+Tables: TypeAlias = Literal["shadow", "tdp", "legacy", "agile", "none"]
 Policy: TypeAlias = Literal["unsync", "write_protect", "trace", "xen"]
 
 REGION = 1 << 21
@@ -158,10 +158,11 @@ class Hypervisor(LoggedCore):
     ----------
     memory : PhysicalMemory
         The guest's; its tables are in it.
-    tables : {"shadow", "tdp", "legacy", "agile"}, default "shadow"
+    tables : {"shadow", "tdp", "legacy", "agile", "none"}, default "shadow"
         Shadow tables; nested tables with one page a violation (KVM's TDP MMU); nested tables
         from the pool of shadow pages, with prefetch (KVM's older MMU); shadow tables that lead
-        into the guest's own, from where a walk is nested, which needs `tlb`.
+        into the guest's own, from where a walk is nested, which needs `tlb`; or no hypervisor at
+        all: the guest's tables are the machine's and nothing exits, to compare with.
     rules : ShadowRules, optional
         What a shadow MMU does.
     agile : AgileRules, optional
@@ -417,7 +418,7 @@ def _processor(
     if not isinstance(geometry, Geometry):
         raise InvalidTypeError(f"tlb must be the name of a preset or a Geometry, got {tlb!r:.80}")
     data_cache = cache_levels(data_cache)
-    mode = "native" if tables == "shadow" else "nested"
+    mode = "native" if tables in ("shadow", "none") else "nested"
     seeds = seeds_of(rng, geometry, mode, cores_of(vcpus, None), len(data_cache))
     return geometry, (geometry, seeds, data_cache)
 

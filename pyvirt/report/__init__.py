@@ -3,17 +3,27 @@
 from pyvirt.report.mmu import (
     Summary,
     Table,
+    comparison_table,
     cycle_table,
     event_table,
     reference_table,
     summarise,
     tlb_table,
 )
-from pyvirt.report.plots import cycle_bars, miss_ratio_curves, save
+from pyvirt.report.plots import (
+    comparison_bars,
+    crossover_map,
+    cycle_bars,
+    miss_ratio_curves,
+    save,
+)
 
 __all__ = [
     "Summary",
     "Table",
+    "comparison_bars",
+    "comparison_table",
+    "crossover_map",
     "cycle_bars",
     "cycle_table",
     "event_table",

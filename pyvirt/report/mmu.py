@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pyvirt.errors import Fault, InvalidTypeError
-from pyvirt.mmu.costs import Cycles
+from pyvirt.mmu.compare import Comparison
 from pyvirt.mmu.geometry import PAGES
+from pyvirt.mmu.prices import Cycles
 
 __all__ = [
     "Summary",
     "Table",
+    "comparison_table",
     "cycle_table",
     "event_table",
     "reference_table",
@@ -263,6 +265,24 @@ def cycle_table(cycles: Cycles) -> Table:
     ]
     rows.append(("total", "", cycles.total, 1.0 if cycles.total else 0.0))
     return Table(("class", "events", "cycles", "share"), tuple(rows))
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """What each mode counted and cost, with the modes side by side.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        What `pyvirt.compare` gave.
+
+    Returns
+    -------
+    Table
+        A column for each mode; rows of counts, exits by reason, cycles by group, and the
+        ``overhead`` against native if that ran. What is zero in all modes is left out.
+    """
+    columns, rows = comparison.rows()
+    return Table(columns, tuple(rows))
 
 
 class _Sum:

@@ -7,15 +7,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError, MissingDependencyError
-from pyvirt.mmu.costs import GROUPS, Cycles
+from pyvirt.mmu.compare import Comparison
+from pyvirt.mmu.crossover import CrossoverMap
+from pyvirt.mmu.prices import Cycles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["FORMATS", "cycle_bars", "miss_ratio_curves", "save"]
+__all__ = [
+    "FORMATS",
+    "comparison_bars",
+    "crossover_map",
+    "cycle_bars",
+    "miss_ratio_curves",
+    "save",
+]
 
 #: Endings of files that `save` writes.
 FORMATS = ("png", "svg", "pdf")
@@ -50,15 +60,87 @@ def cycle_bars(results: Mapping[str, Cycles], *, accesses: int | None = None) ->
     figure = _figure(width=max(4.0, 1.6 + 0.9 * len(results)))
     axes = figure.add_subplot()
     names = list(results)
+    groups = [cycles.groups for cycles in results.values()]
     bases = [0.0] * len(names)
-    for number, group in enumerate(GROUPS):
-        heights = [cycles.groups[group] / (accesses or 1) for cycles in results.values()]
+    for number, group in enumerate(dict.fromkeys(name for each in groups for name in each)):
+        heights = [each.get(group, 0.0) / (accesses or 1) for each in groups]
         if any(heights):
-            axes.bar(names, heights, 0.6, bottom=bases, label=group, color=f"C{number}")
+            axes.bar(names, heights, 0.6, bottom=bases, label=group, color=_colour(number))
             bases = [base + height for base, height in zip(bases, heights, strict=True)]
     axes.set_ylabel("cycles" if accesses is None else "cycles of an access")
     if any(bases):
         axes.legend(reverse=True, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return figure
+
+
+def comparison_bars(comparison: Comparison) -> Figure:
+    """Draw where the cycles of an access go in each mode.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        What `pyvirt.compare` gave.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    MissingDependencyError
+        If Matplotlib is not installed.
+    """
+    if not isinstance(comparison, Comparison):
+        raise InvalidTypeError(f"comparison must be a Comparison, got {comparison!r:.80}")
+    return cycle_bars(
+        {mode: run.cycles for mode, run in comparison.runs.items()},
+        accesses=comparison.accesses or None,
+    )
+
+
+def crossover_map(found: CrossoverMap, mode: str = "shadow", other: str = "nested") -> Figure:
+    """Draw which of two modes is cheaper, and by how much, over two rates.
+
+    Parameters
+    ----------
+    found : CrossoverMap
+        What `pyvirt.mmu.crossover.crossover` gave.
+    mode, other : str
+        Two of its modes. A cell is blue where `mode` is cheaper, red where `other` is; the line
+        is the boundary.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    MissingDependencyError
+        If Matplotlib is not installed.
+    """
+    if not isinstance(found, CrossoverMap):
+        raise InvalidTypeError(f"found must be a CrossoverMap, got {found!r:.80}")
+    ratio = found.ratio(mode, other)
+    figure = _figure(width=2.4 + 0.55 * ratio.shape[1])
+    axes = figure.add_subplot()
+    logarithm = np.log2(ratio)
+    reach = max(float(np.abs(logarithm).max()), 0.1)
+    image = axes.imshow(
+        logarithm, cmap="coolwarm", vmin=-reach, vmax=reach, origin="lower", aspect="auto"
+    )
+    for (row, column), value in np.ndenumerate(ratio):
+        # how many times dearer the dearer one is
+        axes.text(column, row, f"{max(value, 1 / value):.2g}", ha="center", va="center", fontsize=7)
+    if min(ratio.shape) > 1 and ratio.min() < 1 < ratio.max():
+        axes.contour(logarithm, levels=[0.0], colors="black", linewidths=1.5)
+    axes.set_xticks(range(ratio.shape[1]), [f"{1000 * rate:g}" for rate in found.updates])
+    # what was asked for decides the row; what missed is what is measured
+    measured = [f"{1000 * rate:.3g}" for rate in found.miss_ratio.mean(axis=1)]
+    axes.set_yticks(range(ratio.shape[0]), measured)
+    axes.set_xlabel("edits of tables in 1000 accesses")
+    axes.set_ylabel("TLB misses in 1000 accesses, natively")
+    bar = figure.colorbar(image, ax=axes)
+    bar.set_label(f"log2 of cycles, {mode} over {other}")
     return figure
 
 
@@ -158,6 +240,15 @@ def require() -> None:
         raise MissingDependencyError(
             "plots need Matplotlib; install the extra: pip install 'pyvirt[plot]'"
         ) from error
+
+
+def _colour(number: int) -> Any:
+    """Give the colour of a group: ten, then the light form of each."""
+    if number < 10:
+        return f"C{number}"
+    from matplotlib import colormaps
+
+    return colormaps["tab20"](2 * (number % 10) + 1)
 
 
 def _figure(width: float) -> Figure:

@@ -151,10 +151,12 @@ def experiment(
 def experiments() -> dict[str, Experiment]:
     """Give every experiment by id, in the order of the plan."""
     from pyvirt.validation import (  # noqa: F401  (each enters its own)
+        exit_reasons,
         exits,
         invalidation,
         native,
         nested,
+        paging_modes,
         projection,
         references,
         tlb_streams,

@@ -10,9 +10,18 @@ import pytest
 
 import pyvirt as pv
 from pyvirt.errors import InvalidTypeError, InvalidValueError, MissingDependencyError
-from pyvirt.mmu.costs import Cycles
+from pyvirt.mmu.crossover import CrossoverMap, crossover
+from pyvirt.mmu.mixes import Mix
+from pyvirt.mmu.prices import Cycles
 from pyvirt.mmu.sweep import sweep
-from pyvirt.report import cycle_bars, miss_ratio_curves, save
+from pyvirt.report import (
+    comparison_bars,
+    comparison_table,
+    crossover_map,
+    cycle_bars,
+    miss_ratio_curves,
+    save,
+)
 
 
 @pytest.fixture
@@ -51,6 +60,57 @@ def test_bars_of_nothing_spent(matplotlib: Any):
     assert not axes.containers
 
 
+@pytest.fixture(scope="module")
+def comparison() -> pv.Comparison:
+    guest = Mix(pages=512, updates=0.01).guest()
+    return pv.compare(guest.events(2000), guest.memory, cr3=guest.cr3, before=guest.before())
+
+
+def test_bars_of_modes(matplotlib: Any, comparison: pv.Comparison):
+    (axes,) = comparison_bars(comparison).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(comparison.runs)
+    for i, run in enumerate(comparison.runs.values()):
+        heights = {bars.get_label(): bars[i].get_height() for bars in axes.containers}
+        spent = {name: cycles for name, cycles in run.cycles.groups.items() if name in heights}
+        expected = {name: n / comparison.accesses for name, n in spent.items()}
+        assert heights == pytest.approx(expected)
+        assert sum(spent.values()) == pytest.approx(run.cycles.total)
+    colours = [bars[0].get_facecolor() for bars in axes.containers]
+    assert len(set(colours)) == len(colours)
+
+
+def test_table_of_modes(comparison: pv.Comparison):
+    table = comparison_table(comparison)
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert table.columns == ("", *comparison.runs)
+    assert rows["exits"] == tuple(run.exits for run in comparison.runs.values())
+    assert rows["  x_pf"][1] == comparison["shadow"].exits_by_reason["x_pf"]
+    assert rows["overhead"] == tuple(comparison.overhead(mode) for mode in comparison.runs)
+    assert "  x_io" not in rows
+
+
+@pytest.fixture(scope="module")
+def cells() -> CrossoverMap:
+    return crossover([0, 1e-3, 1e-1], [0.02, 0.5], mix=Mix(pages=1024), accesses=1000)
+
+
+def test_map(matplotlib: Any, cells: CrossoverMap):
+    axes, bar = crossover_map(cells).axes
+    (image,) = axes.images
+    ratio = cells.ratio("shadow", "nested")
+    assert np.allclose(image.get_array(), np.log2(ratio))
+    low, high = image.get_clim()
+    assert low == -high
+    assert high == np.abs(np.log2(ratio)).max()
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["0", "1", "100"]
+    assert len(axes.texts) == 6
+    assert axes.texts[0].get_text() == f"{max(ratio[0, 0], 1 / ratio[0, 0]):.2g}"
+    assert "shadow over nested" in bar.get_ylabel()
+    # one row has no boundary to draw
+    single = crossover([0, 0.1], [0.1], mix=Mix(pages=64), accesses=200, tlb=None)
+    assert crossover_map(single, "nested", "shadow").axes
+
+
 def test_curves(matplotlib: Any, curve: Any):
     (axes,) = miss_ratio_curves({"fully associative": curve}).axes
     (line,) = axes.lines
@@ -86,17 +146,27 @@ def test_bad_input(tmp_path: Path, curve: Any, results: dict[str, Cycles]):
         miss_ratio_curves({"a": np.zeros(3)})
     with pytest.raises(InvalidValueError, match="accesses"):
         cycle_bars(results, accesses=0)
+    with pytest.raises(InvalidTypeError, match="comparison must be a Comparison"):
+        comparison_bars(results)  # type: ignore[arg-type]
+    with pytest.raises(InvalidTypeError, match="found must be a CrossoverMap"):
+        crossover_map(results)  # type: ignore[arg-type]
     for name in ("plot", "plot.gif", "png"):
         with pytest.raises(InvalidValueError, match=r"\.png, \.svg, \.pdf"):
             save(None, tmp_path / name)  # type: ignore[arg-type]
 
 
-def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch, curve: Any, results: Any):
+def test_without_matplotlib(
+    monkeypatch: pytest.MonkeyPatch, curve: Any, results: Any, comparison: Any, cells: Any
+):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependencyError, match=r"pyvirt\[plot\]"):
         cycle_bars(results)
     with pytest.raises(MissingDependencyError, match=r"pyvirt\[plot\]"):
         miss_ratio_curves({"a curve": curve})
+    with pytest.raises(MissingDependencyError, match=r"pyvirt\[plot\]"):
+        comparison_bars(comparison)
+    with pytest.raises(MissingDependencyError, match=r"pyvirt\[plot\]"):
+        crossover_map(cells)
 
 
 def test_reports_load_matplotlib_only_to_draw():

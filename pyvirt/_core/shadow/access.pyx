@@ -51,10 +51,12 @@ from pyvirt._core.shadow.state cimport (
     ENTRY_W,
     FRAME_SHIFT,
     MODE_AGILE,
+    MODE_NATIVE,
     MODE_SHADOW,
     check_t,
     cpu_t,
     hyper_t,
+    in_slot,
     memo_t,
     root_for,
 )
@@ -141,6 +143,8 @@ cdef inline done_t nested_gpa(hyper_t *s, cpu_t *v, uint64_t gpa, uint64_t asked
     """
     cdef memo_t *m = memo_of(v, gpa >> FRAME_SHIFT)
     cdef uint64_t entry
+    if s.mode == MODE_NATIVE:
+        return DONE if in_slot(s, gpa >> FRAME_SHIFT) else DONE_MMIO
     if (m.page == gpa >> FRAME_SHIFT and m.epoch == s.epoch
             and s.entries[m.slot] & asked == asked):
         return DONE
@@ -165,7 +169,7 @@ cdef inline bint mark(hyper_t *s, uint64_t gpa, uint64_t entry, uint64_t wanted)
 cdef done_t nested_access(
     hyper_t *s, cpu_t *v, uint64_t va, const check_t *c, uint64_t *gpa
 ) noexcept nogil:
-    """The processor's own walk: every table and the page need a nested entry.
+    """The processor's own walk: every table and the page need a nested entry, if there are any.
 
     The reads of tables are writes to the nested tables (APM vol. 2, 15.25.6; SDM 30.3.5, with A
     and D bits in EPT). A is set in the entries above one that refuses the access, not in it.
@@ -261,6 +265,9 @@ cdef done_t processor_access(
     cdef uint64_t entry
     cdef walk_t w
     if code & 15 == 0:
+        # only natively: elsewhere no entry maps a place without memory
+        if s.mode == MODE_NATIVE and not in_slot(s, gpa[0] >> FRAME_SHIFT):
+            return DONE_MMIO
         return DONE
     if not in_range(&v.guest, va):
         return not_canonical(s, v)

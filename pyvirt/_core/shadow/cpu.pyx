@@ -76,6 +76,7 @@ from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
     INSTRUCTION_EVENTS,
     MAX_RESTARTS,
+    MODE_NATIVE,
     REQUEST_FLUSH,
     REQUEST_GUEST_FLUSH,
     ROLE_4_BYTE,
@@ -130,6 +131,13 @@ cdef void set_registers(hyper_t *s, cpu_t *v) noexcept nogil:
     if not v.guest.wp:
         v.role |= (ROLE_SMEP if v.guest.smep else 0) | (ROLE_SMAP if v.guest.smap else 0)
     set_checks(s, v)
+
+
+cdef inline void exit_for(hyper_t *s, cpu_t *v, uint64_t *reason) noexcept nogil:
+    """Exit, if there is a hypervisor to exit to."""
+    if s.mode != MODE_NATIVE:
+        reason[0] += 1
+        empty_pml(s, v)
 
 
 cdef done_t reload_pdptes(hyper_t *s, cpu_t *v, uint64_t cr3) noexcept nogil:
@@ -202,8 +210,7 @@ cdef done_t mov_cr0(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
         done = reload_pdptes(s, v, v.cr3)
         if done != DONE:
             return done
-    s.counters.x_cr0 += 1
-    empty_pml(s, v)
+    exit_for(s, v, &s.counters.x_cr0)
     v.cr0 = value
     if changed & CR0_WP:
         set_registers(s, v)
@@ -225,8 +232,7 @@ cdef done_t mov_cr4(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil:
         done = reload_pdptes(s, v, v.cr3)       # SDM vol. 3, 4.4.1
         if done != DONE:
             return done
-    s.counters.x_cr4 += 1
-    empty_pml(s, v)
+    exit_for(s, v, &s.counters.x_cr4)
     v.cr4 = value
     if changed & (CR4_SMEP | CR4_SMAP | CR4_PSE | CR4_PCIDE):
         set_registers(s, v)
@@ -450,12 +456,10 @@ cdef inline done_t perform(hyper_t *s, cpu_t *v, const event_t *e) noexcept nogi
     if e.op == EVENT_STORE_TABLE:
         return store_table(s, v, e)
     if e.op == EVENT_IO:
-        s.counters.x_io += 1
-        empty_pml(s, v)
+        exit_for(s, v, &s.counters.x_io)
         return DONE
     if e.op == EVENT_VM_EXIT:
-        s.counters.x_other += 1
-        empty_pml(s, v)
+        exit_for(s, v, &s.counters.x_other)
         return DONE
     if e.op == EVENT_VM_ENTRY or e.op == EVENT_NOP:
         return DONE

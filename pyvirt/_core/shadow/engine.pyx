@@ -50,6 +50,7 @@ from pyvirt._core.shadow.state cimport (
     LARGE_REFUSALS,
     MODE_AGILE,
     MODE_LEGACY,
+    MODE_NATIVE,
     MODE_SHADOW,
     MODE_TDP,
     PREVIOUS_ROOTS,
@@ -78,7 +79,13 @@ cdef enum:
     EFER_NXE = 0x800
     CR4_PCIDE = 1 << 17
 
-MODES = {"shadow": MODE_SHADOW, "tdp": MODE_TDP, "legacy": MODE_LEGACY, "agile": MODE_AGILE}
+MODES = {
+    "shadow": MODE_SHADOW,
+    "tdp": MODE_TDP,
+    "legacy": MODE_LEGACY,
+    "agile": MODE_AGILE,
+    "none": MODE_NATIVE,
+}
 
 COUNTER_DTYPE = np.dtype([
     (name, "<i8" if name in ("pages_4k", "pages_2m", "mmu_unsync") else "<u8",
@@ -132,8 +139,8 @@ cdef class HyperCore:
     ----------
     mem : PhysicalMemory
         The guest's memory.
-    mode : {"shadow", "tdp", "legacy", "agile"}
-        Kind of tables.
+    mode : {"shadow", "tdp", "legacy", "agile", "none"}
+        Kind of tables; none: the guest's are the machine's own.
     rules : dict
         A number for each field of `pyvirt.mmu.shadow.ShadowRules`.
     backing : ndarray of uint8
@@ -187,7 +194,10 @@ cdef class HyperCore:
         s.first_frame = (s.frames + 511) & ~<uint64_t>511
         vcpus = as_int(vcpus, "vcpus", 1, MOST_CPUS)
         self._set_rules(rules)
-        if s.mode == MODE_TDP:
+        if s.mode == MODE_NATIVE:
+            s.limit = 0
+            s.capacity = 2
+        elif s.mode == MODE_TDP:
             s.limit = 0
             s.capacity = 2 + s.levels + MMIO_PAGES
             regions = s.frames
@@ -237,7 +247,7 @@ cdef class HyperCore:
         self.counters.flags.writeable = False
         for i in range(s.cpu_count):
             self._start(i, guest, cr3)
-        if s.mode != MODE_SHADOW and not make_nested_root(s):
+        if s.mode not in (MODE_SHADOW, MODE_NATIVE) and not make_nested_root(s):
             raise MemoryError
         if caches is not None:
             self._attach(guest, cr3, caches)
@@ -267,6 +277,7 @@ cdef class HyperCore:
         cdef hyper_t *s = &self.s
         cdef uint32_t i
         cdef bint shadow = s.mode == MODE_SHADOW
+        cdef bint nested = s.mode not in (MODE_SHADOW, MODE_NATIVE)
         geometry, seeds, data_cache = caches
         own = dict(guest, set_ad=True)
         host = dict(own, format="npt", levels=s.levels, pa_width=52)
@@ -275,8 +286,8 @@ cdef class HyperCore:
             own = ours
         cr3 = self.s.cpus[0].guest.root
         self.processor = MmuCore(
-            "native" if shadow else "nested", self.mem, geometry, own, None if shadow else host,
-            0 if shadow else cr3, 0 if shadow else link_to(s, s.nested_root), s.cpu_count, None,
+            "nested" if nested else "native", self.mem, geometry, own, host if nested else None,
+            0 if shadow else cr3, link_to(s, s.nested_root) if nested else 0, s.cpu_count, None,
             True, False, False, False, seeds, data_cache, None)
         s.runs = <run_t *>calloc(s.cpu_count, sizeof(run_t))
         if s.runs == NULL:

@@ -1,8 +1,9 @@
 """The processor in front of the tables: TLBs and walk caches, which the hypervisor must keep right.
 
 It is the engine of `pyvirt.MMU`. In shadow mode it runs natively on the shadow root, nested it
-runs on the guest's CR3 and the nested root; agile, on all three, and reads of the guest's tables are
-reads to the nested ones, as with EPT, so that D there says what was written. Each vCPU has an ASID of its own on a core of its own.
+runs on the guest's CR3 and the nested root, and without a hypervisor natively on the guest's CR3;
+agile, on all three, and reads of the guest's tables are reads to the nested ones, as with EPT, so
+that D there says what was written. Each vCPU has an ASID of its own on a core of its own.
 What the hypervisor does about the ASID is what KVM does on AMD-V (arch/x86/kvm/svm/svm.c, Linux
 6.1): a flush that is asked for, and a root that was built, drop all of it (TLB_CONTROL 3); another
 root alone drops nothing, but a load of CR3 asks for a flush; INVLPG that is emulated, and a
@@ -26,6 +27,7 @@ from pyvirt._core.paging cimport ACCESS_READ, dimension_t
 from pyvirt._core.pipeline cimport access_one
 from pyvirt._core.shadow.state cimport (
     MODE_AGILE,
+    MODE_NATIVE,
     MODE_SHADOW,
     NO_PAGE,
     cpu_t,
@@ -57,7 +59,7 @@ cdef void front_start(hyper_t *s, uint32_t vcpu) noexcept nogil:
     cdef vcpu_t *p = &s.front.vcpus[vcpu]
     if s.mode == MODE_SHADOW:
         p.guest.mem = &s.pool
-    else:
+    elif s.mode != MODE_NATIVE:
         p.host.mem = &s.pool
     if s.mode == MODE_AGILE:
         p.shadow.mem = &s.pool

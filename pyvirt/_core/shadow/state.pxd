@@ -71,6 +71,7 @@ cdef enum mode_t:
     MODE_TDP = 1                    # nested tables, one page a fault
     MODE_LEGACY = 2                 # nested tables in the shadow pages' pool, with prefetch
     MODE_AGILE = 3                  # shadow tables that lead into the guest's own, and nested ones
+    MODE_NATIVE = 4                 # no hypervisor: the guest's tables are the machine's
 
 # What has to be done before a vCPU runs again.
 cdef enum request_t:
