@@ -118,7 +118,7 @@ def test_tables_that_point_to_themselves(m):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"tables": "ept"}, "tables must be one of shadow, tdp, legacy, agile, got 'ept'"),
+        ({"tables": "ept"}, "tables must be one of shadow, tdp, legacy, agile, none, got 'ept'"),
         ({"backing": "1G"}, 'backing must be "4K" or "2M", got \'1G\''),
         ({"backing": [True]}, "backing must be 4 bools"),
         ({"page_limit": 4}, r"page_limit must be in \[0x15, "),
