@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 import pyvirt as pv
@@ -165,8 +167,9 @@ ACTIONS = (
 )
 
 
-def hypervisor(system: pv.GuestOS, tables: str) -> pv.Hypervisor:
-    return pv.Hypervisor(system.boot_memory(), tables=tables, **system.initial._asdict())
+def hypervisor(system: pv.GuestOS, tables: str, **options: Any) -> pv.Hypervisor:
+    memory = system.boot_memory()
+    return pv.Hypervisor(memory, tables=tables, **system.initial._asdict(), **options)
 
 
 def native(system: pv.GuestOS) -> pv.MMU:

@@ -16,6 +16,7 @@ from guest.scripted import (
     run_native,
 )
 
+AGILE = pv.AgileRules(interval=300)
 NUMBER = st.integers(0, 1 << 20)
 STEPS = st.lists(st.tuples(st.integers(0, 15), NUMBER, NUMBER, NUMBER), min_size=1, max_size=60)
 OPTIONS = st.fixed_dictionaries(
@@ -78,7 +79,8 @@ def without_a_and_d(memory: pv.PhysicalMemory) -> dict[int, bytes]:
 @given(options=OPTIONS, steps=STEPS)
 def test_hypervisors(options, steps):
     script = Script(**options)
-    machines = [hypervisor(script.system, tables) for tables in ("shadow", "tdp", "legacy")]
+    machines = [hypervisor(script.system, tables) for tables in ("shadow", "tdp", "legacy", "none")]
+    machines.append(hypervisor(script.system, "agile", tlb="reference", agile=AGILE))
 
     def run_chunk(events):
         for machine in machines:
@@ -91,7 +93,7 @@ def test_hypervisors(options, steps):
         for vcpu in range(script.vcpus):
             assert machine.registers(vcpu)["cr3"] == script.system.loaded_cr3(vcpu)
     contents = [without_a_and_d(machine.mem) for machine in machines]
-    assert contents[0] == contents[1] == contents[2]
+    assert all(content == contents[0] for content in contents)
     check_frames(script)
 
 

@@ -184,9 +184,8 @@ cdef list switch_faults(hyper_t *s, const page_t *p, uint32_t index, uint64_t en
     cdef uint64_t gfn = frame_of(entry), theirs = guest_entry(s, p, index)
     if is_direct(p) or s.tables == NULL:
         return [f"{name}: entry {index} switches to the guest's tables, which it must not"]
-    if s.tables[gfn].nested + 1 != <int>level_of(p):
-        return [f"{name}: entry {index} switches to frame {gfn:#x}, whose nested level is "
-                f"{s.tables[gfn].nested}"]
+    if not s.tables[gfn].nested:
+        return [f"{name}: entry {index} switches to frame {gfn:#x}, which is not in nested mode"]
     if not theirs & ENTRY_P or frame_of(theirs) != gfn:
         return [f"{name}: entry {index} switches to {gfn:#x}, the guest's entry is {theirs:#x}"]
     return []

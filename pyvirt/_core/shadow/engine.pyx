@@ -559,7 +559,7 @@ cdef class HyperCore:
         Returns
         -------
         ndarray of uint64, shape (n, 2)
-            Frame and level of each, in the order in which they went there.
+            Frame of each, and the level that it had when it went there; in that order.
         """
         cdef hyper_t *s = &self.s
         cdef uint32_t i

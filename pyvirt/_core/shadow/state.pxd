@@ -240,7 +240,7 @@ cdef struct table_t:                # a guest frame, as agile paging sees it
     uint32_t interval               # that `writes` is of
     uint32_t writes                 # that trapped
     uint32_t root                   # frame of the table that it was moved with
-    uint8_t nested                  # level of the table if that is in nested mode, else 0
+    uint8_t nested                  # in nested mode: the table's level when it moved; else 0
     uint8_t written                 # in this interval: moved, or by the hypervisor
     uint8_t listed                  # in `hyper_t.moved`
     uint8_t stays                   # while an interval ends
