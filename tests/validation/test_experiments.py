@@ -11,7 +11,7 @@ from pyvirt.validation import Context, experiments, run, select
 
 DATA = Path(__file__).parents[1] / "data"
 FILE_ORACLE = ["A1", "A2", "A3", "A4", "A5", "A9", "A9b"]
-IDS = ["A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8", "A9", "A9b", "A10", "A11"]
+IDS = ["A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8", "A9", "A9b", "A10", "A11", "S7", "S8"]
 BRACKETS = ["A11"]  # what is measured lies between bounds, and is no sentence of the oracle
 
 
