@@ -28,7 +28,9 @@ from benchmarks.timing import seconds
 
 import pyvirt
 
-MODULES = ["translate", "nested", "images", "imports", "mmu", "reuse", "shadow", "tables"]
+MODULES = [
+    "translate", "nested", "images", "imports", "mmu", "reuse", "shadow", "tables", "entitlement",
+]  # fmt: skip
 RELATIONS = {
     ">=": operator.ge,
     "<=": operator.le,
