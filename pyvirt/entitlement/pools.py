@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
@@ -123,7 +123,7 @@ class Pool:
     """
 
     name: str
-    children: tuple[Pool | Client, ...] = ()
+    children: Sequence[Pool | Client] = ()
     shares: float | Shares = Shares.NORMAL
     reservation: float = 0.0
     limit: float = math.inf
