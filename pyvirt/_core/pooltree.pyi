@@ -1,16 +1,16 @@
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+_Floats = npt.NDArray[np.float64]
 
 def solve_trees(
     first: npt.NDArray[np.int64],
-    shares: Floats,
-    reservation: Floats,
-    limit: Floats,
+    shares: _Floats,
+    reservation: _Floats,
+    limit: _Floats,
     clients: npt.NDArray[np.int64],
-    demand: Floats,
-    touched: Floats,
-    capacity: Floats,
+    demand: _Floats,
+    touched: _Floats,
+    capacity: _Floats,
     scale: bool,
-) -> tuple[Floats, Floats, Floats, Floats, int, int]: ...
+) -> tuple[_Floats, _Floats, _Floats, _Floats, int, int]: ...

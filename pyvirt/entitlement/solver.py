@@ -11,7 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pyvirt._core.pooltree import solve_trees
-from pyvirt.entitlement.pools import Client, Pool, Resource, check_resource, shares_of
+from pyvirt.entitlement.pools import (
+    LEAST_SHARES,
+    MOST_SHARES,
+    Client,
+    Pool,
+    Resource,
+    check_resource,
+    shares_of,
+)
 from pyvirt.errors import AdmissionError, InvalidTypeError, InvalidValueError
 
 __all__ = ["Entitlements", "PoolTrees", "solve"]
@@ -129,6 +137,8 @@ class PoolTrees:
             [math.nan if node.touched is None else node.touched for _, node in leaves],
             dtype=np.float64,
         )
+        for fixed in (self.parent, self.first, self.clients):
+            fixed.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.names)
@@ -174,6 +184,7 @@ class PoolTrees:
             raise InvalidValueError(
                 f'overcommit must be "error" or "scale", got {overcommit!r:.80}'
             )
+        self._check_nodes()
         m = len(self.clients)
         demands = self._rows(self.demand if demand is None else demand, "demand", m)
         marks = self._rows(self.touched if touched is None else touched, "touched", m)
@@ -203,6 +214,22 @@ class PoolTrees:
             needed = float(floor[row, below].sum())
             raise AdmissionError(self.names[node], needed, float(given[row, node]))
         return bool(counts), (given, floor, cap, level)
+
+    def _check_nodes(self) -> None:
+        """Refuse what was changed into something that the compiled solver must not see."""
+        for name in ("shares", "reservation", "limit"):
+            if getattr(self, name).shape != (len(self),):
+                raise InvalidTypeError(f"{name} must have shape ({len(self)},)")
+        bad = ~((self.shares == 0) | ((self.shares >= LEAST_SHARES) & (self.shares <= MOST_SHARES)))
+        bad |= ~((self.reservation >= 0) & (self.reservation <= self.limit))
+        bad |= self.reservation == np.inf
+        if bad.any():
+            at = int(bad.argmax())
+            raise InvalidValueError(
+                "each node must have shares of 0 or in [1e-12, 1e15], and 0 <= reservation <= "
+                f"limit with a finite reservation, got shares {self.shares[at]:g}, reservation "
+                f"{self.reservation[at]:g}, limit {self.limit[at]:g} of {self.names[at]!r}"
+            )
 
     @staticmethod
     def _rows(values: Any, name: str, columns: int) -> Floats:

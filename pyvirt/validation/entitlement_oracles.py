@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from math import inf, isinf
+from math import inf, isinf, lcm
 from typing import Any
 
 from pyvirt.entitlement import Client, Pool
@@ -79,28 +79,34 @@ def _bisect(shares: list[Any], floors: list[Any], caps: list[Any], amount: Any) 
         floors = [c if s else f for s, f, c in zip(shares, floors, caps, strict=True)]
         return _bisect(ones, floors, caps, amount)
 
-    def at(level: Fraction) -> list[Any]:
-        return [
-            min(max(level * s, f), c) if s else f
-            for s, f, c in zip(shares, floors, caps, strict=True)
-        ]
+    # From here on in integers, in units of a common denominator; levels are p / q.
+    unit = lcm(*(x.denominator for x in (*floors, *caps, amount) if x != inf))
+    part = lcm(*(s.denominator for s in shares))
+    clients = [
+        (int(s * part), int(f * unit), c if c == inf else int(c * unit))
+        for s, f, c in zip(shares, floors, caps, strict=True)
+    ]
+    total = int(amount * unit)
 
-    points = {bound / s for s, f, c in zip(shares, floors, caps, strict=True) if s
-              for bound in (f, c) if bound != inf}  # fmt: skip
+    def at(p: int, q: int) -> list[Any]:
+        """Give q times what each gets at the level p / q."""
+        return [min(max(p * s, f * q), c * q) if s else f * q for s, f, c in clients]
+
+    points = {Fraction(bound, s) for s, *ends in clients if s for bound in ends if bound != inf}
     bends = sorted(points | {Fraction(0)})
     low, high = 0, len(bends)
     while high - low > 1:
         middle = (low + high) // 2
-        if sum(at(bends[middle])) <= amount:
+        if sum(at(*bends[middle].as_integer_ratio())) <= total * bends[middle].denominator:
             low = middle
         else:
             high = middle
-    level = bends[low]
-    missing = amount - sum(at(level))
-    slope = sum(
-        s for s, f, c in zip(shares, floors, caps, strict=True) if f <= level * s < c
-    )  # to the right of the breakpoint
-    return at(level + missing / slope) if missing else at(level)
+    p, q = bends[low].as_integer_ratio()
+    missing = total * q - sum(at(p, q))
+    if missing:
+        slope = sum(s for s, f, c in clients if f * q <= p * s < c * q)  # right of the breakpoint
+        p, q = p * slope + missing, q * slope
+    return [Fraction(x, q * unit) for x in at(p, q)]
 
 
 def _programs(

@@ -168,6 +168,35 @@ def test_batches_are_rows_solved_alone():
     assert np.array_equal(trees_.solve(50.0), trees_.solve([50.0, 50.0]))
 
 
+def test_nodes_may_be_changed_in_place():
+    trees_ = PoolTrees(Pool("r", [Client("a", 1), Client("b", 1, reservation=1)]))
+    assert trees_.solve(8).tolist() == [8, 4, 4]
+    trees_.shares[1] = 3
+    assert trees_.solve(8).tolist() == [8, 6, 2]
+    with pytest.raises(ValueError, match="read-only"):
+        trees_.first[0] = 9
+    for name, value in [("shares", -1), ("shares", np.nan), ("reservation", 9), ("limit", np.nan)]:
+        changed = PoolTrees(Pool("r", [Client("a", 1, limit=5)]))
+        getattr(changed, name)[1] = value
+        with pytest.raises(pv.InvalidValueError, match="of 'r/a'"):
+            changed.solve(8)
+    trees_.limit = trees_.limit[:2]
+    with pytest.raises(pv.InvalidTypeError, match=r"limit must have shape \(3,\)"):
+        trees_.solve(8)
+
+
+@given(trees(), st.floats(0, 1e6))
+def test_pools_give_away_all_that_is_wanted(tree, capacity):
+    trees_ = PoolTrees(tree)
+    result = trees_.entitlements(capacity, overcommit="scale")
+    for node in range(len(trees_)):
+        below = slice(trees_.first[node], trees_.first[node + 1])
+        if below.start < below.stop:
+            want = min(result.given[node], result.demand[below].sum())
+            assert result.given[below].sum() == pytest.approx(want, rel=1e-12, abs=1e-12)
+    assert (result.given <= result.demand).all()
+
+
 BAD = [
     (lambda: Client("", 1), pv.InvalidValueError, "name of a client must not be empty"),
     (lambda: Pool("a/b"), pv.InvalidValueError, "no slash, got 'a/b'"),
