@@ -155,6 +155,15 @@ def test_whole_units_by_largest_remainders(problem):
     assert scaled == (sum(floors) > amount)
 
 
+@given(whole_problems(), st.integers(0, 8), st.integers(1, 2**31))
+def test_more_shares_never_give_less_in_whole_units(problem, who, more):
+    shares, floors, caps, amount = problem
+    who %= len(shares)
+    raised = [min(s + more, 2**32) if i == who else s for i, s in enumerate(shares)]
+    before, after = divide_whole(*problem)[0], divide_whole(raised, floors, caps, amount)[0]
+    assert after[who] >= before[who]
+
+
 def test_many_whole_units():
     rng = np.random.default_rng(5)
     shares = rng.integers(1, 2**32, 500)
