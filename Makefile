@@ -14,7 +14,8 @@ IMAGES := tests/data/guest-images
 SOURCES := pyproject.toml setup.py README.md $(shell find pyvirt \
     -name __pycache__ -prune -o -name '*.so' -prune -o -print)
 # The tests that the sanitizers watch: the compiled core and all that feeds it from outside.
-ASAN_TESTS := $(wildcard tests/core tests/mmu tests/mmu_sim tests/fuzz tests/traces)
+ASAN_TESTS := $(wildcard tests/core tests/mmu tests/mmu_sim tests/fuzz tests/traces \
+    tests/entitlement)
 
 # The current directory holds a pyvirt/ without compiled modules; it must not hide the installed one.
 export PYTHONSAFEPATH := 1
@@ -97,7 +98,7 @@ docs: $(VENV)/.tools
 bench-smoke: $(VENV)/.tools
 	cd asv_bench && $(abspath $(BIN))/asv machine --yes >/dev/null && \
 	    $(abspath $(BIN))/asv run --python=same --quick --show-stderr \
-	    --bench '^(images|imports|nested|translate)\.' --bench '^tables\.Edits' \
+	    --bench '^(entitlement|images|imports|nested|translate)\.' --bench '^tables\.Edits' \
 	    --set-commit-hash $$(git rev-parse HEAD)
 
 # Only Python's own output is captured: a report comes from C, just before the process ends.

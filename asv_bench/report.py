@@ -28,7 +28,10 @@ from benchmarks.timing import seconds
 
 import pyvirt
 
-MODULES = ["translate", "nested", "images", "imports", "mmu", "reuse", "shadow", "tables", "guest"]
+MODULES = [
+    "translate", "nested", "images", "imports", "mmu", "reuse", "shadow", "tables", "guest",
+    "entitlement",
+]  # fmt: skip
 RELATIONS = {
     ">=": operator.ge,
     "<=": operator.le,

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from pyvirt._core.access import Access
     from pyvirt._core.builder import PageTables
     from pyvirt._core.walker import Translation, Walker
+    from pyvirt.entitlement.pools import Shares
     from pyvirt.errors import (
+        AdmissionError,
         Fault,
         FrameExhaustedError,
         ImageFormatError,
@@ -63,6 +65,8 @@ _HOME = {
     "Translations": "pyvirt.mmu.results",
     "AddressSpace": "pyvirt.mmu.spaces",
     "NestedAddressSpace": "pyvirt.mmu.spaces",
+    "Shares": "pyvirt.entitlement.pools",
+    "AdmissionError": "pyvirt.errors",
     "Fault": "pyvirt.errors",
     "FrameExhaustedError": "pyvirt.errors",
     "ImageFormatError": "pyvirt.errors",
@@ -79,13 +83,14 @@ _HOME = {
 }
 
 # Packages that are loaded when they are named: `pyvirt.traces` needs no import of its own.
-_PARTS = frozenset({"guest", "mmu", "report", "traces", "validation"})
+_PARTS = frozenset({"entitlement", "guest", "mmu", "report", "traces", "validation"})
 
 __all__ = [
     "MMU",
     "Access",
     "Accesses",
     "AddressSpace",
+    "AdmissionError",
     "AgileRules",
     "Comparison",
     "CostModel",
@@ -108,6 +113,7 @@ __all__ = [
     "PhysicalMemory",
     "PyvirtError",
     "ShadowRules",
+    "Shares",
     "TraceFormatError",
     "Translation",
     "Translations",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 __all__ = [
+    "AdmissionError",
     "Fault",
     "FrameExhaustedError",
     "ImageFormatError",
@@ -59,6 +60,35 @@ class FrameExhaustedError(PyvirtError, MemoryError):
 
 class LimitError(PyvirtError, RuntimeError):
     """An enumeration met more tables or leaves than its limit allows."""
+
+
+class AdmissionError(PyvirtError, ValueError):
+    """A reservation that is not to be had.
+
+    Attributes
+    ----------
+    pool : str
+        The path of the pool where it is missing.
+    needed, available, missing : float
+        What is asked of that pool, what it can give, and the difference.
+    client : str
+        The path of what asks; empty if that is not known.
+    """
+
+    def __init__(self, pool: str, needed: float, available: float, client: str = "") -> None:
+        super().__init__(pool, needed, available, client)
+        self.pool = pool
+        self.needed = needed
+        self.available = available
+        self.missing = needed - available
+        self.client = client
+
+    def __str__(self) -> str:
+        asks = f", for {self.client!r}" if self.client else ""
+        return (
+            f"{self.pool!r} needs {self.needed:.12g} and has {self.available:.12g}: "
+            f"{self.missing:.12g} is missing{asks}"
+        )
 
 
 class MissingDependencyError(PyvirtError, ImportError):

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
+from pyvirt.cli.entitlement import entitlement
 from pyvirt.cli.image import image
 from pyvirt.cli.mmu import mmu
 from pyvirt.cli.trace import trace
@@ -88,6 +89,7 @@ def main() -> None:
     """Simulate virtualised machines, and translate through the page tables of real ones."""
 
 
+main.add_command(entitlement)
 main.add_command(image)
 main.add_command(mmu)
 main.add_command(trace)
