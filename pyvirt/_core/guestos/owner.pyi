@@ -8,6 +8,7 @@ from pyvirt._core.physmem import PhysMem
 
 AREA_DTYPE: np.dtype[Any]
 COUNTER_DTYPE: np.dtype[Any]
+EVENT_DTYPE: np.dtype[Any]
 
 @disjoint_base
 class GuestOwner:
