@@ -70,7 +70,7 @@ _HOME = {
 }
 
 # Packages that are loaded when they are named: `pyvirt.traces` needs no import of its own.
-_PARTS = frozenset({"mmu", "report", "traces", "validation"})
+_PARTS = frozenset({"mmu", "report", "sched", "traces", "validation"})
 
 __all__ = [
     "MMU",
