@@ -40,6 +40,10 @@ cdef void add_world(
     l[0] = load[0]
     join_queue(s, id, queue)
     w.weight, w.slice = weight, slice
+    if id == 0 and s.world_count == 1:
+        s.slice = slice
+    elif s.slice != slice:
+        s.slice = 0
     w.cpu = NO_CPU
     w.state = WAIT
     w.since = l.born = l.area_since = s.now

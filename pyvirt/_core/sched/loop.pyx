@@ -22,7 +22,7 @@ from pyvirt._core.sched.policies cimport (
     policy_queued,
     policy_timeslice,
 )
-from pyvirt._core.sched.queue cimport first, packed, pull, push
+from pyvirt._core.sched.queue cimport exchange, fetch_later, first, packed, pull, push
 from pyvirt._core.sched.random cimport draw_time
 from pyvirt._core.sched.state cimport (
     CPU_BITS,
@@ -51,7 +51,6 @@ from pyvirt._core.sched.state cimport (
     world_t,
 )
 from pyvirt._core.sched.virtual cimport ahead, sync_queue
-from pyvirt._core.sched.winner cimport PV_EMPTY, PV_FETCH, winner_set
 from pyvirt._core.types cimport ns_t
 
 # Queues are synced before what they collected could overflow: 2**20 slices of 2**32 ns.
@@ -197,7 +196,7 @@ cdef void fill(sched_t *s, uint32_t cpu, uint32_t before, ns_t now) noexcept nog
         w.state = RUN               # at the same moment: it just goes on
     else:
         begin(s, cpu, id, now)
-    c.slice_end = now + policy_timeslice(s, w)
+    c.slice_end = now + policy_timeslice(s, id)
     set_event(s, cpu, id, now)
 
 
@@ -253,7 +252,7 @@ cdef void stop(sched_t *s, uint32_t id, world_state_t state, ns_t now) noexcept 
     w.since = now
 
 
-cdef void requeue(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
+cdef inline void requeue(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
     """The slice is over: the world goes back into its queue, and the CPU takes the best."""
     cdef cpu_t *c = &s.cpus[cpu]
     cdef world_t *w = &s.worlds[id]
@@ -268,14 +267,18 @@ cdef void requeue(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogi
         key = packed(rank, id)
         root = q.node[1]
         if root < key:
-            winner_set(q.node, q.leaves, w.slot, key)
             next = <uint32_t>root & ((1 << WORLD_BITS) - 1)
-            winner_set(q.node, q.leaves, s.worlds[next].slot, PV_EMPTY)
+            if q.direct:            # a slot need not be loaded before its tree can change
+                exchange(s, q, id, key, next)
+            else:
+                exchange(s, q, w.slot, key, s.worlds[next].slot)
+            if q.leaves > 4096:
+                fetch_later(s, q, s.worlds[next].slot)
             w.state = READY
             begin(s, cpu, next, now)
         else:
             next = id
-        c.slice_end = now + policy_timeslice(s, &s.worlds[next])
+        c.slice_end = now + policy_timeslice(s, next)
         set_event(s, cpu, next, now)
     else:
         w.state = READY
@@ -380,25 +383,6 @@ cdef void timer_event(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
             make_runnable(s, id, now)
 
 
-cdef inline void fetch_ahead(const sched_t *s) noexcept nogil:
-    """Bring what the next event will touch into the cache, if it is the end of a slice."""
-    cdef uint32_t cpu = <uint32_t>s.due[1] & ((1 << CPU_BITS) - 1)
-    cdef uint32_t id
-    cdef const world_t *w
-    cdef uint64_t key
-    if s.due[1] == PV_EMPTY:
-        return
-    id = s.cpus[cpu].running
-    w = &s.worlds[id]
-    PV_FETCH(w)
-    PV_FETCH(&w.slot)
-    key = s.queues[0].node[1]
-    if key != PV_EMPTY:
-        w = &s.worlds[<uint32_t>key & ((1 << WORLD_BITS) - 1)]
-        PV_FETCH(w)
-        PV_FETCH(&w.slot)
-
-
 cdef ns_t next_event(sched_t *s) noexcept nogil:
     """The time of the next event, or NEVER."""
     cdef ns_t timer, cpu = next_cpu_event(s)
@@ -436,7 +420,6 @@ cdef uint64_t run_until(sched_t *s, ns_t until, uint64_t most) noexcept nogil:
                 break
             s.now = cpu
             cpu_event(s, <uint32_t>s.due[1] & ((1 << CPU_BITS) - 1), cpu)
-            fetch_ahead(s)
         count += 1
         if not count & SYNC_EVENTS:
             for i in range(s.queue_count):

@@ -86,6 +86,9 @@ cdef void join_queue(sched_t *s, uint32_t id, uint32_t queue) noexcept nogil:
     cdef uint32_t slot = q.members
     while q.owner[slot] != NO_WORLD:
         slot = slot + 1 if slot + 1 < q.leaves else 0
+    if not q.members:
+        q.direct = True
+    q.direct = q.direct and slot == id
     q.owner[slot] = id
     q.members += 1
     s.worlds[id].queue = <uint16_t>queue

@@ -123,6 +123,7 @@ ctypedef struct queue_t:
     uint64_t *node                  # winner tree by rank
     uint32_t leaves
     uint32_t members                # worlds that belong here, in whatever state
+    uint32_t direct                 # every member's slot is its number
     uint32_t *owner                 # of each slot, or NO_WORLD
     int64_t base                    # rank of key 0
     uint32_t ready                  # worlds in the tree
@@ -147,6 +148,7 @@ ctypedef struct sched_t:
     uint32_t queue_count
     uint32_t idle_count
     uint32_t cpu_leaves
+    uint32_t slice                  # that all worlds have so far, or 0: they differ
     world_t *worlds
     load_t *loads
     cpu_t *cpus

@@ -10,6 +10,8 @@
 # `w.v` at the time of `push` is the rank by which a queue orders. The caller keeps states, weights
 # and times; nothing here allocates or fails.
 
+from libc.stdint cimport uint32_t
+
 from pyvirt._core.sched.policies.rr cimport rr_queued
 from pyvirt._core.sched.policies.stride cimport stride_join, stride_leave, stride_new
 from pyvirt._core.sched.state cimport POLICY_RR, POLICY_STRIDE, queue_t, sched_t, world_t
@@ -42,5 +44,6 @@ cdef inline void policy_charge(sched_t *s, world_t *w, ns_t dt) noexcept nogil:
         advance_world(w, dt)
 
 
-cdef inline ns_t policy_timeslice(sched_t *s, const world_t *w) noexcept nogil:
-    return w.slice
+cdef inline ns_t policy_timeslice(sched_t *s, uint32_t id) noexcept nogil:
+    # Where all slices are the same, when this CPU's next event is need not wait for the pick.
+    return s.slice if s.slice else s.worlds[id].slice
