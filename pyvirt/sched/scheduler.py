@@ -14,7 +14,7 @@ from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson, Workl
 
 __all__ = ["Scheduler", "SchedulerSnapshot", "latency_bounds"]
 
-Policy: TypeAlias = Literal["rr", "stride"]
+Policy: TypeAlias = Literal["rr", "stride", "hstride", "lottery", "eevdf"]
 
 _DISTRIBUTIONS = ("fixed", "exponential", "uniform")
 _SEED_END = 1 << 64
@@ -40,10 +40,12 @@ class Scheduler(SchedCore):
     ----------
     cpus : int, default 1
         Number of CPUs, up to 1,024.
-    policy : {"rr", "stride"}, default "stride"
+    policy : {"rr", "stride", "hstride", "lottery", "eevdf"}, default "stride"
         See `Notes`.
     quantum_ns : int, default 10 ms
         Slice of a world that is added without one of its own.
+    linux_tick_ns : int, optional
+        For ``eevdf``: as Linux does it, which looks at the clock at ticks of this length.
     rng : int or numpy.random.Generator, optional
         Seed of workloads and of policies that draw; default 0. Each world draws from a state of
         its own (xorshift64*), so that what it does is independent of the others.
@@ -88,6 +90,7 @@ class Scheduler(SchedCore):
         *,
         policy: Policy = "stride",
         quantum_ns: int = 10_000_000,
+        linux_tick_ns: int | None = None,
         rng: int | np.random.Generator | None = None,
     ) -> None:
         if rng is None or isinstance(rng, (int, np.integer)):
@@ -97,9 +100,9 @@ class Scheduler(SchedCore):
         if not isinstance(rng, np.random.Generator):
             raise InvalidTypeError(f"rng must be a seed or a numpy Generator, got {rng!r:.80}")
         self._rng = rng
-        self._made = (policy, cpus)
+        self._made = (policy, cpus, linux_tick_ns)
         self.quantum_ns = quantum_ns
-        super().__init__(policy, cpus, self._seed(), 4)
+        super().__init__(policy, cpus, self._seed(), 4, linux_tick_ns)
 
     def _seed(self) -> int:
         return int(self._rng.integers(1, _SEED_END, dtype=np.uint64, endpoint=False))
@@ -208,9 +211,9 @@ class Scheduler(SchedCore):
 
 def _rebuild(kind: Any, made: Any, snapshot: SchedulerSnapshot) -> Any:
     """Make a scheduler in a given state, for unpickling and copying."""
-    policy, cpus = made
+    policy, cpus, tick = made
     twin = kind.__new__(kind)
-    Scheduler.__init__(twin, cpus, policy=policy)
+    Scheduler.__init__(twin, cpus, policy=policy, linux_tick_ns=tick)
     twin.restore(snapshot)
     return twin
 

@@ -12,8 +12,10 @@ class Both:
     """Two schedulers that are told the same."""
 
     def __init__(self, cpus: int, policy: str, seed: int = 12345) -> None:
-        self.fast = SchedCore(policy, cpus, seed, 1)
-        self.slow = SlowScheduler(cpus, policy, seed)
+        policy, _, way = policy.partition(", ")
+        tick = int(way) if way else None
+        self.fast = SchedCore(policy, cpus, seed, 1, tick)
+        self.slow = SlowScheduler(cpus, policy, seed, tick)
 
     def add(self, weight, slice_ns, affinity=None, load=None, limit=None) -> int:
         id = self.fast._add(weight, slice_ns, affinity, load, limit)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from scheduling.machine import Both
 
-POLICIES = ["rr", "stride"]
+POLICIES = ["rr", "stride", "eevdf", "eevdf, 7", "lottery", "hstride"]
 KINDS = ["fixed", "exponential", "uniform"]
 times = st.integers(1, 40)
 loads = st.one_of(
@@ -85,7 +85,9 @@ def test_agrees_on_many(policy, scenario):
     play(policy, scenario)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    "policy", ["rr", "stride", "eevdf", "eevdf, 1000000000", "lottery", "hstride"]
+)
 def test_weights_that_no_cpus_can_serve(policy):
     """Ranks grow apart up to the bound, and the rule there is the same."""
     both = Both(2, policy)

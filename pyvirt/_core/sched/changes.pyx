@@ -5,8 +5,14 @@ from libc.string cimport memset
 
 from pyvirt._core.sched.due cimport arm_timer
 from pyvirt._core.sched.loop cimport charge, enter, fill, make_runnable, place, rearm, stop
-from pyvirt._core.sched.policies cimport policy_join, policy_leave, policy_new
-from pyvirt._core.sched.queue cimport join_queue, leave_queue, pull, push
+from pyvirt._core.sched.policies cimport (
+    policy_join,
+    policy_leave,
+    policy_new,
+    policy_pull,
+    policy_push,
+)
+from pyvirt._core.sched.queue cimport join_queue, leave_queue
 from pyvirt._core.sched.state cimport (
     GONE,
     HAS_JOBS,
@@ -52,7 +58,7 @@ cdef void add_world(
     set_step(w)
     policy_new(s, w)
     if has_jobs:
-        w.flags = HAS_JOBS
+        w.flags |= HAS_JOBS
         arm_timer(s, id)
     else:
         enter(s, id, s.now)
@@ -131,7 +137,7 @@ cdef void set_world_weight(sched_t *s, uint32_t id, uint32_t weight) noexcept no
     if w.state == RUN:
         charge(s, id, s.now)
     elif w.state == READY:
-        pull(s, q, id)
+        policy_pull(s, q, id)
     if active:
         policy_leave(s, q, w, s.now)
         q.weight -= old
@@ -142,7 +148,7 @@ cdef void set_world_weight(sched_t *s, uint32_t id, uint32_t weight) noexcept no
         policy_join(s, q, w, s.now)
         q.weight += weight
     if w.state == READY:
-        push(s, q, id)
+        policy_push(s, q, id)
 
 
 cdef void set_world_queue(sched_t *s, uint32_t id, uint32_t queue) noexcept nogil:

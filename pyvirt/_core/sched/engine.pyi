@@ -13,7 +13,9 @@ CPU_DTYPE: np.dtype[np.void]
 @disjoint_base
 class SchedCore:
     policy: str
-    def __init__(self, policy: str, cpus: int, seed: int, capacity: int) -> None: ...
+    def __init__(
+        self, policy: str, cpus: int, seed: int, capacity: int, tick: int | None = None
+    ) -> None: ...
     def _add(
         self,
         weight: int,

@@ -19,7 +19,14 @@ from pyvirt._core.sched.changes cimport (
 )
 from pyvirt._core.sched.due cimport move_timer_base
 from pyvirt._core.sched.loop cimport next_event, run_until
-from pyvirt._core.sched.queue cimport find_queue, make_room, new_queue, set_serves
+from pyvirt._core.sched.policies.eevdf cimport has_deadlines
+from pyvirt._core.sched.queue cimport (
+    find_queue,
+    free_queue,
+    make_room,
+    new_queue,
+    set_serves,
+)
 from pyvirt._core.sched.random cimport draw_time
 from pyvirt._core.sched.state cimport (
     EXPONENTIAL,
@@ -38,6 +45,10 @@ from pyvirt._core.sched.state cimport (
     NEVER,
     NO_CPU,
     NO_WORLD,
+    POLICY_EEVDF,
+    POLICY_HSTRIDE,
+    POLICY_LINUX,
+    POLICY_LOTTERY,
     POLICY_RR,
     POLICY_STRIDE,
     READY,
@@ -48,6 +59,7 @@ from pyvirt._core.sched.state cimport (
     UNIFORM,
     WAIT,
     cpu_t,
+    hnode_t,
     load_t,
     queue_t,
     sched_t,
@@ -57,7 +69,13 @@ from pyvirt._core.sched.winner cimport winner_clear
 from pyvirt._core.types cimport ns_t
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 
-POLICIES = {"rr": POLICY_RR, "stride": POLICY_STRIDE}
+POLICIES = {
+    "rr": POLICY_RR,
+    "stride": POLICY_STRIDE,
+    "hstride": POLICY_HSTRIDE,
+    "lottery": POLICY_LOTTERY,
+    "eevdf": POLICY_EEVDF,
+}
 _SOURCES = {None: SOURCE_NONE, "open": SOURCE_OPEN, "closed": SOURCE_CLOSED}
 _KINDS = {"fixed": FIXED, "exponential": EXPONENTIAL, "uniform": UNIFORM}
 STATES = ("gone", "wait", "ready", "run", "limited")
@@ -84,9 +102,11 @@ cdef class SchedCore:
         Of what the policy draws, not 0.
     capacity : int
         Worlds that there is room for at first.
+    tick : int, optional
+        Of Linux's way of EEVDF, in ns.
     """
 
-    def __init__(self, policy, cpus, seed, capacity):
+    def __init__(self, policy, cpus, seed, capacity, tick=None):
         cdef sched_t *s = &self.s
         cdef uint32_t cpu
         cdef uint64_t mask[MASK_WORDS]
@@ -98,10 +118,15 @@ cdef class SchedCore:
         s.cpu_count = as_int(cpus, "cpus", 1, MOST_CPUS)
         s.random = as_int(seed, "seed", 1, 0xFFFFFFFFFFFFFFFF)
         capacity = as_int(capacity, "capacity", 1, MOST_WORLDS)
+        if tick is not None:
+            if policy != "eevdf":
+                raise InvalidValueError(
+                    f"linux_tick_ns is for the policy eevdf, not for {policy!r:.80}")
+            s.tick = as_int(tick, "linux_tick_ns", 1, 1 << 32)
         self.begun = True
         self.policy = policy
         self.free_ids = []
-        s.policy = POLICIES[policy]
+        s.policy = POLICY_LINUX if tick is not None else POLICIES[policy]
         s.cpu_leaves = 2
         while s.cpu_leaves < s.cpu_count:
             s.cpu_leaves *= 2
@@ -402,6 +427,8 @@ cdef class SchedCore:
         size += self.s.cpu_count * sizeof(cpu_t) + self.s.cpu_leaves * 16 + sizeof(sched_t)
         for i in range(self.s.queue_count):
             size += self.s.queues[i].leaves * 20 + sizeof(queue_t)
+            size += pending_size(&self.s, self.s.queues[i].leaves)
+            size += groups_size(&self.s, self.s.queues[i].leaves)
         return size
 
     # --- counters ---
@@ -519,8 +546,10 @@ cdef class SchedCore:
             q = s.queues[i]
             nodes = (<char *>q.node)[:2 * q.leaves * sizeof(uint64_t)]
             owners = (<char *>q.owner)[:q.leaves * sizeof(uint32_t)]
-            q.node, q.owner = NULL, NULL
-            queues.append(((<char *>&q)[:sizeof(queue_t)], nodes, owners))
+            pending = (<char *>q.pending)[:pending_size(s, q.leaves)]
+            groups = (<char *>q.groups)[:groups_size(s, q.leaves)]
+            q.node, q.owner, q.pending, q.groups = NULL, NULL, NULL, NULL
+            queues.append(((<char *>&q)[:sizeof(queue_t)], nodes, owners, pending, groups))
         return (
             (<char *>&plain)[:sizeof(sched_t)],
             (<char *>s.worlds)[:s.world_count * sizeof(world_t)],
@@ -537,7 +566,7 @@ cdef class SchedCore:
         cdef sched_t plain
         cdef queue_t *made
         cdef queue_t q
-        cdef bytes kept, worlds, loads, cpus, due, nodes, owners
+        cdef bytes kept, worlds, loads, cpus, due, nodes, owners, pending, groups
         cdef uint32_t count
         kept, worlds, loads, cpus, due, queues, free_ids = state
         if len(kept) == sizeof(sched_t):
@@ -555,17 +584,20 @@ cdef class SchedCore:
         if made == NULL:
             raise MemoryError
         count = 0
-        for fixed, nodes, owners in queues:
+        for fixed, nodes, owners, pending, groups in queues:
             memcpy(&q, <const char *><bytes>fixed, sizeof(queue_t))
             q.node = <uint64_t *>malloc(2 * q.leaves * sizeof(uint64_t))
             q.owner = <uint32_t *>malloc(q.leaves * sizeof(uint32_t))
-            if q.node == NULL or q.owner == NULL:
-                free(q.node)
-                free(q.owner)
+            q.pending = <uint64_t *>malloc(pending_size(s, q.leaves))
+            q.groups = <hnode_t *>malloc(groups_size(s, q.leaves))
+            if q.node == NULL or q.owner == NULL or q.pending == NULL or q.groups == NULL:
+                free_queue(&q)
                 free_queues(made, count)
                 raise MemoryError
             memcpy(q.node, <const char *>nodes, 2 * q.leaves * sizeof(uint64_t))
             memcpy(q.owner, <const char *>owners, q.leaves * sizeof(uint32_t))
+            memcpy(q.pending, <const char *>pending, pending_size(s, q.leaves))
+            memcpy(q.groups, <const char *>groups, groups_size(s, q.leaves))
             made[count] = q
             count += 1
         free_queues(s.queues, s.queue_count)
@@ -586,6 +618,13 @@ cdef class SchedCore:
 cdef void free_queues(queue_t *queues, uint32_t count) noexcept nogil:
     cdef uint32_t i
     for i in range(count):
-        free(queues[i].node)
-        free(queues[i].owner)
+        free_queue(&queues[i])
     free(queues)
+
+
+cdef size_t pending_size(const sched_t *s, uint32_t leaves) noexcept nogil:
+    return (2 * <size_t>leaves if has_deadlines(s) else 1) * sizeof(uint64_t)
+
+
+cdef size_t groups_size(const sched_t *s, uint32_t leaves) noexcept nogil:
+    return (2 * <size_t>leaves if s.policy == POLICY_HSTRIDE else 1) * sizeof(hnode_t)

@@ -17,12 +17,15 @@ from pyvirt._core.sched.due cimport (
 )
 from pyvirt._core.sched.policies cimport (
     policy_charge,
+    policy_choose,
     policy_join,
     policy_leave,
+    policy_pull,
+    policy_push,
     policy_queued,
     policy_timeslice,
 )
-from pyvirt._core.sched.queue cimport exchange, fetch_later, first, packed, pull, push
+from pyvirt._core.sched.queue cimport exchange, fetch_later, packed
 from pyvirt._core.sched.random cimport draw_time
 from pyvirt._core.sched.state cimport (
     CPU_BITS,
@@ -35,6 +38,7 @@ from pyvirt._core.sched.state cimport (
     NEVER,
     NO_CPU,
     NO_WORLD,
+    POLICY_STRIDE,
     READY,
     RUN,
     SOURCE_CLOSED,
@@ -68,7 +72,7 @@ cdef inline void charge_now(sched_t *s, queue_t *q, world_t *w, uint32_t id, ns_
     w.since = now
     q.service += dt
     q.started += dt
-    policy_charge(s, w, dt)
+    policy_charge(s, q, w, dt)
     if w.flags & (HAS_JOBS | HAS_LIMIT):
         l = &s.loads[id]
         l.left -= dt
@@ -152,26 +156,10 @@ cdef inline void begin(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept
 # --- one CPU ---
 
 
-cdef inline uint32_t choose(const sched_t *s, const cpu_t *c) noexcept nogil:
-    """The best world of all queues that the CPU serves, or NO_WORLD."""
-    cdef uint32_t i, id, best = NO_WORLD
-    cdef int64_t lead
-    for i in range(c.serves, c.serves + c.serve_count):
-        id = first(&s.queues[s.serves[i]])
-        if id == NO_WORLD:
-            continue
-        if best != NO_WORLD:
-            lead = ahead(s.worlds[id].v, s.worlds[best].v)
-            if lead > 0 or (lead == 0 and id > best):
-                continue
-        best = id
-    return best
-
-
 cdef void fill(sched_t *s, uint32_t cpu, uint32_t before, ns_t now) noexcept nogil:
     """Give the CPU, on which `before` (or NO_WORLD) ran until now, the best world, or none."""
     cdef cpu_t *c = &s.cpus[cpu]
-    cdef uint32_t id = choose(s, c)
+    cdef uint32_t id = policy_choose(s, c, now)
     cdef uint64_t bit = <uint64_t>1 << (cpu & 63)
     cdef world_t *w
     cdef queue_t *q
@@ -189,14 +177,14 @@ cdef void fill(sched_t *s, uint32_t cpu, uint32_t before, ns_t now) noexcept nog
         s.idle_count -= 1
     w = &s.worlds[id]
     q = &s.queues[w.queue]
-    pull(s, q, id)
+    policy_pull(s, q, id)
     q.running += 1
     q.started += now
     if id == before:
         w.state = RUN               # at the same moment: it just goes on
     else:
         begin(s, cpu, id, now)
-    c.slice_end = now + policy_timeslice(s, id)
+    c.slice_end = now + policy_timeslice(s, id, now)
     set_event(s, cpu, id, now)
 
 
@@ -231,7 +219,7 @@ cdef void enter(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
     policy_queued(s, w)
     w.state = READY
     w.since = now
-    push(s, q, id)
+    policy_push(s, q, id)
 
 
 cdef void stop(sched_t *s, uint32_t id, world_state_t state, ns_t now) noexcept nogil:
@@ -239,7 +227,7 @@ cdef void stop(sched_t *s, uint32_t id, world_state_t state, ns_t now) noexcept 
     cdef world_t *w = &s.worlds[id]
     cdef queue_t *q = &s.queues[w.queue]
     if w.state == READY:
-        pull(s, q, id)
+        policy_pull(s, q, id)
         w.rdy += now - w.since
         w.flags &= ~WOKEN
         policy_leave(s, q, w, now)
@@ -262,7 +250,7 @@ cdef inline void requeue(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexce
     cdef uint32_t next
     policy_queued(s, w)
     rank = ahead(w.v, q.base)
-    if c.serve_count == 1 and <uint64_t>rank <= <uint64_t>SPREAD:
+    if s.policy <= POLICY_STRIDE and c.serve_count == 1 and <uint64_t>rank <= <uint64_t>SPREAD:
         # The usual case, without taking apart what is put together again.
         key = packed(rank, id)
         root = q.node[1]
@@ -278,13 +266,13 @@ cdef inline void requeue(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexce
             begin(s, cpu, next, now)
         else:
             next = id
-        c.slice_end = now + policy_timeslice(s, next)
+        c.slice_end = now + policy_timeslice(s, next, now)
         set_event(s, cpu, next, now)
     else:
         w.state = READY
         q.running -= 1
         q.started -= now
-        push(s, q, id)
+        policy_push(s, q, id)
         fill(s, cpu, id, now)
     if s.idle_count and w.state == READY:
         place(s, id, now)

@@ -13,6 +13,7 @@ cdef void join_queue(sched_t *s, uint32_t id, uint32_t queue) noexcept nogil
 cdef void leave_queue(sched_t *s, uint32_t id) noexcept nogil
 cdef bint set_serves(sched_t *s) noexcept nogil
 cdef void push_slowly(sched_t *s, queue_t *q, uint32_t id) noexcept nogil
+cdef void free_queue(queue_t *q) noexcept nogil
 
 
 cdef inline uint64_t packed(int64_t rank, uint32_t id) noexcept nogil:

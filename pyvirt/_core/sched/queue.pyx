@@ -4,18 +4,23 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+from pyvirt._core.sched.policies.eevdf cimport has_deadlines, push_eevdf, shifted
+from pyvirt._core.sched.policies.hstride cimport grow_groups
 from pyvirt._core.sched.state cimport (
     MASK_WORDS,
     MOST_QUEUES,
     NO_WORLD,
+    POLICY_HSTRIDE,
+    POLICY_LOTTERY,
     READY,
     SPREAD,
+    hnode_t,
     queue_t,
     sched_t,
     world_t,
 )
 from pyvirt._core.sched.virtual cimport ahead, wrapping
-from pyvirt._core.sched.winner cimport PV_EMPTY, winner_build, winner_clear
+from pyvirt._core.sched.winner cimport winner_build, winner_clear
 
 
 cdef uint32_t find_queue(sched_t *s, const uint64_t *mask) noexcept nogil:
@@ -42,41 +47,67 @@ cdef uint32_t new_queue(sched_t *s, const uint64_t *mask) noexcept nogil:
     q = &grown[s.queue_count]
     memset(q, 0, sizeof(queue_t))
     memcpy(q.mask, mask, sizeof(q.mask))
-    if not resize(q, 2):
+    if not resize(s, q, 2):
         return MOST_QUEUES
     s.queue_count += 1
     if not set_serves(s):
         s.queue_count -= 1
-        free(q.node)
-        free(q.owner)
+        free_queue(q)
         return MOST_QUEUES
     return s.queue_count - 1
 
 
-cdef bint resize(queue_t *q, uint32_t leaves) noexcept nogil:
-    """Give a queue more slots; what is in the tree stays."""
-    cdef uint64_t *node = <uint64_t *>calloc(2 * <size_t>leaves, sizeof(uint64_t))
-    cdef uint32_t *owner = <uint32_t *>calloc(leaves, sizeof(uint32_t))
+cdef bint resize(sched_t *s, queue_t *q, uint32_t leaves) noexcept nogil:
+    """Give a queue more slots; what is in the trees stays."""
+    cdef queue_t old = q[0]
     cdef uint32_t i
-    if node == NULL or owner == NULL:
-        free(node)
-        free(owner)
+    q.node = <uint64_t *>calloc(2 * <size_t>leaves, sizeof(uint64_t))
+    q.pending = <uint64_t *>calloc(2 * <size_t>leaves if has_deadlines(s) else 1, sizeof(uint64_t))
+    q.groups = <hnode_t *>calloc(
+        2 * <size_t>leaves if s.policy == POLICY_HSTRIDE else 1, sizeof(hnode_t))
+    q.owner = <uint32_t *>calloc(leaves, sizeof(uint32_t))
+    q.leaves = leaves
+    if q.node == NULL or q.pending == NULL or q.groups == NULL or q.owner == NULL:
+        free_queue(q)
+        q[0] = old
         return False
-    winner_clear(node, leaves)
     for i in range(leaves):
-        owner[i] = q.owner[i] if i < q.leaves else NO_WORLD
-    if q.leaves:
-        memcpy(&node[leaves], &q.node[q.leaves], q.leaves * sizeof(uint64_t))
-    winner_build(node, leaves)
-    free(q.node)
-    free(q.owner)
-    q.node, q.owner, q.leaves = node, owner, leaves
+        q.owner[i] = old.owner[i] if i < old.leaves else NO_WORLD
+    if s.policy == POLICY_LOTTERY:
+        if old.leaves:
+            memcpy(&q.node[leaves], &old.node[old.leaves], old.leaves * sizeof(uint64_t))
+        for i in range(leaves - 1, 0, -1):
+            q.node[i] = q.node[2 * i] + q.node[2 * i + 1]
+    else:
+        move_tree(q.node, leaves, old.node, old.leaves)
+        if has_deadlines(s):
+            move_tree(q.pending, leaves, old.pending, old.leaves)
+    if s.policy == POLICY_HSTRIDE:
+        grow_groups(q.groups, leaves, old.groups, old.leaves)
+    free_queue(&old)
     return True
+
+
+cdef void move_tree(
+    uint64_t *node, uint32_t leaves, const uint64_t *old, uint32_t count
+) noexcept nogil:
+    """Copy the leaves of a smaller winner tree."""
+    winner_clear(node, leaves)
+    if count:
+        memcpy(&node[leaves], &old[count], count * sizeof(uint64_t))
+    winner_build(node, leaves)
+
+
+cdef void free_queue(queue_t *q) noexcept nogil:
+    free(q.node)
+    free(q.pending)
+    free(q.groups)
+    free(q.owner)
 
 
 cdef bint make_room(sched_t *s, queue_t *q) noexcept nogil:
     """Make sure that one more world can join."""
-    return q.members < q.leaves or resize(q, 2 * q.leaves)
+    return q.members < q.leaves or resize(s, q, 2 * q.leaves)
 
 
 cdef void join_queue(sched_t *s, uint32_t id, uint32_t queue) noexcept nogil:
@@ -135,13 +166,15 @@ cdef void push_slowly(sched_t *s, queue_t *q, uint32_t id) noexcept nogil:
     cdef world_t *w
     for i in range(q.leaves):
         other = q.owner[i]
-        if other != NO_WORLD and s.worlds[other].state == READY:
+        if other != NO_WORLD and (s.worlds[other].state == READY):
             if ahead(s.worlds[other].v, least) < 0:
                 least = s.worlds[other].v
     q.base = least
+    winner_clear(q.node, q.leaves)
+    if has_deadlines(s):
+        winner_clear(q.pending, q.leaves)
     for i in range(q.leaves):
         other = q.owner[i]
-        q.node[q.leaves + i] = PV_EMPTY
         if other == NO_WORLD:
             continue
         w = &s.worlds[other]
@@ -149,7 +182,13 @@ cdef void push_slowly(sched_t *s, queue_t *q, uint32_t id) noexcept nogil:
             continue
         rank = ahead(w.v, least)
         if rank > SPREAD:
+            if has_deadlines(s):
+                shifted(q, w, SPREAD - rank)
             rank = SPREAD
             w.v = wrapping(least, rank)
-        q.node[q.leaves + i] = packed(rank, other)
-    winner_build(q.node, q.leaves)
+        if has_deadlines(s):
+            push_eevdf(q, w, other)
+        else:
+            q.node[q.leaves + i] = packed(rank, other)
+    if not has_deadlines(s):
+        winner_build(q.node, q.leaves)

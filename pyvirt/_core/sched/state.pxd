@@ -47,6 +47,8 @@ cdef enum world_flag_t:
     HAS_LIMIT = 2
     WOKEN = 4                       # has not run since it woke
     HELD = 8                        # blocked by the caller: work that arrives does not wake it
+    FRESH = 16                      # has not competed yet
+    ELIGIBLE = 32                   # EEVDF: is in the tree by deadline
 
 cdef enum source_t:
     SOURCE_NONE = 0                 # work comes from the caller alone
@@ -60,7 +62,11 @@ cdef enum distribution_t:
 
 cdef enum policy_t:
     POLICY_RR = 0
-    POLICY_STRIDE = 1
+    POLICY_STRIDE = 1               # up to here: one tree by rank, the least of which runs
+    POLICY_EEVDF = 2
+    POLICY_LINUX = 3                # EEVDF that looks at the clock at ticks only
+    POLICY_LOTTERY = 4
+    POLICY_HSTRIDE = 5
 
 ctypedef struct world_t:
     # what an event of an always runnable world touches
@@ -84,6 +90,7 @@ ctypedef struct world_t:
     ns_t wait
     ns_t mlmtd
     int64_t remain                  # while not active: what it is ahead of its queue
+    int64_t deadline                # EEVDF: virtual, of its present request
 
 ctypedef struct load_t:             # what only worlds with jobs or limits need
     ns_t born
@@ -119,8 +126,16 @@ ctypedef struct cpu_t:
     uint32_t serves                 # first of its queues in sched_t.serves
     uint32_t serve_count
 
+ctypedef struct hnode_t:            # hierarchical stride: a group of worlds
+    int64_t pass_                   # rounded down
+    int64_t rem                     # pass_ + rem / tickets
+    int64_t tickets                 # of its active worlds
+    uint32_t ready                  # worlds
+
 ctypedef struct queue_t:
-    uint64_t *node                  # winner tree by rank
+    uint64_t *node                  # winner tree by rank; EEVDF: by deadline; lottery: tree of sums
+    uint64_t *pending               # EEVDF: winner tree, by virtual time, of who is not eligible
+    hnode_t *groups                 # hierarchical stride
     uint32_t leaves
     uint32_t members                # worlds that belong here, in whatever state
     uint32_t direct                 # every member's slot is its number
@@ -148,6 +163,7 @@ ctypedef struct sched_t:
     uint32_t queue_count
     uint32_t idle_count
     uint32_t cpu_leaves
+    ns_t tick                       # of POLICY_LINUX
     uint32_t slice                  # that all worlds have so far, or 0: they differ
     world_t *worlds
     load_t *loads

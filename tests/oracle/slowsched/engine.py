@@ -18,7 +18,7 @@ class Cpu:
 
 
 class SlowScheduler:
-    def __init__(self, cpus: int, policy: str, seed: int = 1, **options) -> None:
+    def __init__(self, cpus: int, policy: str, seed: int = 1, tick: int | None = None) -> None:
         self.now = 0
         self.random = Random(seed)
         self.cpus = [Cpu() for _ in range(cpus)]
@@ -27,8 +27,9 @@ class SlowScheduler:
         self.next_id = 0
         self.queues: dict[frozenset, Queue] = {}
         self.served: dict[frozenset, int] = {}  # CPU time used by worlds of the queue
-        self.options = options
+        self.tick = tick
         self.policy = POLICIES[policy](self)
+        self.queue(frozenset(range(cpus)))
 
     # --- queues ---
 
@@ -200,6 +201,7 @@ class SlowScheduler:
             id, self.next_id = self.next_id, self.next_id + 1
         cpus = frozenset(range(len(self.cpus)) if affinity is None else affinity)
         self.worlds[id] = w = World(id, weight, slice_ns, cpus, self.now)
+        self.queue(cpus).join(w)
         self.policy.new(w)
         if load is None:
             self.enter(w)
@@ -232,7 +234,9 @@ class SlowScheduler:
             w.state = state
 
     def remove(self, id: int) -> None:
-        self.halt(self.worlds[id], "wait")
+        w = self.worlds[id]
+        self.halt(w, "wait")
+        self.queue(w.cpus).part(w)
         del self.worlds[id]
         self.free.append(id)
 
@@ -278,13 +282,17 @@ class SlowScheduler:
 
     def set_affinity(self, id: int, affinity: Iterable[int] | None) -> None:
         w = self.worlds[id]
+        cpus = frozenset(range(len(self.cpus)) if affinity is None else affinity)
+        self.queue(cpus).make_room()
         cpu = w.cpu
         before = w.state
         if before == "run":
             self.charge(w)
         if before in ("run", "ready"):
             self.stop(w, "wait")
-        w.cpus = frozenset(range(len(self.cpus)) if affinity is None else affinity)
+        self.queue(w.cpus).part(w)
+        w.cpus = cpus
+        self.queue(w.cpus).join(w)
         if before in ("run", "ready"):
             self.enter(w)
         if before == "run":

@@ -69,7 +69,8 @@ class World:
     wakes: list = field(default_factory=list)
     v: Fraction = Fraction(0)  # virtual time
     remain: Fraction = Fraction(0)  # what it is ahead of its queue while it does not compete
-    deadline: Fraction = Fraction(0)
+    deadline: int = 0  # virtual
+    fresh: bool = True  # has not competed yet
 
     @property
     def has_work(self) -> bool:
