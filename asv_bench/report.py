@@ -28,7 +28,7 @@ from benchmarks.timing import seconds
 
 import pyvirt
 
-MODULES = ["translate", "nested", "images", "imports", "mmu", "reuse", "shadow", "tables"]
+MODULES = ["translate", "nested", "images", "imports", "mmu", "reuse", "sched", "shadow", "tables"]
 RELATIONS = {
     ">=": operator.ge,
     "<=": operator.le,

@@ -63,12 +63,22 @@ class Scheduler(SchedCore):
     and jobs come first, by the number of the world, then CPUs, by their number; and of equal
     worlds the one with the lowest number runs.
 
+    No world interrupts another before the end of its slice.
+
     ``rr`` is round robin: first in, first out. ``stride`` is that of Waldspurger and Weihl
     (MIT/LCS/TM-528, 1995): a world's *pass* grows with its CPU time over its weight, and the
     least pass runs; one that stops to compete, and rejoins, keeps what it was ahead of the
     queue's pass, and a new one joins one slice ahead. Passes are exact: remainders are kept.
-    No world is put more than 8,590 s times its weight behind in virtual time: that can happen
-    only where a weight asks for more than one CPU.
+    ``hstride`` is hierarchical stride (the same): worlds are leaves of a balanced binary tree.
+    ``lottery`` (Waldspurger and Weihl, OSDI 1994) draws a ticket for each slice, without
+    compensation tickets. ``eevdf`` (Stoica and Abdel-Wahab, TR-95-22, 1995) runs the world with
+    the earliest deadline of those whose virtual time is not after the mean of all; with
+    `linux_tick_ns` it looks at the clock at ticks, and the first deadline of a new world is half
+    a slice away.
+
+    Virtual times of the worlds that are ready on the same CPUs are at most 8.59 s of CPU time at
+    weight 1 apart; who is ahead by more is put back to that. It takes weights that ask for more
+    than one CPU to get there.
 
     A world's time in the states ``run``, ``rdy``, ``mlmtd`` and ``wait`` adds up to the time
     since it was added. esxtop's %RDY contains %MLMTD; here they are apart.

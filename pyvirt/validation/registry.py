@@ -157,6 +157,8 @@ def experiments() -> dict[str, Experiment]:
         nested,
         projection,
         references,
+        scheduling,
+        scheduling_kernel,
         tlb_streams,
         walk_caches,
     )

@@ -40,6 +40,7 @@ cdef inline uint64_t draw_below(uint64_t *state, uint64_t bound) noexcept nogil:
     mask |= mask >> 16
     mask |= mask >> 32
     while True:
-        x = draw(state) >> 11 & mask    # weights of all worlds are below 2**53
+        # not the lowest bits, which are the weakest; weights of all worlds are below 2**40
+        x = draw(state) >> 24 & mask
         if x < bound:
             return x

@@ -33,7 +33,7 @@ class Random:
     def below(self, bound: int) -> int:
         mask = (1 << (bound - 1).bit_length()) - 1
         while True:
-            value = self.word() >> 11 & mask
+            value = self.word() >> 24 & mask
             if value < bound:
                 return value
 
