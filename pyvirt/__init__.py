@@ -83,7 +83,7 @@ _HOME = {
 }
 
 # Packages that are loaded when they are named: `pyvirt.traces` needs no import of its own.
-_PARTS = frozenset({"entitlement", "guest", "mmu", "report", "traces", "validation"})
+_PARTS = frozenset({"entitlement", "guest", "mmu", "report", "sched", "traces", "validation"})
 
 __all__ = [
     "MMU",

@@ -160,6 +160,8 @@ def experiments() -> dict[str, Experiment]:
         paging_modes,
         projection,
         references,
+        scheduling,
+        scheduling_kernel,
         tlb_streams,
         walk_caches,
     )

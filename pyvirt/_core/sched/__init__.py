@@ -1,0 +1,1 @@
+"""The CPU scheduler: event engine, run queues and policies."""

@@ -1,0 +1,416 @@
+"""The event loop: slices end, work ends, limits are met, jobs arrive.
+
+At equal times timers come before CPUs, and each in the order of their numbers; of one world, the
+refill of its limit comes before the arrival of a job.
+"""
+
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+
+from pyvirt._core.sched.due cimport (
+    arm_cpu,
+    arm_timer,
+    disarm_cpu,
+    load_due,
+    move_timer_base,
+    next_cpu_event,
+    next_timer,
+)
+from pyvirt._core.sched.policies cimport (
+    policy_charge,
+    policy_choose,
+    policy_join,
+    policy_leave,
+    policy_pull,
+    policy_push,
+    policy_queued,
+    policy_timeslice,
+)
+from pyvirt._core.sched.queue cimport exchange, fetch_later, packed
+from pyvirt._core.sched.random cimport draw_time
+from pyvirt._core.sched.state cimport (
+    CPU_BITS,
+    HAS_JOBS,
+    HAS_LIMIT,
+    HELD,
+    LATENCY_BUCKETS,
+    LIMITED,
+    MASK_WORDS,
+    NEVER,
+    NO_CPU,
+    NO_WORLD,
+    POLICY_STRIDE,
+    READY,
+    RUN,
+    SOURCE_CLOSED,
+    SOURCE_OPEN,
+    SPREAD,
+    WAIT,
+    WOKEN,
+    WORLD_BITS,
+    cpu_t,
+    load_t,
+    queue_t,
+    sched_t,
+    world_state_t,
+    world_t,
+)
+from pyvirt._core.sched.virtual cimport ahead, sync_queue
+from pyvirt._core.types cimport ns_t
+
+# Queues are synced before what they collected could overflow: 2**20 slices of 2**32 ns.
+cdef enum:
+    SYNC_EVENTS = (1 << 20) - 1
+
+
+# --- one world ---
+
+
+cdef inline void charge_now(sched_t *s, queue_t *q, world_t *w, uint32_t id, ns_t now) noexcept nogil:
+    cdef ns_t dt = now - w.since
+    cdef load_t *l
+    w.run += dt
+    w.since = now
+    q.service += dt
+    q.started += dt
+    policy_charge(s, q, w, dt)
+    if w.flags & (HAS_JOBS | HAS_LIMIT):
+        l = &s.loads[id]
+        l.left -= dt
+        l.budget -= dt
+
+
+cdef void charge(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
+    """Book what a running world used up to now."""
+    charge_now(s, &s.queues[s.worlds[id].queue], &s.worlds[id], id, now)
+
+
+cdef inline void refresh(load_t *l, ns_t now) noexcept nogil:
+    """Begin the limit's present period if the last one is over."""
+    if now >= l.period_end:
+        l.period_end += ((now - l.period_end) // l.period + 1) * l.period
+        l.budget = l.quota
+
+
+cdef inline void settle(load_t *l, ns_t now) noexcept nogil:
+    l.area += l.jobs * (now - l.area_since)
+    l.area_since = now
+
+
+cdef inline void set_event(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
+    """Arm the CPU for the first of: end of the slice, of the work, of the limit or its period."""
+    cdef ns_t when = s.cpus[cpu].slice_end
+    cdef load_t *l
+    if s.worlds[id].flags & (HAS_JOBS | HAS_LIMIT):
+        l = &s.loads[id]
+        if s.worlds[id].flags & HAS_JOBS and now + l.left < when:
+            when = now + l.left
+        if s.worlds[id].flags & HAS_LIMIT:
+            refresh(l, now)         # it may have been ready for longer than a period
+            if now + l.budget < when:
+                when = now + l.budget
+            if l.period_end < when:
+                when = l.period_end
+    arm_cpu(s, cpu, when)
+
+
+cdef void rearm(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
+    """After work or limit of the running world changed; it is charged up to now."""
+    set_event(s, cpu, s.cpus[cpu].running, now)
+
+
+cdef void note_latency(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
+    """Count the time from a wake-up to the run: eight buckets for each power of two."""
+    cdef world_t *w = &s.worlds[id]
+    cdef load_t *l = &s.loads[id]
+    cdef ns_t waited = now - w.since
+    cdef ns_t rest = waited
+    cdef uint32_t shift = 0, bucket
+    w.flags &= ~WOKEN
+    l.wakes += 1
+    l.wake_sum += waited
+    if waited > l.wake_most:
+        l.wake_most = waited
+    while rest >= 16:
+        rest >>= 1
+        shift += 1
+    bucket = 8 * shift + <uint32_t>rest
+    s.latency[bucket if bucket < LATENCY_BUCKETS else LATENCY_BUCKETS - 1] += 1
+
+
+cdef inline void begin(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
+    """A ready world, already out of its queue, gets the CPU after another world or idleness."""
+    cdef world_t *w = &s.worlds[id]
+    if w.flags & WOKEN:
+        note_latency(s, id, now)
+    w.rdy += now - w.since
+    w.since = now
+    w.state = RUN
+    w.switches += 1
+    if w.cpu != cpu:
+        w.migrations += w.cpu != NO_CPU
+        w.cpu = <uint16_t>cpu
+    s.cpus[cpu].running = id
+    s.cpus[cpu].switches += 1
+
+
+# --- one CPU ---
+
+
+cdef void fill(sched_t *s, uint32_t cpu, uint32_t before, ns_t now) noexcept nogil:
+    """Give the CPU, on which `before` (or NO_WORLD) ran until now, the best world, or none."""
+    cdef cpu_t *c = &s.cpus[cpu]
+    cdef uint32_t id = policy_choose(s, c, now)
+    cdef uint64_t bit = <uint64_t>1 << (cpu & 63)
+    cdef world_t *w
+    cdef queue_t *q
+    if id == NO_WORLD:
+        if c.running != NO_WORLD:
+            c.running = NO_WORLD
+            c.idle_since = now
+            s.idle[cpu >> 6] |= bit
+            s.idle_count += 1
+            disarm_cpu(s, cpu)
+        return
+    if c.running == NO_WORLD:
+        c.idle += now - c.idle_since
+        s.idle[cpu >> 6] &= ~bit
+        s.idle_count -= 1
+    w = &s.worlds[id]
+    q = &s.queues[w.queue]
+    policy_pull(s, q, id)
+    q.running += 1
+    q.started += now
+    if id == before:
+        w.state = RUN               # at the same moment: it just goes on
+    else:
+        begin(s, cpu, id, now)
+    c.slice_end = now + policy_timeslice(s, id, now)
+    set_event(s, cpu, id, now)
+
+
+cdef void place(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
+    """Let a ready world run at once if a CPU of its is idle: its last one, or the lowest."""
+    cdef world_t *w = &s.worlds[id]
+    cdef queue_t *q = &s.queues[w.queue]
+    cdef uint32_t i, cpu
+    cdef uint64_t free
+    if not s.idle_count:
+        return
+    if w.cpu != NO_CPU and (s.idle[w.cpu >> 6] & q.mask[w.cpu >> 6]) >> (w.cpu & 63) & 1:
+        fill(s, w.cpu, NO_WORLD, now)
+        return
+    for i in range(MASK_WORDS):
+        free = s.idle[i] & q.mask[i]
+        if free:
+            cpu = 64 * i
+            while not free & 1:
+                free >>= 1
+                cpu += 1
+            fill(s, cpu, NO_WORLD, now)
+            return
+
+
+cdef void enter(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
+    """A world begins to compete; its state so far is booked by the caller."""
+    cdef world_t *w = &s.worlds[id]
+    cdef queue_t *q = &s.queues[w.queue]
+    policy_join(s, q, w, now)
+    q.weight += w.weight
+    policy_queued(s, w)
+    w.state = READY
+    w.since = now
+    policy_push(s, q, id)
+
+
+cdef void stop(sched_t *s, uint32_t id, world_state_t state, ns_t now) noexcept nogil:
+    """A ready world, or a running one that is charged, stops to compete. Its CPU is not refilled."""
+    cdef world_t *w = &s.worlds[id]
+    cdef queue_t *q = &s.queues[w.queue]
+    if w.state == READY:
+        policy_pull(s, q, id)
+        w.rdy += now - w.since
+        w.flags &= ~WOKEN
+        policy_leave(s, q, w, now)
+    else:
+        policy_leave(s, q, w, now)
+        q.running -= 1
+        q.started -= now
+    q.weight -= w.weight
+    w.state = state
+    w.since = now
+
+
+cdef inline void requeue(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
+    """The slice is over: the world goes back into its queue, and the CPU takes the best."""
+    cdef cpu_t *c = &s.cpus[cpu]
+    cdef world_t *w = &s.worlds[id]
+    cdef queue_t *q = &s.queues[w.queue]
+    cdef int64_t rank
+    cdef uint64_t key, root
+    cdef uint32_t next
+    policy_queued(s, w)
+    rank = ahead(w.v, q.base)
+    if s.policy <= POLICY_STRIDE and c.serve_count == 1 and <uint64_t>rank <= <uint64_t>SPREAD:
+        # The usual case, without taking apart what is put together again.
+        key = packed(rank, id)
+        root = q.node[1]
+        if root < key:
+            next = <uint32_t>root & ((1 << WORLD_BITS) - 1)
+            if q.direct:            # a slot need not be loaded before its tree can change
+                exchange(s, q, id, key, next)
+            else:
+                exchange(s, q, w.slot, key, s.worlds[next].slot)
+            if q.leaves > 4096:
+                fetch_later(s, q, s.worlds[next].slot)
+            w.state = READY
+            begin(s, cpu, next, now)
+        else:
+            next = id
+        c.slice_end = now + policy_timeslice(s, next, now)
+        set_event(s, cpu, next, now)
+    else:
+        w.state = READY
+        q.running -= 1
+        q.started -= now
+        policy_push(s, q, id)
+        fill(s, cpu, id, now)
+    if s.idle_count and w.state == READY:
+        place(s, id, now)
+
+
+cdef void make_runnable(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
+    """A waiting world has work: it competes, or is over its limit."""
+    cdef world_t *w = &s.worlds[id]
+    cdef load_t *l = &s.loads[id]
+    w.wait += now - w.since
+    w.since = now
+    if w.flags & HAS_LIMIT:
+        refresh(l, now)
+        if l.budget <= 0:
+            w.state = LIMITED
+            l.refill = l.period_end
+            arm_timer(s, id)
+            return
+    w.flags |= WOKEN
+    enter(s, id, now)
+    place(s, id, now)
+
+
+# --- events ---
+
+
+cdef bint end_of_work(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
+    """A job is done; returns whether there is another."""
+    cdef load_t *l = &s.loads[id]
+    settle(l, now)
+    l.jobs -= 1
+    l.done += 1
+    if l.source == SOURCE_CLOSED:
+        l.arrival = now + draw_time(&l.random, l.gap_kind, l.gap)
+        arm_timer(s, id)
+    if l.jobs > 0:
+        l.left = draw_time(&l.random, l.work_kind, l.work)
+        return True
+    l.left = 0
+    return False
+
+
+cdef void with_load(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
+    """An event of a CPU whose world has jobs or a limit; it is charged."""
+    cdef world_t *w = &s.worlds[id]
+    cdef load_t *l = &s.loads[id]
+    if w.flags & HAS_JOBS and l.left == 0 and not end_of_work(s, id, now):
+        stop(s, id, WAIT, now)
+        fill(s, cpu, NO_WORLD, now)
+        return
+    if w.flags & HAS_LIMIT:
+        refresh(l, now)
+        if l.budget <= 0:
+            stop(s, id, LIMITED, now)
+            l.refill = l.period_end
+            arm_timer(s, id)
+            fill(s, cpu, NO_WORLD, now)
+            return
+    if now >= s.cpus[cpu].slice_end:
+        requeue(s, cpu, id, now)
+    else:
+        set_event(s, cpu, id, now)
+
+
+cdef inline void cpu_event(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
+    cdef uint32_t id = s.cpus[cpu].running
+    cdef world_t *w = &s.worlds[id]
+    charge_now(s, &s.queues[w.queue], w, id, now)
+    if w.flags & (HAS_JOBS | HAS_LIMIT):
+        with_load(s, cpu, id, now)
+    else:
+        requeue(s, cpu, id, now)
+
+
+cdef void timer_event(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
+    """A limit is refilled, or a job arrives."""
+    cdef world_t *w = &s.worlds[id]
+    cdef load_t *l = &s.loads[id]
+    if l.refill == now:
+        l.refill = NEVER
+        arm_timer(s, id)
+        refresh(l, now)
+        w.mlmtd += now - w.since
+        enter(s, id, now)
+        place(s, id, now)
+        return
+    settle(l, now)
+    l.jobs += 1
+    l.arrival = NEVER
+    if l.source == SOURCE_OPEN:
+        l.arrival = now + draw_time(&l.random, l.gap_kind, l.gap)
+    arm_timer(s, id)
+    if l.jobs == 1:
+        l.left = draw_time(&l.random, l.work_kind, l.work)
+        if not w.flags & HELD:
+            make_runnable(s, id, now)
+
+
+cdef ns_t next_event(sched_t *s) noexcept nogil:
+    """The time of the next event, or NEVER."""
+    cdef ns_t timer, cpu = next_cpu_event(s)
+    while True:
+        timer = next_timer(s)
+        if timer == NEVER or timer > cpu:
+            return cpu
+        if load_due(&s.loads[<uint32_t>s.timers[1] & ((1 << WORLD_BITS) - 1)]) == timer:
+            return timer
+        move_timer_base(s, timer)   # it was behind the horizon
+
+
+cdef uint64_t run_until(sched_t *s, ns_t until, uint64_t most) noexcept nogil:
+    """Let events up to and at `until` happen, at most so many; returns how many did.
+
+    `now` becomes the time of the last one.
+    """
+    cdef uint64_t count = 0
+    cdef ns_t cpu, timer
+    cdef uint32_t id, i
+    while count < most:
+        cpu = next_cpu_event(s)
+        timer = next_timer(s)
+        if timer <= cpu:
+            if timer > until:
+                break
+            id = <uint32_t>s.timers[1] & ((1 << WORLD_BITS) - 1)
+            if load_due(&s.loads[id]) != timer:
+                move_timer_base(s, timer)
+                continue
+            s.now = timer
+            timer_event(s, id, timer)
+        else:
+            if cpu > until:
+                break
+            s.now = cpu
+            cpu_event(s, <uint32_t>s.due[1] & ((1 << CPU_BITS) - 1), cpu)
+        count += 1
+        if not count & SYNC_EVENTS:
+            for i in range(s.queue_count):
+                sync_queue(&s.queues[i], s.now)
+    s.events += count
+    return count

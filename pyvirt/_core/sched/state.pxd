@@ -1,0 +1,178 @@
+# The state of one host's CPU scheduling: worlds, CPUs, run queues and what is due when.
+#
+# There is one run queue for each set of CPUs that some world may run on (its affinity), and the CPUs
+# of that set share it: without affinities one queue for all, with every world pinned one for each
+# CPU. A CPU that several queues serve takes the best of their best.
+#
+# A running world is in no queue's tree. All times are integer nanoseconds.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from pyvirt._core.types cimport ns_t
+
+cdef enum:
+    MOST_WORLDS = 1 << 20
+    WORLD_BITS = 20                 # of a key: the world's number
+    CPU_BITS = 10
+    MOST_CPUS = 1024
+    MASK_WORDS = 16                 # of 64 CPUs each
+    MOST_WEIGHT = 1 << 20
+    MOST_QUEUES = 65535
+    NO_WORLD = 0xFFFFFFFF
+    NO_CPU = 0xFFFF
+    LATENCY_BUCKETS = 512           # eight for each power of two
+
+# Virtual time is CPU time over weight, in units of 2**-10 ns at weight 1.
+cdef enum:
+    VIRTUAL_SHIFT = 10
+
+cdef extern from "sched/bounds.h" nogil:
+    const int64_t SPREAD            # of the ranks in a queue
+    const int64_t MOST_SLICE
+    const int64_t MOST_REMAIN
+    const ns_t NEVER
+    const ns_t MOST_TIME
+    const ns_t DUE_HORIZON          # how far the keys of CPU events reach
+    const ns_t TIMER_HORIZON        # and those of timers
+
+cdef enum world_state_t:
+    GONE = 0                        # its number is free
+    WAIT = 1
+    READY = 2
+    RUN = 3
+    LIMITED = 4                     # would run, but has used up its limit: esxtop's MLMTD
+
+cdef enum world_flag_t:
+    HAS_JOBS = 1                    # runs only while it has work
+    HAS_LIMIT = 2
+    WOKEN = 4                       # has not run since it woke
+    HELD = 8                        # blocked by the caller: work that arrives does not wake it
+    FRESH = 16                      # has not competed yet
+    ELIGIBLE = 32                   # EEVDF: is in the tree by deadline
+
+cdef enum source_t:
+    SOURCE_NONE = 0                 # work comes from the caller alone
+    SOURCE_OPEN = 1                 # jobs arrive whether or not the last one is done
+    SOURCE_CLOSED = 2               # the next job comes some time after the last is done
+
+cdef enum distribution_t:
+    FIXED = 0
+    EXPONENTIAL = 1
+    UNIFORM = 2                     # from 0 to twice the mean
+
+cdef enum policy_t:
+    POLICY_RR = 0
+    POLICY_STRIDE = 1               # up to here: one tree by rank, the least of which runs
+    POLICY_EEVDF = 2
+    POLICY_LINUX = 3                # EEVDF that looks at the clock at ticks only
+    POLICY_LOTTERY = 4
+    POLICY_HSTRIDE = 5
+
+ctypedef struct world_t:
+    # what an event of an always runnable world touches
+    int64_t v                       # virtual time, rounded down: the pass of stride; wraps around
+    int64_t step                    # virtual time of one slice, rounded down
+    ns_t since                      # start of the present state, or of what is not charged yet
+    ns_t run                        # time in each state, up to `since`
+    ns_t rdy
+    uint64_t switches               # times that it came to run after another world or idleness
+    uint32_t weight
+    uint32_t rem                    # virtual time is v + rem / weight
+    uint32_t step_rem               # likewise of `step`
+    uint32_t slice                  # ns
+    # a second cache line
+    uint32_t slot                   # its leaf in its queue
+    uint16_t queue
+    uint16_t cpu                    # where it runs or ran last
+    uint8_t state
+    uint8_t flags
+    uint64_t migrations             # times that it came to run on another CPU than before
+    ns_t wait
+    ns_t mlmtd
+    int64_t remain                  # while not active: what it is ahead of its queue
+    int64_t deadline                # EEVDF: virtual, of its present request
+
+ctypedef struct load_t:             # what only worlds with jobs or limits need
+    ns_t born
+    ns_t arrival                    # next job, or NEVER
+    ns_t refill                     # end of its time in LIMITED, or NEVER
+    uint64_t random                 # xorshift64*
+    ns_t left                       # work of the present job
+    int64_t jobs                    # that are in the system
+    uint64_t done                   # jobs
+    int64_t area                    # integral of `jobs` over time up to `area_since`: by Little's
+    ns_t area_since                 # law, the sum of response times
+    ns_t work                       # means
+    ns_t gap
+    ns_t quota                      # CPU time in a period
+    ns_t period
+    ns_t budget                     # rest of the quota
+    ns_t period_end
+    uint64_t wakes                  # that led to a run
+    ns_t wake_sum                   # time from them to the run
+    ns_t wake_most
+    uint8_t source
+    uint8_t work_kind
+    uint8_t gap_kind
+
+ctypedef struct cpu_t:
+    uint32_t running                # or NO_WORLD
+    uint32_t last                   # that ran
+    ns_t slice_end
+    ns_t event                      # next, or NEVER
+    ns_t idle_since
+    ns_t idle                       # up to `idle_since`
+    uint64_t switches
+    uint32_t serves                 # first of its queues in sched_t.serves
+    uint32_t serve_count
+
+ctypedef struct hnode_t:            # hierarchical stride: a group of worlds
+    int64_t pass_                   # rounded down
+    int64_t rem                     # pass_ + rem / tickets
+    int64_t tickets                 # of its active worlds
+    uint32_t ready                  # worlds
+
+ctypedef struct queue_t:
+    uint64_t *node                  # winner tree by rank; EEVDF: by deadline; lottery: tree of sums
+    uint64_t *pending               # EEVDF: winner tree, by virtual time, of who is not eligible
+    hnode_t *groups                 # hierarchical stride
+    uint32_t leaves
+    uint32_t members                # worlds that belong here, in whatever state
+    uint32_t direct                 # every member's slot is its number
+    uint32_t *owner                 # of each slot, or NO_WORLD
+    int64_t base                    # rank of key 0
+    uint32_t ready                  # worlds in the tree
+    uint32_t running
+    int64_t weight                  # of all active worlds: in the tree or running
+    int64_t v                       # virtual time of the queue (stride's global pass)
+    int64_t v_rem                   # v + v_rem / weight
+    ns_t service                    # CPU time of its worlds that was charged
+    ns_t synced                     # of that and what is in progress, how much `v` contains
+    ns_t started                    # sum of `since` of the running ones
+    uint64_t mask[MASK_WORDS]       # its CPUs
+
+ctypedef struct sched_t:
+    ns_t now
+    uint64_t events                 # that happened so far
+    uint64_t random                 # xorshift64*, for policies that draw
+    uint64_t sequence               # of entries into queues: the rank of round robin
+    uint32_t policy
+    uint32_t cpu_count
+    uint32_t world_count            # numbers in use are below this one
+    uint32_t capacity               # of worlds and timers
+    uint32_t queue_count
+    uint32_t idle_count
+    uint32_t cpu_leaves
+    ns_t tick                       # of POLICY_LINUX
+    uint32_t slice                  # that all worlds have so far, or 0: they differ
+    world_t *worlds
+    load_t *loads
+    cpu_t *cpus
+    queue_t *queues
+    uint32_t *serves                # the queues of each CPU, one CPU after the other
+    uint64_t *due                   # winner tree of the CPUs' next events
+    ns_t due_base
+    uint64_t *timers                # winner tree of the worlds' next arrival or refill
+    ns_t timer_base
+    uint64_t idle[MASK_WORDS]       # CPUs without a world
+    uint64_t latency[LATENCY_BUCKETS]

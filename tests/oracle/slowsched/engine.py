@@ -1,0 +1,314 @@
+"""The engine: one event at a time, everything searched for anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from oracle.slowsched.policies import POLICIES, Queue
+from oracle.slowsched.worlds import Random, World
+
+
+class Cpu:
+    def __init__(self) -> None:
+        self.running: World | None = None
+        self.slice_end = 0
+        self.idle = 0
+        self.idle_since = 0
+        self.switches = 0
+
+
+class SlowScheduler:
+    def __init__(self, cpus: int, policy: str, seed: int = 1, tick: int | None = None) -> None:
+        self.now = 0
+        self.random = Random(seed)
+        self.cpus = [Cpu() for _ in range(cpus)]
+        self.worlds: dict[int, World] = {}
+        self.free: list[int] = []
+        self.next_id = 0
+        self.queues: dict[frozenset, Queue] = {}
+        self.served: dict[frozenset, int] = {}  # CPU time used by worlds of the queue
+        self.tick = tick
+        self.policy = POLICIES[policy](self)
+        self.queue(frozenset(range(cpus)))
+
+    # --- queues ---
+
+    def queue(self, cpus: frozenset) -> Queue:
+        self.served.setdefault(cpus, 0)
+        return self.queues.setdefault(cpus, Queue(cpus))
+
+    def consumed(self, q: Queue) -> int:
+        """CPU time that the queue's worlds used up to now."""
+        return self.served[q.cpus] + sum(self.now - w.since for w in q.members("run"))
+
+    # --- steps ---
+
+    def charge(self, w: World) -> None:
+        dt = self.now - w.since
+        w.count(self.now)
+        self.served[w.cpus] += dt
+        self.policy.charge(w, dt)
+        w.left -= dt
+        w.budget -= dt
+
+    def enter(self, w: World) -> None:
+        q = self.queue(w.cpus)
+        self.policy.join(q, w)
+        q.worlds.add(w)
+        self.policy.queued(w)
+        w.state = "ready"
+        self.policy.entered(q)
+
+    def stop(self, w: World, state: str) -> None:
+        q = self.queue(w.cpus)
+        w.count(self.now)
+        if w.state == "ready":
+            w.woken = False
+        self.policy.leave(q, w)
+        q.worlds.remove(w)
+        w.state = state
+
+    def fill(self, number: int, before: World | None) -> None:
+        cpu = self.cpus[number]
+        queues = [q for q in self.queues.values() if number in q.cpus]
+        w = self.policy.pick(queues, number)
+        was_idle = cpu.running is None
+        if w is None:
+            if not was_idle:
+                cpu.running = None
+                cpu.idle_since = self.now
+            return
+        if was_idle:
+            cpu.idle += self.now - cpu.idle_since
+        if w is not before:
+            if w.woken:
+                w.woken = False
+                w.wakes.append(self.now - w.since)
+            w.switches += 1
+            cpu.switches += 1
+            if w.cpu not in (None, number):
+                w.migrations += 1
+        w.count(self.now)
+        if w.limit:
+            w.refresh(self.now)
+        w.cpu = number
+        w.state = "run"
+        cpu.running = w
+        cpu.slice_end = self.now + self.policy.timeslice(w)
+
+    def place(self, w: World) -> None:
+        idle = [i for i in sorted(w.cpus) if self.cpus[i].running is None]
+        if idle:
+            self.fill(w.cpu if w.cpu in idle else idle[0], None)
+
+    def make_runnable(self, w: World) -> None:
+        w.count(self.now)
+        if w.limit:
+            w.refresh(self.now)
+            if w.budget <= 0:
+                w.state, w.refill = "limited", w.period_end
+                return
+        w.woken = True
+        self.enter(w)
+        self.place(w)
+
+    # --- events ---
+
+    def cpu_due(self, cpu: Cpu) -> int:
+        """The next event of a CPU with a world."""
+        w = cpu.running
+        due = [cpu.slice_end]
+        if w.source is not None:
+            due.append(w.since + w.left)
+        if w.limit:
+            due += [w.since + w.budget, w.period_end]
+        return min(due)
+
+    def due(self) -> list[tuple]:
+        """Everything that is to come, as (time, timers first, number)."""
+        found = []
+        for w in self.worlds.values():
+            found += [(t, 0, w.id) for t in (w.arrival, w.refill) if t is not None]
+        for number, cpu in enumerate(self.cpus):
+            if cpu.running:
+                found.append((self.cpu_due(cpu), 1, number))
+        return found
+
+    def next_event_time(self) -> int | None:
+        return min(self.due(), default=(None,))[0]
+
+    def step(self) -> bool:
+        found = self.due()
+        if not found:
+            return False
+        self.now, kind, number = min(found)
+        if kind:
+            self.cpu_event(number)
+        else:
+            self.timer_event(self.worlds[number])
+        return True
+
+    def timer_event(self, w: World) -> None:
+        if w.refill == self.now:
+            w.refill = None
+            w.refresh(self.now)
+            w.count(self.now)
+            self.enter(w)
+            self.place(w)
+            return
+        w.jobs += 1
+        w.arrival = self.now + w.random.time(*w.gap) if w.source == "open" else None
+        if w.jobs == 1:
+            w.left = w.random.time(*w.work)
+            if not w.held:
+                self.make_runnable(w)
+
+    def cpu_event(self, number: int) -> None:
+        cpu = self.cpus[number]
+        w = cpu.running
+        self.charge(w)
+        if w.source is not None and w.left == 0:
+            w.jobs -= 1
+            w.done += 1
+            if w.source == "closed":
+                w.arrival = self.now + w.random.time(*w.gap)
+            if not w.jobs:
+                self.stop(w, "wait")
+                self.fill(number, None)
+                return
+            w.left = w.random.time(*w.work)
+        if w.limit:
+            w.refresh(self.now)
+            if w.budget <= 0:
+                self.stop(w, "limited")
+                w.refill = w.period_end
+                self.fill(number, None)
+                return
+        if self.now >= cpu.slice_end:
+            w.state = "ready"
+            self.policy.queued(w)
+            self.policy.entered(self.queue(w.cpus))
+            self.fill(number, w)
+            if w.state == "ready":
+                self.place(w)
+
+    # --- changes from outside ---
+
+    def add(self, weight, slice_ns, affinity, load, limit) -> int:
+        if self.free:
+            id = self.free.pop()
+        else:
+            id, self.next_id = self.next_id, self.next_id + 1
+        cpus = frozenset(range(len(self.cpus)) if affinity is None else affinity)
+        self.worlds[id] = w = World(id, weight, slice_ns, cpus, self.now)
+        self.queue(cpus).join(w)
+        self.policy.new(w)
+        if load is None:
+            self.enter(w)
+            self.place(w)
+        else:
+            source, work, work_kind, gap, gap_kind, start, seed = load
+            w.source = source or "none"
+            w.work, w.gap = (work_kind, work), (gap_kind, gap)
+            w.random = Random(seed)
+            if start is not None:
+                w.arrival = self.now + start
+            elif source is not None:
+                w.arrival = self.now + w.random.time(*w.gap)
+        if limit:
+            self.set_limit(id, limit)
+        return id
+
+    def halt(self, w: World, state: str) -> None:
+        cpu = w.cpu
+        ran = w.state == "run"
+        if ran:
+            self.charge(w)
+        if w.state in ("run", "ready"):
+            self.stop(w, state)
+            if ran:
+                self.fill(cpu, None)
+        else:
+            w.count(self.now)
+            w.refill = None
+            w.state = state
+
+    def remove(self, id: int) -> None:
+        w = self.worlds[id]
+        self.halt(w, "wait")
+        self.queue(w.cpus).part(w)
+        del self.worlds[id]
+        self.free.append(id)
+
+    def block(self, id: int) -> None:
+        w = self.worlds[id]
+        if not w.held:
+            self.halt(w, "wait")
+            w.held = True
+
+    def wake(self, id: int) -> None:
+        w = self.worlds[id]
+        if w.held:
+            w.held = False
+            if w.has_work:
+                self.make_runnable(w)
+
+    def submit(self, id: int, work: int) -> None:
+        w = self.worlds[id]
+        if w.state == "run":
+            self.charge(w)
+        w.left = w.left + work if w.jobs else work
+        if not w.jobs:
+            w.jobs = 1
+            if not w.held:
+                self.make_runnable(w)
+
+    def set_weight(self, id: int, weight: int) -> None:
+        w = self.worlds[id]
+        q = self.queue(w.cpus)
+        active = w in q.worlds
+        if w.state == "run":
+            self.charge(w)
+        if active:
+            self.policy.leave(q, w)
+            q.worlds.remove(w)
+        old, w.weight = w.weight, weight
+        self.policy.reweighed(w, old)
+        if active:
+            self.policy.join(q, w)
+            q.worlds.add(w)
+        if w.state == "ready":
+            self.policy.entered(q)
+
+    def set_affinity(self, id: int, affinity: Iterable[int] | None) -> None:
+        w = self.worlds[id]
+        cpus = frozenset(range(len(self.cpus)) if affinity is None else affinity)
+        self.queue(cpus).make_room()
+        cpu = w.cpu
+        before = w.state
+        if before == "run":
+            self.charge(w)
+        if before in ("run", "ready"):
+            self.stop(w, "wait")
+        self.queue(w.cpus).part(w)
+        w.cpus = cpus
+        self.queue(w.cpus).join(w)
+        if before in ("run", "ready"):
+            self.enter(w)
+        if before == "run":
+            self.fill(cpu, w)
+        if w.state == "ready":
+            self.place(w)
+
+    def set_limit(self, id: int, limit: tuple | None) -> None:
+        w = self.worlds[id]
+        if w.state == "run":
+            self.charge(w)
+        w.limit = limit
+        if limit:
+            w.budget, w.period_end = limit[0], self.now + limit[1]
+        if w.state == "limited":
+            w.refill = None
+            w.count(self.now)
+            self.enter(w)
+            self.place(w)

@@ -1,0 +1,88 @@
+"""What a world is, and what it draws."""
+
+import math
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+WORD = (1 << 64) - 1
+
+
+class Random:
+    """xorshift64*, Vigna 2016."""
+
+    def __init__(self, seed: int) -> None:
+        self.state = seed
+
+    def word(self) -> int:
+        x = self.state
+        x ^= x >> 12
+        x = (x ^ x << 25) & WORD
+        x ^= x >> 27
+        self.state = x
+        return x * 0x2545F4914F6CDD1D & WORD
+
+    def time(self, kind: str, mean: int) -> int:
+        if kind == "fixed":
+            return mean
+        if kind == "exponential":
+            value = -math.log(((self.word() >> 11) + 1) / 2**53) * mean
+        else:
+            value = (self.word() >> 11) / 2**53 * (2.0 * mean)
+        return max(1, int(value))
+
+    def below(self, bound: int) -> int:
+        mask = (1 << (bound - 1).bit_length()) - 1
+        while True:
+            value = self.word() >> 24 & mask
+            if value < bound:
+                return value
+
+
+@dataclass(eq=False)
+class World:
+    id: int
+    weight: int
+    slice: int
+    cpus: frozenset
+    since: int
+    source: str | None = None  # "none", "open", "closed"; None: always runs
+    work: tuple = ("fixed", 0)
+    gap: tuple = ("fixed", 0)
+    random: Random | None = None
+    state: str = "wait"
+    held: bool = False
+    cpu: int | None = None
+    left: int = 0
+    jobs: int = 0
+    arrival: int | None = None
+    limit: tuple | None = None  # quota, period
+    budget: int = 0
+    period_end: int = 0
+    refill: int | None = None
+    woken: bool = False
+    times: dict = field(
+        default_factory=lambda: dict.fromkeys(("run", "ready", "limited", "wait"), 0)
+    )
+    switches: int = 0
+    migrations: int = 0
+    done: int = 0
+    wakes: list = field(default_factory=list)
+    v: Fraction = Fraction(0)  # virtual time
+    remain: Fraction = Fraction(0)  # what it is ahead of its queue while it does not compete
+    deadline: int = 0  # virtual
+    fresh: bool = True  # has not competed yet
+
+    @property
+    def has_work(self) -> bool:
+        return self.source is None or self.left > 0
+
+    def count(self, now: int) -> None:
+        """Book the time in the present state."""
+        self.times[self.state] += now - self.since
+        self.since = now
+
+    def refresh(self, now: int) -> None:
+        """Begin the present period of the limit."""
+        while now >= self.period_end:
+            self.period_end += self.limit[1]
+            self.budget = self.limit[0]

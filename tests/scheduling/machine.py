@@ -1,0 +1,80 @@
+"""Random scenarios, run on the engine and on the slow one, compared after each event."""
+
+import numpy as np
+
+from oracle.slowsched import SlowScheduler
+from pyvirt._core.sched.engine import STATES, SchedCore
+
+NAMES = {"run": "run", "rdy": "ready", "mlmtd": "limited", "wait": "wait"}
+
+
+class Both:
+    """Two schedulers that are told the same."""
+
+    def __init__(self, cpus: int, policy: str, seed: int = 12345) -> None:
+        policy, _, way = policy.partition(", ")
+        tick = int(way) if way else None
+        self.fast = SchedCore(policy, cpus, seed, 1, tick)
+        self.slow = SlowScheduler(cpus, policy, seed, tick)
+
+    def add(self, weight, slice_ns, affinity=None, load=None, limit=None) -> int:
+        id = self.fast._add(weight, slice_ns, affinity, load, limit)
+        assert id == self.slow.add(weight, slice_ns, affinity, load, limit)
+        return id
+
+    def tell(self, name: str, *arguments) -> None:
+        getattr(self.fast, name)(*arguments)
+        getattr(self.slow, name)(*arguments)
+
+    def advance(self, to: int) -> None:
+        """Event by event, then to a time between events."""
+        while True:
+            when = self.fast.next_event_time()
+            assert when == self.slow.next_event_time()
+            if when is None or when > to:
+                break
+            assert self.fast.step() is True
+            self.slow.step()
+            self.compare()
+        self.fast._run(to, None)
+        self.slow.now = to
+        self.compare()
+
+    def compare(self) -> None:
+        fast, slow = self.fast, self.slow
+        assert fast.now_ns == slow.now
+        running = [c.running.id if c.running else -1 for c in slow.cpus]
+        cpus = fast.cpu_counters()
+        assert cpus["world"].tolist() == running, slow.now
+        idle = [c.idle + (slow.now - c.idle_since if c.running is None else 0) for c in slow.cpus]
+        assert cpus["idle"].tolist() == idle
+        assert cpus["switches"].tolist() == [c.switches for c in slow.cpus]
+        rows = fast.counters()
+        v = fast.virtual_times()
+        assert {int(i) for i in np.flatnonzero(rows["state"])} == set(slow.worlds)
+        for id, w in slow.worlds.items():
+            row = rows[id]
+            assert STATES[row["state"]] == w.state, (id, slow.now)
+            times = dict(w.times)
+            times[w.state] += slow.now - w.since
+            assert {name: row[name] for name in NAMES} == {n: times[m] for n, m in NAMES.items()}
+            assert sum(times.values()) == row["elapsed"]
+            assert row["cpu"] == (-1 if w.cpu is None else w.cpu)
+            assert (row["switches"], row["migrations"]) == (w.switches, w.migrations), id
+            assert (row["jobs"], row["jobs_done"]) == (w.jobs, w.done)
+            assert (row["wakes"], row["wake_time"]) == (len(w.wakes), sum(w.wakes))
+            assert row["wake_most"] == max(w.wakes, default=0)
+            assert v[id] == w.v // 1, (id, slow.now)
+        self.laws(rows, cpus)
+
+    def laws(self, rows, cpus) -> None:
+        """What holds in every state, whatever the policy."""
+        running = cpus["world"][cpus["world"] >= 0]
+        assert len(set(running.tolist())) == len(running)
+        idle = {int(i) for i in np.flatnonzero(cpus["world"] < 0)}
+        for id, w in self.slow.worlds.items():
+            if rows["state"][id] == STATES.index("run"):
+                assert rows["cpu"][id] in w.cpus
+            if rows["state"][id] == STATES.index("ready"):
+                assert not idle & w.cpus, "a ready world beside an idle CPU of its"
+        assert (cpus["run"] + cpus["idle"] == self.fast.now_ns).all()
