@@ -172,6 +172,11 @@ class Scheduler(SchedCore):
         -------
         int
             Events that happened.
+
+        Notes
+        -----
+        The GIL is not held: several schedulers can run in threads. One that runs refuses what
+        other threads ask of it, but for its counters, which may then be of no one moment.
         """
         return self._run(until_ns, events)
 

@@ -2,6 +2,9 @@
 
 import copy
 import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -246,3 +249,31 @@ def test_worlds_come_and_go_without_end():
     host.run(10**6)
     assert host.nbytes == size < 5000 + 2**15
     assert host.cpu_counters()["run"].sum() == 2 * 300 * 100
+
+
+def test_one_thread_at_a_time():
+    """A run does not hold the GIL; whoever comes meanwhile is turned away, and hosts run apart."""
+    host = Scheduler(cpus=8)
+    for weight in range(1, 50):
+        host.add(weight=weight)
+    thread = threading.Thread(target=host.run, args=(10**15,), kwargs={"events": 20_000_000})
+    thread.start()
+    refused = 0
+    while thread.is_alive():
+        try:
+            host.add()
+        except InvalidValueError as error:
+            refused += "another thread" in str(error)
+            time.sleep(0.001)
+    thread.join()
+    assert refused
+    assert host.run(10**15, events=5) == 5
+
+
+def test_hosts_in_threads_are_as_one_after_the_other():
+    serial, apart = ([busy(rng=i) for i in range(8)] for _ in range(2))
+    for host in serial:
+        host.run(3000 * MS)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda host: host.run(3000 * MS), apart))
+    assert [facts(h) for h in serial] == [facts(h) for h in apart]

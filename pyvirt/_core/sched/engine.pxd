@@ -7,10 +7,12 @@ from pyvirt._core.sched.state cimport sched_t
 cdef class SchedCore:
     cdef sched_t s
     cdef bint begun
+    cdef bint busy                      # runs without the GIL
     cdef readonly object policy         # its name
     cdef list free_ids                  # of removed worlds; the last is given next
 
     cdef sched_t *pointer(self) noexcept nogil
+    cdef object _check(self)
     cdef object _grow(self, object worlds)
     cdef object _queue(self, object cpus)
     cdef uint32_t _world(self, object world) except? 0xFFFFFFFF

@@ -158,6 +158,13 @@ cdef class SchedCore:
     cdef sched_t *pointer(self) noexcept nogil:
         return &self.s
 
+    cdef object _check(self):
+        if self.s.worlds == NULL:
+            raise InvalidTypeError("this scheduler was not initialised")
+        # set and read with the GIL held
+        if self.busy:
+            raise InvalidValueError("this scheduler runs in another thread")
+
     cdef object _grow(self, object worlds):
         """Make room for so many worlds."""
         cdef sched_t *s = &self.s
@@ -210,8 +217,7 @@ cdef class SchedCore:
     cdef uint32_t _world(self, object world) except? 0xFFFFFFFF:
         """Check the number of a world that exists."""
         cdef uint32_t id
-        if self.s.worlds == NULL:
-            raise InvalidTypeError("this scheduler was not initialised")
+        self._check()
         if not self.s.world_count:
             raise InvalidValueError(f"there is no world {world!r:.80}: none was added")
         id = as_int(world, "world", 0, self.s.world_count - 1)
@@ -230,8 +236,7 @@ cdef class SchedCore:
         cdef load_t l
         cdef uint32_t id, w, slice
         cdef ns_t first = NEVER
-        if s.worlds == NULL:
-            raise InvalidTypeError("this scheduler was not initialised")
+        self._check()
         w = as_int(weight, "weight", 1, MOST_WEIGHT)
         slice = as_int(slice_ns, "slice_ns", 1, MOST_SLICE)
         quota, period = self._limit(limit)
@@ -373,15 +378,16 @@ cdef class SchedCore:
         """Let events up to `until` happen, at most `most`, or any number for None."""
         cdef ns_t end
         cdef uint64_t limit = 0xFFFFFFFFFFFFFFFF, count
-        if self.s.worlds == NULL:
-            raise InvalidTypeError("this scheduler was not initialised")
+        self._check()
         end = as_int(until, "until_ns", self.s.now, MOST_TIME)
         if most is not None:
             limit = as_int(most, "events", 0, 0xFFFFFFFFFFFFFFFF)
+        self.busy = True
         with nogil:
             count = run_until(&self.s, end, limit)
             if count < limit:
                 self.s.now = end
+        self.busy = False
         return count
 
     def step(self):
@@ -392,15 +398,13 @@ cdef class SchedCore:
         bool
             False if nothing will ever happen.
         """
-        if self.s.worlds == NULL:
-            raise InvalidTypeError("this scheduler was not initialised")
+        self._check()
         return run_until(&self.s, MOST_TIME, 1) == 1
 
     def next_event_time(self):
         """Give the time of the next event in ns; None if nothing will ever happen."""
         cdef ns_t when
-        if self.s.worlds == NULL:
-            raise InvalidTypeError("this scheduler was not initialised")
+        self._check()
         when = next_event(&self.s)
         return None if when == NEVER else when
 
@@ -536,8 +540,7 @@ cdef class SchedCore:
         cdef sched_t plain
         cdef queue_t q
         cdef uint32_t i
-        if s.worlds == NULL:
-            raise InvalidTypeError("this scheduler was not initialised")
+        self._check()
         plain = s[0]
         plain.worlds, plain.loads, plain.cpus, plain.queues = NULL, NULL, NULL, NULL
         plain.serves, plain.due, plain.timers = NULL, NULL, NULL
@@ -568,6 +571,7 @@ cdef class SchedCore:
         cdef queue_t q
         cdef bytes kept, worlds, loads, cpus, due, nodes, owners, pending, groups
         cdef uint32_t count
+        self._check()
         kept, worlds, loads, cpus, due, queues, free_ids = state
         if len(kept) == sizeof(sched_t):
             memcpy(&plain, <const char *>kept, sizeof(sched_t))

@@ -4,7 +4,7 @@ At equal times timers come before CPUs, and each in the order of their numbers; 
 refill of its limit comes before the arrival of a job.
 """
 
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from pyvirt._core.sched.due cimport (
     arm_cpu,
@@ -23,9 +23,11 @@ from pyvirt._core.sched.policies cimport (
     policy_pull,
     policy_push,
     policy_queued,
+    policy_run,
     policy_timeslice,
 )
-from pyvirt._core.sched.queue cimport exchange, fetch_later, packed
+from pyvirt._core.sched.policies.stride cimport stride_best
+from pyvirt._core.sched.queue cimport fetch_later, first
 from pyvirt._core.sched.random cimport draw_time
 from pyvirt._core.sched.state cimport (
     CPU_BITS,
@@ -43,7 +45,6 @@ from pyvirt._core.sched.state cimport (
     RUN,
     SOURCE_CLOSED,
     SOURCE_OPEN,
-    SPREAD,
     WAIT,
     WOKEN,
     WORLD_BITS,
@@ -54,7 +55,7 @@ from pyvirt._core.sched.state cimport (
     world_state_t,
     world_t,
 )
-from pyvirt._core.sched.virtual cimport ahead, sync_queue
+from pyvirt._core.sched.virtual cimport sync_queue
 from pyvirt._core.types cimport ns_t
 
 # Queues are synced before what they collected could overflow: 2**20 slices of 2**32 ns.
@@ -177,7 +178,7 @@ cdef void fill(sched_t *s, uint32_t cpu, uint32_t before, ns_t now) noexcept nog
         s.idle_count -= 1
     w = &s.worlds[id]
     q = &s.queues[w.queue]
-    policy_pull(s, q, id)
+    policy_run(s, q, id)
     q.running += 1
     q.started += now
     if id == before:
@@ -245,34 +246,25 @@ cdef inline void requeue(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexce
     cdef cpu_t *c = &s.cpus[cpu]
     cdef world_t *w = &s.worlds[id]
     cdef queue_t *q = &s.queues[w.queue]
-    cdef int64_t rank
-    cdef uint64_t key, root
     cdef uint32_t next
     policy_queued(s, w)
-    rank = ahead(w.v, q.base)
-    if s.policy <= POLICY_STRIDE and c.serve_count == 1 and <uint64_t>rank <= <uint64_t>SPREAD:
-        # The usual case, without taking apart what is put together again.
-        key = packed(rank, id)
-        root = q.node[1]
-        if root < key:
-            next = <uint32_t>root & ((1 << WORLD_BITS) - 1)
-            if q.direct:            # a slot need not be loaded before its tree can change
-                exchange(s, q, id, key, next)
-            else:
-                exchange(s, q, w.slot, key, s.worlds[next].slot)
-            if q.leaves > 4096:
-                fetch_later(s, q, s.worlds[next].slot)
-            w.state = READY
-            begin(s, cpu, next, now)
+    w.state = READY
+    policy_push(s, q, id)
+    if s.policy <= POLICY_STRIDE and c.serve_count == 1:
+        # The usual case of `fill`: there is a world, of the same queue.
+        next = stride_best(s, q) if s.policy == POLICY_STRIDE else first(q)
+        policy_run(s, q, next)
+        if next == id:
+            w.state = RUN
         else:
-            next = id
+            begin(s, cpu, next, now)
+        if q.leaves > 4096:
+            fetch_later(s, q, s.worlds[next].slot)
         c.slice_end = now + policy_timeslice(s, next, now)
         set_event(s, cpu, next, now)
     else:
-        w.state = READY
         q.running -= 1
         q.started -= now
-        policy_push(s, q, id)
         fill(s, cpu, id, now)
     if s.idle_count and w.state == READY:
         place(s, id, now)

@@ -24,7 +24,6 @@ cdef inline void push(sched_t *s, queue_t *q, uint32_t id) noexcept nogil:
     """Enter a world by its rank, `v`."""
     cdef world_t *w = &s.worlds[id]
     cdef int64_t rank = ahead(w.v, q.base)
-    q.ready += 1
     if <uint64_t>rank > <uint64_t>SPREAD:
         push_slowly(s, q, id)
     else:
@@ -33,29 +32,7 @@ cdef inline void push(sched_t *s, queue_t *q, uint32_t id) noexcept nogil:
 
 cdef inline void pull(sched_t *s, queue_t *q, uint32_t id) noexcept nogil:
     """Take a world out, wherever it stands."""
-    q.ready -= 1
     winner_set(q.node, q.leaves, s.worlds[id].slot, PV_EMPTY)
-
-
-cdef inline void exchange(
-    sched_t *s, queue_t *q, uint32_t slot, uint64_t key, uint32_t other
-) noexcept nogil:
-    """Enter `key` at `slot` and empty the slot `other`, both ways to the root at once.
-
-    Where the ways meet each finds the other's node as its sibling; above they are equal.
-    """
-    cdef uint64_t *node = q.node
-    cdef uint32_t i = q.leaves + slot, j = q.leaves + other
-    cdef uint64_t gone = PV_EMPTY, a, b
-    while i > 1:
-        node[i] = key
-        node[j] = gone
-        a, b = node[i ^ 1], node[j ^ 1]
-        key = a if a < key else key
-        gone = b if b < gone else gone
-        i >>= 1
-        j >>= 1
-    node[1] = key
 
 
 cdef inline void fetch_later(sched_t *s, const queue_t *q, uint32_t other) noexcept nogil:

@@ -7,6 +7,7 @@ from libc.string cimport memcmp, memcpy, memset
 from pyvirt._core.sched.policies.eevdf cimport has_deadlines, push_eevdf, shifted
 from pyvirt._core.sched.policies.hstride cimport grow_groups
 from pyvirt._core.sched.state cimport (
+    AHEAD,
     MASK_WORDS,
     MOST_QUEUES,
     NO_WORLD,
@@ -178,6 +179,7 @@ cdef void push_slowly(sched_t *s, queue_t *q, uint32_t id) noexcept nogil:
         if other == NO_WORLD:
             continue
         w = &s.worlds[other]
+        w.flags &= ~AHEAD
         if w.state != READY and other != id:
             continue
         rank = ahead(w.v, least)

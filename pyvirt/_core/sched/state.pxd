@@ -4,7 +4,7 @@
 # of that set share it: without affinities one queue for all, with every world pinned one for each
 # CPU. A CPU that several queues serve takes the best of their best.
 #
-# A running world is in no queue's tree. All times are integer nanoseconds.
+# A running world is in no queue's tree, but for `AHEAD`. All times are integer nanoseconds.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -49,6 +49,7 @@ cdef enum world_flag_t:
     HELD = 8                        # blocked by the caller: work that arrives does not wake it
     FRESH = 16                      # has not competed yet
     ELIGIBLE = 32                   # EEVDF: is in the tree by deadline
+    AHEAD = 64                      # stride: runs, and is in the tree with its rank after the slice
 
 cdef enum source_t:
     SOURCE_NONE = 0                 # work comes from the caller alone
@@ -141,9 +142,8 @@ ctypedef struct queue_t:
     uint32_t direct                 # every member's slot is its number
     uint32_t *owner                 # of each slot, or NO_WORLD
     int64_t base                    # rank of key 0
-    uint32_t ready                  # worlds in the tree
-    uint32_t running
-    int64_t weight                  # of all active worlds: in the tree or running
+    uint32_t running                # worlds
+    int64_t weight                  # of all active worlds: ready or running
     int64_t v                       # virtual time of the queue (stride's global pass)
     int64_t v_rem                   # v + v_rem / weight
     ns_t service                    # CPU time of its worlds that was charged

@@ -5,7 +5,8 @@
 # leave     it stops to compete: it blocks, reaches its limit, moves to another queue or goes away
 # queued    it is about to enter its queue: after `join`, or at the end of its slice
 # push      it enters the queue's order
-# pull      it is taken out, because it runs, or wherever it stands
+# run       it is taken out to run
+# pull      it is taken out, wherever it stands
 # charge    it used a CPU for some time
 # choose    the world that a CPU should run now, of those in its queues
 # timeslice how long it may run from now on
@@ -35,7 +36,15 @@ from pyvirt._core.sched.policies.hstride cimport (
 )
 from pyvirt._core.sched.policies.lottery cimport add_tickets, choose_lottery
 from pyvirt._core.sched.policies.rr cimport rr_queued
-from pyvirt._core.sched.policies.stride cimport stride_join, stride_leave, stride_new
+from pyvirt._core.sched.policies.stride cimport (
+    stride_best,
+    stride_join,
+    stride_leave,
+    stride_new,
+    stride_out,
+    stride_push,
+    stride_run,
+)
 from pyvirt._core.sched.queue cimport first, pull, push, push_slowly
 from pyvirt._core.sched.state cimport (
     NO_WORLD,
@@ -72,6 +81,7 @@ cdef inline void policy_join(sched_t *s, queue_t *q, world_t *w, ns_t now) noexc
 
 cdef inline void policy_leave(sched_t *s, queue_t *q, world_t *w, ns_t now) noexcept nogil:
     if s.policy == POLICY_STRIDE:
+        stride_out(q, w)
         stride_leave(q, w, now)
     elif has_deadlines(s):
         leave_eevdf(q, w, now)
@@ -88,7 +98,9 @@ cdef inline void policy_queued(sched_t *s, world_t *w) noexcept nogil:
 
 cdef inline void policy_push(sched_t *s, queue_t *q, uint32_t id) noexcept nogil:
     cdef world_t *w = &s.worlds[id]
-    if s.policy <= POLICY_STRIDE:
+    if s.policy == POLICY_STRIDE:
+        stride_push(s, q, id)
+    elif s.policy == POLICY_RR:
         push(s, q, id)
     elif has_deadlines(s):
         if <unsigned long long>ahead(w.v, q.base) > <unsigned long long>SPREAD:
@@ -113,6 +125,13 @@ cdef inline void policy_pull(sched_t *s, queue_t *q, uint32_t id) noexcept nogil
         change_ready(q, w.slot, -1)
 
 
+cdef inline void policy_run(sched_t *s, queue_t *q, uint32_t id) noexcept nogil:
+    if s.policy == POLICY_STRIDE:
+        stride_run(q, &s.worlds[id], id)
+    else:
+        policy_pull(s, q, id)
+
+
 cdef inline void policy_charge(sched_t *s, queue_t *q, world_t *w, ns_t dt) noexcept nogil:
     if s.policy == POLICY_STRIDE:
         advance_world(w, dt)
@@ -132,7 +151,7 @@ cdef inline uint32_t policy_choose(sched_t *s, const cpu_t *c, ns_t now) noexcep
     for i in range(c.serves, c.serves + c.serve_count):
         q = &s.queues[s.serves[i]]
         if s.policy <= POLICY_STRIDE:
-            id = first(q)
+            id = stride_best(s, q) if s.policy == POLICY_STRIDE else first(q)
             rank = s.worlds[id].v if id != NO_WORLD else 0
         elif s.policy == POLICY_HSTRIDE:
             id = best_hstride(q)
