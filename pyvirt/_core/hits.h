@@ -31,7 +31,6 @@ typedef struct {
     uint8_t sure;               /* nothing but these arrays can hold the page */
     uint8_t walk;
     uint8_t calm;               /* few of the accesses before this one missed the first array */
-    uint8_t vast;               /* so many addresses are written that they would not stay in a cache */
     uint8_t unused;             /* 64 - bits of an address, which is sign-extended */
     uint8_t why;                /* it ended */
 } hits_t;
@@ -116,31 +115,11 @@ TARGET PYVIRT_INLINE void array_fill_##FORM(array_t *a, uint32_t set, uint64_t t
     }                                                                                             \
 }
 
-/* An address that is not read soon, past the caches: its line is not read to be written. */
-PYVIRT_INLINE void write_past(uint64_t *at, uint64_t value)
-{
-#if PYVIRT_X86
-    _mm_stream_si64((long long *)at, (long long)value);
-#else
-    *at = value;
-#endif
-}
-
-/* Such writes come before whatever is written next, for other processors, too. */
-PYVIRT_INLINE void writes_done(void)
-{
-#if PYVIRT_X86
-    _mm_sfence();
-#endif
-}
-
-enum { NOWHERE, NEAR, PAST };   /* where addresses go: to no array, into caches, past them */
-
 /* Nothing but hits of four ways and no hash: so little that it all stays in registers. `near`: most
    accesses are to the page of the one before. */
 #define PYVIRT_CALM(FORM, TARGET)                                                                 \
 TARGET PYVIRT_INLINE uint64_t hits_calm_##FORM(const hits_t *h, const uint64_t *vas, uint64_t i,  \
-                                          uint64_t n, uint64_t *pas, const int near, const int out)\
+                                          uint64_t n, uint64_t *pas, const int near)              \
 {                                                                                                 \
     const uint64_t *const tags = h->first->tags, *const values = h->first->values;                \
     uint8_t *const orders = h->first->orders;                                                     \
@@ -167,20 +146,10 @@ TARGET PYVIRT_INLINE uint64_t hits_calm_##FORM(const hits_t *h, const uint64_t *
             page = value & PYVIRT_ADDRESS;                                                        \
             last = va;                                                                            \
         }                                                                                         \
-        if (out == PAST)                                                                          \
-            write_past(&pas[i], page | (va & 4095));                                              \
-        else if (out == NEAR)                                                                     \
+        if (pas)                                                                                  \
             pas[i] = page | (va & 4095);                                                          \
     }                                                                                             \
     return i;                                                                                     \
-}                                                                                                 \
-TARGET PYVIRT_INLINE uint64_t hits_calm_to_##FORM(const hits_t *h, const uint64_t *vas,           \
-                                          uint64_t i, uint64_t n, uint64_t *pas,                  \
-                                          const int near, int out)                                \
-{                                                                                                 \
-    return out == PAST ? hits_calm_##FORM(h, vas, i, n, pas, near, PAST)                          \
-           : out == NEAR ? hits_calm_##FORM(h, vas, i, n, pas, near, NEAR)                        \
-           : hits_calm_##FORM(h, vas, i, n, pas, near, NOWHERE);                                  \
 }
 
 /* The usual case in fewest steps: first four ways in order, then twelve with ranks, both full
@@ -414,9 +383,8 @@ TARGET static uint64_t hits_##FORM(hits_t *h, const uint64_t *vas, uint64_t i, u
         return hits_loop_##FORM(h, vas, i, n, pas, codes, 0, 0);                                  \
     if (h->calm && h->first->fold == 63) {                                                        \
         const int near = stays_near(vas + i, n - i);                                              \
-        const int out = !pas ? NOWHERE : h->vast ? PAST : NEAR;                                   \
-        while ((i = near ? hits_calm_to_##FORM(h, vas, i, n, pas, 1, out)                         \
-                         : hits_calm_to_##FORM(h, vas, i, n, pas, 0, out)) < n) {                 \
+        while ((i = near ? hits_calm_##FORM(h, vas, i, n, pas, 1)                                 \
+                         : hits_calm_##FORM(h, vas, i, n, pas, 0)) < n) {                         \
             const uint64_t next = hits_any_##FORM(h, vas, i, i + 1, pas, codes);                  \
             if (next == i || h->globals)                                                          \
                 return next;                                                                      \

@@ -32,11 +32,9 @@ cdef extern from "hits.h" nogil:
         uint8_t sure
         uint8_t walk
         uint8_t calm
-        uint8_t vast
         uint8_t unused
         uint8_t why
 
-    void writes_done()
     int hits_choose(int vectors)
     int hit_one(hits_t *h, uint64_t va, uint64_t *pa)
     uint64_t hits(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t n, uint64_t *pas,

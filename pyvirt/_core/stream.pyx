@@ -50,7 +50,6 @@ from pyvirt._core.hits cimport (
     hits,
     hits_choose,
     hits_t,
-    writes_done,
 )
 from pyvirt._core.nestedwalk cimport nested_t
 from pyvirt._core.operations cimport (
@@ -104,7 +103,6 @@ from pyvirt._core.walks cimport walks_choose_nested
 
 cdef enum:
     BLOCK = 1024                    # accesses between two looks at how many walk
-    VAST = 1 << 20                  # of them: 8 MiB of addresses will leave the caches anyway
     MOST_OF_ONE = 512               # references that a single access can make, at the very most
     HIT_FIRST = 0x10                # outcome: level 1, 4 KiB
     CR4_PGE = 0x80
@@ -168,7 +166,6 @@ cdef void choose_lane(lane_t *lane, run_t *x, int kind, bint user) noexcept nogi
     lane.h.unused = <uint8_t>(64 - x.v.guest.address_bits)
     lane.h.walk = HITS_NO_WALK
     lane.h.calm = True
-    lane.h.vast = False
 
 
 cdef void choose_walk(lane_t *lane, run_t *x, int kind, bint user) noexcept nogil:
@@ -284,7 +281,6 @@ cdef uint64_t stream_accesses(
     ahead = prefetch == PREFETCH_ALWAYS
     choose_lane(&lane, &x, kind, user)
     choose_walk(&lane, &x, kind, user)
-    lane.h.vast = pas != NULL and n >= VAST
     base = m.accesses
     while i < n:
         end = min(n, i + BLOCK)
@@ -328,8 +324,6 @@ cdef uint64_t stream_accesses(
         lane.h.calm = x.counters.tlb_hits[0] - firsts > BLOCK - BLOCK // 32
         if prefetch == PREFETCH_AUTO:
             ahead = slow > BLOCK // 2
-    if lane.h.vast:
-        writes_done()
     x.counters.accesses[kind] += n
     m.accesses = base + n
     drain(m)
