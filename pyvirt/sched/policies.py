@@ -1,0 +1,15 @@
+"""Plug-in policies by name: what ``Scheduler(policy=...)`` knows beside the inlined ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pyvirt._core.sched.plug import Plug
+from pyvirt._core.sched.policies.fixed import FixedPriority
+from pyvirt._core.sched.python import PythonPolicy
+
+__all__ = ["PLUGS", "FixedPriority", "Plug", "PythonPolicy"]
+
+PLUGS: dict[str, Callable[[], Plug]] = {
+    "fixed": FixedPriority,
+}
