@@ -21,6 +21,7 @@ def weights(worlds: int) -> list[int]:
 
 def host(policy: str, worlds: int, cpus: int) -> Scheduler:
     made = Scheduler(cpus, policy=policy, quantum_ns=QUANTUM)
+    made.fast_forward = False  # each event is to happen
     for weight in weights(worlds):
         made.add(weight=weight)
     made.run(FOREVER, events=2 * worlds)

@@ -15,6 +15,7 @@ CPU_DTYPE: np.dtype[np.void]
 @disjoint_base
 class SchedCore:
     policy: str
+    fast_forward: bool
     def __init__(
         self, policy: str | Plug, cpus: int, seed: int, capacity: int, tick: int | None = None
     ) -> None: ...

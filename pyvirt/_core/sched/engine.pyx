@@ -21,6 +21,7 @@ from pyvirt._core.sched.changes cimport (
 )
 from pyvirt._core.sched.due cimport move_timer_base
 from pyvirt._core.sched.hooks cimport hook_begin
+from pyvirt._core.sched.forward cimport run_forward
 from pyvirt._core.sched.loop cimport next_event, run_until, serve
 from pyvirt._core.sched.plug cimport Plug
 from pyvirt._core.sched.policies.eevdf cimport has_deadlines
@@ -155,6 +156,7 @@ cdef class SchedCore:
                     f"linux_tick_ns is for the policy eevdf, not for {policy!r:.80}")
             s.tick = as_int(tick, "linux_tick_ns", 1, 1 << 32)
         self.begun = True
+        self.fast_forward = True
         self.free_ids = []
         self.free_vms = []
         if isinstance(policy, Plug):
@@ -597,6 +599,9 @@ cdef class SchedCore:
         self._begin()
         if self.plugin is not None and self.plugin.needs_gil:
             count = run_until(&self.s, end, limit)
+        elif self.fast_forward:
+            with nogil:
+                count = run_forward(&self.s, end, limit)
         else:
             with nogil:
                 count = run_until(&self.s, end, limit)

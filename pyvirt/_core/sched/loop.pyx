@@ -87,7 +87,8 @@ from pyvirt._core.sched.state cimport (
 from pyvirt._core.sched.virtual cimport sync_queue
 from pyvirt._core.types cimport ns_t
 
-# Queues are synced before what they collected could overflow: 2**20 slices of 2**32 ns.
+# The queues of stride are synced before what they collected could overflow: 2**20 slices of 2**32
+# ns. Those of other policies keep what they need with each charge.
 cdef enum:
     SYNC_EVENTS = (1 << 20) - 1
 
@@ -497,7 +498,7 @@ cdef inline uint64_t events(sched_t *s, ns_t until, uint64_t most, bint plugged)
             serve(s, s.now)
             if s.fault.kind != FAULT_NONE:
                 break
-        elif not count & SYNC_EVENTS:
+        elif not count & SYNC_EVENTS and s.policy == POLICY_STRIDE:
             for i in range(s.queue_count):
                 sync_queue(&s.queues[i], s.now)
     s.events += count
