@@ -1,7 +1,14 @@
 """CPU scheduling of one host: worlds that share CPUs under a policy, exact to the nanosecond."""
 
 from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, STATES
-from pyvirt.sched.policies import PLUGS, FixedPriority, Plug, PythonPolicy
+from pyvirt.sched.policies import (
+    PLUGS,
+    FixedPriority,
+    NativePolicy,
+    Plug,
+    PythonPolicy,
+    get_include,
+)
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
 from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
 
@@ -15,6 +22,7 @@ __all__ = [
     "Always",
     "FixedPriority",
     "Jobs",
+    "NativePolicy",
     "OnOff",
     "Periodic",
     "Plug",
@@ -22,5 +30,6 @@ __all__ = [
     "PythonPolicy",
     "Scheduler",
     "SchedulerSnapshot",
+    "get_include",
     "latency_bounds",
 ]
