@@ -2,7 +2,12 @@
 
 from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, STATES
 from pyvirt.sched.policies import (
+    CPU_RECORD,
+    PLUG_RECORD,
     PLUGS,
+    SCHED_RECORD,
+    VM_RECORD,
+    WORLD_RECORD,
     FixedPriority,
     NativePolicy,
     Plug,
@@ -15,10 +20,15 @@ from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
 __all__ = [
     "COUNTER_DTYPE",
     "CPU_DTYPE",
+    "CPU_RECORD",
     "PLUGS",
+    "PLUG_RECORD",
     "POLICIES",
+    "SCHED_RECORD",
     "STATES",
     "VM",
+    "VM_RECORD",
+    "WORLD_RECORD",
     "Always",
     "FixedPriority",
     "Jobs",
