@@ -1,20 +1,38 @@
 """CPU scheduling of one host: worlds that share CPUs under a policy, exact to the nanosecond."""
 
 from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, STATES
-from pyvirt.sched.policies import PLUGS, FixedPriority, Plug, PythonPolicy
+from pyvirt.sched.policies import (
+    CPU_RECORD,
+    PLUG_RECORD,
+    PLUGS,
+    SCHED_RECORD,
+    VM_RECORD,
+    WORLD_RECORD,
+    FixedPriority,
+    NativePolicy,
+    Plug,
+    PythonPolicy,
+    get_include,
+)
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
 from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
 
 __all__ = [
     "COUNTER_DTYPE",
     "CPU_DTYPE",
+    "CPU_RECORD",
     "PLUGS",
+    "PLUG_RECORD",
     "POLICIES",
+    "SCHED_RECORD",
     "STATES",
     "VM",
+    "VM_RECORD",
+    "WORLD_RECORD",
     "Always",
     "FixedPriority",
     "Jobs",
+    "NativePolicy",
     "OnOff",
     "Periodic",
     "Plug",
@@ -22,5 +40,6 @@ __all__ = [
     "PythonPolicy",
     "Scheduler",
     "SchedulerSnapshot",
+    "get_include",
     "latency_bounds",
 ]
