@@ -2,6 +2,7 @@
 
 from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, STATES
 from pyvirt.sched.scheduler import Scheduler, SchedulerSnapshot, latency_bounds
+from pyvirt.sched.topology import Topology
 from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "Poisson",
     "Scheduler",
     "SchedulerSnapshot",
+    "Topology",
     "latency_bounds",
 ]

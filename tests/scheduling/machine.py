@@ -4,6 +4,7 @@ import numpy as np
 
 from oracle.slowsched import SlowScheduler
 from pyvirt._core.sched.engine import STATES, SchedCore
+from pyvirt.sched import Topology
 
 NAMES = {"run": "run", "rdy": "ready", "mlmtd": "limited", "wait": "wait"}
 
@@ -11,11 +12,16 @@ NAMES = {"run": "run", "rdy": "ready", "mlmtd": "limited", "wait": "wait"}
 class Both:
     """Two schedulers that are told the same."""
 
-    def __init__(self, cpus: int, policy: str, seed: int = 12345) -> None:
+    def __init__(
+        self, cpus: int, policy: str, seed: int = 12345, topology: Topology | None = None
+    ) -> None:
         policy, _, way = policy.partition(", ")
         tick = int(way) if way else None
-        self.fast = SchedCore(policy, cpus, seed, 1, tick)
-        self.slow = SlowScheduler(cpus, policy, seed, tick)
+        numbers = None if topology is None else topology._array()
+        self.fast = SchedCore(policy, cpus, seed, 1, tick, numbers)
+        self.slow = SlowScheduler(
+            cpus, policy, seed, tick, None if numbers is None else numbers.tolist()
+        )
 
     def add(self, weight, slice_ns, affinity=None, load=None, limit=None) -> int:
         id = self.fast._add(weight, slice_ns, affinity, load, limit)

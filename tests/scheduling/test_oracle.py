@@ -26,8 +26,7 @@ limits = st.one_of(st.none(), st.tuples(st.integers(1, 12), st.integers(1, 30)))
 
 
 @st.composite
-def scenarios(draw):
-    cpus = draw(st.integers(1, 4))
+def actions(draw, cpus):
     affinity = st.one_of(
         st.none(), st.frozensets(st.integers(0, cpus - 1), min_size=1, max_size=cpus)
     )
@@ -35,7 +34,7 @@ def scenarios(draw):
     slices = st.one_of(st.integers(1, 10), st.just(10))
     world = st.integers(0, 7)
     new = st.tuples(st.just("add"), weights, slices, affinity, loads, limits)
-    actions = st.one_of(
+    action = st.one_of(
         new,
         st.tuples(st.just("remove"), world),
         st.tuples(st.just("block"), world),
@@ -46,13 +45,22 @@ def scenarios(draw):
         st.tuples(st.just("set_limit"), world, limits),
     )
     first = draw(st.lists(new, min_size=1, max_size=5))
-    later = draw(st.lists(st.tuples(st.integers(0, 60), actions), max_size=20))
-    return cpus, [(0, a) for a in first] + later
+    later = draw(st.lists(st.tuples(st.integers(0, 60), action), max_size=20))
+    return [(0, a) for a in first] + later
+
+
+@st.composite
+def scenarios(draw):
+    cpus = draw(st.integers(1, 4))
+    return cpus, draw(actions(cpus))
 
 
 def play(policy, scenario):
     cpus, steps = scenario
-    both = Both(cpus, policy)
+    act(Both(cpus, policy), steps)
+
+
+def act(both, steps):
     for gap, (name, *arguments) in steps:
         if gap:
             both.advance(both.slow.now + gap)

@@ -13,6 +13,7 @@ cdef class SchedCore:
 
     cdef sched_t *pointer(self) noexcept nogil
     cdef object _check(self)
+    cdef object _set_topology(self, object numbers)
     cdef object _grow(self, object worlds)
     cdef object _queue(self, object cpus)
     cdef uint32_t _world(self, object world) except? 0xFFFFFFFF

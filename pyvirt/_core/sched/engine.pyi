@@ -14,7 +14,13 @@ CPU_DTYPE: np.dtype[np.void]
 class SchedCore:
     policy: str
     def __init__(
-        self, policy: str, cpus: int, seed: int, capacity: int, tick: int | None = None
+        self,
+        policy: str,
+        cpus: int,
+        seed: int,
+        capacity: int,
+        tick: int | None = None,
+        topology: npt.NDArray[np.uint16] | None = None,
     ) -> None: ...
     def _add(
         self,

@@ -1,6 +1,6 @@
 """The owner of one host's scheduling, and its door to Python."""
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
@@ -65,6 +65,7 @@ from pyvirt._core.sched.state cimport (
     sched_t,
     world_t,
 )
+from pyvirt._core.sched.topology cimport build_topology, free_topology
 from pyvirt._core.sched.winner cimport winner_clear
 from pyvirt._core.types cimport ns_t
 from pyvirt.errors import InvalidTypeError, InvalidValueError
@@ -104,9 +105,12 @@ cdef class SchedCore:
         Worlds that there is room for at first.
     tick : int, optional
         Of Linux's way of EEVDF, in ns.
+    topology : ndarray of uint16, shape (4, cpus), optional
+        Core, last-level cache, NUMA node and socket of each CPU, dense numbers from 0; default:
+        each CPU is a core, and they share the rest.
     """
 
-    def __init__(self, policy, cpus, seed, capacity, tick=None):
+    def __init__(self, policy, cpus, seed, capacity, tick=None, topology=None):
         cdef sched_t *s = &self.s
         cdef uint32_t cpu
         cdef uint64_t mask[MASK_WORDS]
@@ -142,12 +146,14 @@ cdef class SchedCore:
             mask[cpu >> 6] |= <uint64_t>1 << (cpu & 63)
         memcpy(s.idle, mask, sizeof(mask))
         s.idle_count = s.cpu_count
+        self._set_topology(topology)
         self._grow(capacity)
         if new_queue(s, mask) == MOST_QUEUES:
             raise MemoryError
 
     def __dealloc__(self):
         free_queues(self.s.queues, self.s.queue_count)
+        free_topology(&self.s.topology)
         free(self.s.serves)
         free(self.s.cpus)
         free(self.s.due)
@@ -164,6 +170,18 @@ cdef class SchedCore:
         # set and read with the GIL held
         if self.busy:
             raise InvalidValueError("this scheduler runs in another thread")
+
+    cdef object _set_topology(self, object numbers):
+        cdef uint32_t cpus = self.s.cpu_count
+        if numbers is None:
+            numbers = np.zeros((4, cpus), np.uint16)
+            numbers[0] = np.arange(cpus)
+        cdef const uint16_t[:, ::1] view = numbers
+        if numbers.shape != (4, cpus):
+            raise InvalidValueError(
+                f"a topology of {cpus} CPUs has shape (4, {cpus}), not {numbers.shape}")
+        if not build_topology(&self.s.topology, cpus, &view[0, 0]):
+            raise MemoryError("no memory for the topology, or its numbers are not dense")
 
     cdef object _grow(self, object worlds):
         """Make room for so many worlds."""
@@ -544,6 +562,7 @@ cdef class SchedCore:
         plain = s[0]
         plain.worlds, plain.loads, plain.cpus, plain.queues = NULL, NULL, NULL, NULL
         plain.serves, plain.due, plain.timers = NULL, NULL, NULL
+        memset(&plain.topology, 0, sizeof(plain.topology))
         queues = []
         for i in range(s.queue_count):
             q = s.queues[i]
@@ -608,6 +627,7 @@ cdef class SchedCore:
         plain.queues, plain.serves, plain.cpus, plain.due = made, s.serves, s.cpus, s.due
         plain.worlds, plain.loads, plain.timers = s.worlds, s.loads, s.timers
         plain.capacity = s.capacity
+        plain.topology = s.topology
         s[0] = plain
         memcpy(s.worlds, <const char *>worlds, len(worlds))
         memcpy(s.loads, <const char *>loads, len(loads))

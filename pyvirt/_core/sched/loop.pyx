@@ -15,6 +15,7 @@ from pyvirt._core.sched.due cimport (
     next_cpu_event,
     next_timer,
 )
+from pyvirt._core.sched.placement cimport idle_cpu
 from pyvirt._core.sched.policies cimport (
     policy_charge,
     policy_choose,
@@ -36,7 +37,6 @@ from pyvirt._core.sched.state cimport (
     HELD,
     LATENCY_BUCKETS,
     LIMITED,
-    MASK_WORDS,
     NEVER,
     NO_CPU,
     NO_WORLD,
@@ -190,25 +190,10 @@ cdef void fill(sched_t *s, uint32_t cpu, uint32_t before, ns_t now) noexcept nog
 
 
 cdef void place(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
-    """Let a ready world run at once if a CPU of its is idle: its last one, or the lowest."""
-    cdef world_t *w = &s.worlds[id]
-    cdef queue_t *q = &s.queues[w.queue]
-    cdef uint32_t i, cpu
-    cdef uint64_t free
-    if not s.idle_count:
-        return
-    if w.cpu != NO_CPU and (s.idle[w.cpu >> 6] & q.mask[w.cpu >> 6]) >> (w.cpu & 63) & 1:
-        fill(s, w.cpu, NO_WORLD, now)
-        return
-    for i in range(MASK_WORDS):
-        free = s.idle[i] & q.mask[i]
-        if free:
-            cpu = 64 * i
-            while not free & 1:
-                free >>= 1
-                cpu += 1
-            fill(s, cpu, NO_WORLD, now)
-            return
+    """Let a ready world run at once if a CPU of its is idle: the one that suits it best."""
+    cdef uint32_t cpu = idle_cpu(s, id)
+    if cpu != NO_CPU:
+        fill(s, cpu, NO_WORLD, now)
 
 
 cdef void enter(sched_t *s, uint32_t id, ns_t now) noexcept nogil:

@@ -151,6 +151,25 @@ ctypedef struct queue_t:
     ns_t started                    # sum of `since` of the running ones
     uint64_t mask[MASK_WORDS]       # its CPUs
 
+ctypedef struct topology_t:         # numbers are dense, from 0; it never changes
+    uint16_t *core                  # of each CPU; all arrays are in one block, which begins here
+    uint16_t *llc
+    uint16_t *node
+    uint16_t *socket
+    uint16_t *threads               # CPUs, core by core
+    uint16_t *first                 # of each core, its place in `threads`; one more at the end
+    uint64_t *core_mask             # CPUs of each core, MASK_WORDS words each
+    uint64_t *llc_mask
+    uint64_t *node_mask
+    uint64_t *socket_mask
+    uint32_t cores
+    uint32_t llcs
+    uint32_t nodes
+    uint32_t sockets
+    uint32_t words                  # of a mask in which there are CPUs
+    bint flat                       # each CPU is a core, and all share one cache
+    bint smt                        # there are cores of several threads
+
 ctypedef struct sched_t:
     ns_t now
     uint64_t events                 # that happened so far
@@ -176,3 +195,4 @@ ctypedef struct sched_t:
     ns_t timer_base
     uint64_t idle[MASK_WORDS]       # CPUs without a world
     uint64_t latency[LATENCY_BUCKETS]
+    topology_t topology

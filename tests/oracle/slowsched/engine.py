@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from oracle.slowsched.policies import POLICIES, Queue
+from oracle.slowsched.topology import Shape
 from oracle.slowsched.worlds import Random, World
 
 
@@ -18,8 +19,11 @@ class Cpu:
 
 
 class SlowScheduler:
-    def __init__(self, cpus: int, policy: str, seed: int = 1, tick: int | None = None) -> None:
+    def __init__(
+        self, cpus: int, policy: str, seed: int = 1, tick: int | None = None, numbers=None
+    ) -> None:
         self.now = 0
+        self.shape = Shape(cpus, numbers)
         self.random = Random(seed)
         self.cpus = [Cpu() for _ in range(cpus)]
         self.worlds: dict[int, World] = {}
@@ -97,9 +101,10 @@ class SlowScheduler:
         cpu.slice_end = self.now + self.policy.timeslice(w)
 
     def place(self, w: World) -> None:
-        idle = [i for i in sorted(w.cpus) if self.cpus[i].running is None]
-        if idle:
-            self.fill(w.cpu if w.cpu in idle else idle[0], None)
+        idle = {i for i, cpu in enumerate(self.cpus) if cpu.running is None}
+        cpu = self.shape.choose_idle(idle, w.cpus, w.cpu)
+        if cpu is not None:
+            self.fill(cpu, None)
 
     def make_runnable(self, w: World) -> None:
         w.count(self.now)
