@@ -2,6 +2,8 @@
 #
 # Its last CPU, whose private caches may still hold its data; else one of a wholly idle core, which it
 # has for itself; else an idle thread; of these the nearest to its last CPU, then the lowest number.
+#
+# An idle CPU that a plug-in policy has asked to pick is about to get a world: it is left out.
 
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -9,12 +11,16 @@ from pyvirt._core.sched.state cimport NO_CPU, sched_t
 from pyvirt._core.sched.topology cimport SAME_CORE, SAME_SOCKET, lowest_bit, near_mask
 
 
+cdef inline bint is_free(const sched_t *s, uint32_t cpu) noexcept nogil:
+    """Whether a CPU is idle, and nothing is on the way to it."""
+    return (s.idle[cpu >> 6] & ~s.asked[cpu >> 6]) >> (cpu & 63) & 1
+
+
 cdef inline bint core_idle(const sched_t *s, uint32_t cpu) noexcept nogil:
     """Whether all threads of the CPU's core are idle."""
-    cdef uint32_t core = s.topology.core[cpu], i, other
+    cdef uint32_t core = s.topology.core[cpu], i
     for i in range(s.topology.first[core], s.topology.first[core + 1]):
-        other = s.topology.threads[i]
-        if not s.idle[other >> 6] >> (other & 63) & 1:
+        if not is_free(s, s.topology.threads[i]):
             return False
     return True
 
@@ -27,7 +33,7 @@ cdef inline uint32_t lowest_idle(
     cdef uint32_t i, cpu
     cdef uint64_t free
     for i in range(s.topology.words):
-        free = s.idle[i] & allowed[i]
+        free = s.idle[i] & ~s.asked[i] & allowed[i]
         if among != NULL:
             free &= among[i]
         if near != NULL:
@@ -51,7 +57,7 @@ cdef inline uint32_t idle_cpu_among(
     if not s.idle_count:
         return NO_CPU
     if last != NO_CPU:
-        bit = s.idle[last >> 6] & allowed[last >> 6]
+        bit = s.idle[last >> 6] & ~s.asked[last >> 6] & allowed[last >> 6]
         if among != NULL:
             bit &= among[last >> 6]
         if bit >> (last & 63) & 1:
