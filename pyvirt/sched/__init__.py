@@ -1,6 +1,6 @@
 """CPU scheduling of one host: worlds that share CPUs under a policy, exact to the nanosecond."""
 
-from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, STATES
+from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, SPEED_DTYPE, STATES
 from pyvirt.sched.policies import PLUGS, FixedPriority, Plug
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
 from pyvirt.sched.topology import Topology
@@ -11,6 +11,7 @@ __all__ = [
     "CPU_DTYPE",
     "PLUGS",
     "POLICIES",
+    "SPEED_DTYPE",
     "STATES",
     "VM",
     "Always",

@@ -149,7 +149,7 @@ class Scheduler(SchedCore):
             numbers = None
             cpus = 1 if cpus is None else cpus
         elif isinstance(topology, Topology):
-            numbers = topology._array()
+            numbers = (topology._array(), topology._speeds(), topology._costs())
             if cpus is not None and cpus != topology.cpus:
                 raise InvalidValueError(
                     f"cpus is {cpus!r:.80}, and the topology has {topology.cpus} CPUs"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from numbers import Real
 from operator import index
 from typing import Any
 
@@ -14,6 +16,7 @@ from pyvirt.errors import InvalidTypeError, InvalidValueError
 __all__ = ["Topology"]
 
 MOST_CPUS = 1024
+MOST_COST = 1 << 40
 LEVELS = ("core", "llc", "node", "socket")
 _NAMES = {"core": "core", "llc": "LLC", "node": "NUMA node", "socket": "socket"}
 
@@ -33,6 +36,15 @@ class Topology:
         Of each core.
     llcs_per_node : int, default 1
         Last-level caches of each NUMA node.
+    smt : float or sequence of float, default 1.25
+        What the busy threads of a core do together, of what one alone does: of two of them, or of
+        two, three and so on; of more as many as the last. 1.25 is a usual figure, not a measured
+        one: two busy threads run at 0.625 each. Kept in 2**-16, rounded down.
+    migration_ns : sequence of int, optional
+        What a world loses when it comes to run on another CPU than before: time that it runs
+        without getting on. Five numbers: on another thread of the same core, on another core
+        beside the same last-level cache, in the same NUMA node, on the same socket, elsewhere.
+        Default: nothing.
 
     Raises
     ------
@@ -56,7 +68,7 @@ class Topology:
     (6, 7)
     """
 
-    __slots__ = ("core", "llc", "node", "socket")
+    __slots__ = ("core", "llc", "migration_ns", "node", "smt", "socket")
 
     core: tuple[int, ...]
     """The core of each CPU; like the other numbers dense, from 0."""
@@ -66,6 +78,10 @@ class Topology:
     """The NUMA node of each CPU."""
     socket: tuple[int, ...]
     """The socket of each CPU."""
+    smt: tuple[float, ...]
+    """What two and more busy threads of a core do together, of what one alone does."""
+    migration_ns: tuple[int, ...]
+    """What moves cost, by distance, from 1 to 5."""
 
     def __init__(
         self,
@@ -75,6 +91,8 @@ class Topology:
         cores: int = 1,
         threads: int = 1,
         llcs_per_node: int = 1,
+        smt: float | Sequence[float] = 1.25,
+        migration_ns: Sequence[int] | None = None,
     ) -> None:
         sockets = _count(sockets, "sockets")
         nodes = _count(nodes_per_socket, "nodes_per_socket")
@@ -97,7 +115,8 @@ class Topology:
             )
         core = np.arange(cpus) // threads
         per_node = cores // nodes
-        self._set([core, core // (per_node // llcs), core // per_node, core // cores])
+        numbers = [core, core // (per_node // llcs), core // per_node, core // cores]
+        self._set(numbers, smt, migration_ns)
 
     @classmethod
     def from_numbers(
@@ -107,6 +126,8 @@ class Topology:
         llc: Iterable[int] | None = None,
         node: Iterable[int] | None = None,
         socket: Iterable[int] | None = None,
+        smt: float | Sequence[float] = 1.25,
+        migration_ns: Sequence[int] | None = None,
     ) -> Topology:
         """Make a topology of any shape from the numbers that each CPU has.
 
@@ -116,6 +137,8 @@ class Topology:
             Of each CPU, any numbers from 0: they are made dense in their order.
         llc, node, socket : iterable of int, optional
             The same; default: one for all CPUs.
+        smt, migration_ns
+            See `Topology`.
 
         Raises
         ------
@@ -158,12 +181,15 @@ class Topology:
                         f"and in {_NAMES[outer]} {b[cpu]} (CPU {cpu})"
                     )
         made = cls.__new__(cls)
-        made._set([np.unique(each, return_inverse=True)[1] for each in numbers])
+        dense = [np.unique(each, return_inverse=True)[1] for each in numbers]
+        made._set(dense, smt, migration_ns)
         return made
 
-    def _set(self, numbers: list[npt.NDArray[np.int64]]) -> None:
+    def _set(self, numbers: list[npt.NDArray[np.int64]], smt: Any, migration_ns: Any) -> None:
         for name, each in zip(LEVELS, numbers, strict=True):
             object.__setattr__(self, name, tuple(each.tolist()))
+        object.__setattr__(self, "smt", _totals(smt, self.threads))
+        object.__setattr__(self, "migration_ns", _costs(migration_ns))
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError("a topology does not change; make another")
@@ -241,16 +267,29 @@ class Topology:
         """Core, LLC, node and socket of each CPU, for the core."""
         return np.array([getattr(self, name) for name in LEVELS], np.uint16)
 
+    def _speeds(self) -> npt.NDArray[np.uint32]:
+        """Of a thread by the number of busy ones of its core, in 2**-16."""
+        totals = enumerate((1.0, 1.0, *self.smt))
+        return np.array(
+            [int(Fraction(t) * (1 << 16) / max(k, 1)) or 1 for k, t in totals], np.uint32
+        )
+
+    def _costs(self) -> npt.NDArray[np.int64]:
+        return np.array((0, *self.migration_ns), np.int64)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Topology):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in LEVELS)
+        return self._values() == other._values()
 
     def __hash__(self) -> int:
-        return hash(tuple(getattr(self, name) for name in LEVELS))
+        return hash(self._values())
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in (*LEVELS, "smt", "migration_ns"))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, tuple(getattr(self, name) for name in LEVELS)
+        return _rebuild, self._values()
 
     def __repr__(self) -> str:
         return (
@@ -259,8 +298,41 @@ class Topology:
         )
 
 
-def _rebuild(core: Any, llc: Any, node: Any, socket: Any) -> Topology:
-    return Topology.from_numbers(core=core, llc=llc, node=node, socket=socket)
+def _rebuild(core: Any, llc: Any, node: Any, socket: Any, smt: Any, costs: Any) -> Topology:
+    return Topology.from_numbers(
+        core=core, llc=llc, node=node, socket=socket, smt=smt or 1.0, migration_ns=costs
+    )
+
+
+def _totals(smt: Any, threads: int) -> tuple[float, ...]:
+    """For 2 to `threads` busy threads."""
+    try:
+        given = [float(smt)] if isinstance(smt, Real) else [float(each) for each in smt]
+    except (TypeError, ValueError):
+        raise InvalidTypeError(f"smt must be one number or several, got {smt!r:.80}") from None
+    if not given:
+        raise InvalidValueError("smt must have a number for two busy threads, got none")
+    for busy, total in enumerate(given, 2):
+        if not 0 < total <= busy:
+            raise InvalidValueError(
+                f"{busy} busy threads of a core do more than 0 and at most {busy} times the work "
+                f"of one, smt says {total}"
+            )
+    return tuple((given + given[-1:] * threads)[: threads - 1])
+
+
+def _costs(values: Any) -> tuple[int, ...]:
+    if values is None:
+        return (0,) * 5
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        raise InvalidTypeError(f"migration_ns must be five integers, got {values!r:.80}")
+    costs = tuple(_integer(each, "migration_ns") for each in values)
+    if len(costs) != 5:
+        raise InvalidValueError(f"migration_ns must be five integers, got {len(costs)}")
+    for each in costs:
+        if not 0 <= each < MOST_COST:
+            raise InvalidValueError(f"migration_ns must be 0 to {MOST_COST - 1:,}, got {each:,}")
+    return costs
 
 
 def _integer(value: Any, name: str) -> int:

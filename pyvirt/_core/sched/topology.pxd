@@ -3,6 +3,7 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from pyvirt._core.sched.state cimport MASK_WORDS, sched_t, topology_t
+from pyvirt._core.types cimport ns_t
 
 cdef extern from "sched/bits.h" nogil:
     uint32_t lowest_bit(uint64_t word)  # that is not 0
@@ -18,6 +19,10 @@ cdef enum distance_t:
 
 # `numbers`: core of each CPU, then LLC, node and socket. False: no memory, or no dense numbers.
 cdef bint build_topology(topology_t *t, uint32_t cpus, const uint16_t *numbers) noexcept nogil
+cdef uint32_t most_threads(const topology_t *t) noexcept nogil
+# Of 0, 1, 2 and more busy threads of a core; False: no memory.
+cdef bint set_speeds(topology_t *t, const uint32_t *speeds, const ns_t *costs) noexcept nogil
+cdef bint has_paces(const topology_t *t) noexcept nogil
 cdef void free_topology(topology_t *t) noexcept nogil
 
 

@@ -1,10 +1,11 @@
 """The shape of the machine: its arrays and masks, made once."""
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
-from pyvirt._core.sched.state cimport MASK_WORDS, topology_t
+from pyvirt._core.sched.state cimport FULL_SPEED, MASK_WORDS, topology_t
+from pyvirt._core.types cimport ns_t
 
 
 cdef uint32_t count(const uint16_t *numbers, uint32_t cpus) noexcept nogil:
@@ -62,6 +63,38 @@ cdef bint build_topology(topology_t *t, uint32_t cpus, const uint16_t *numbers) 
     return True
 
 
+cdef uint32_t most_threads(const topology_t *t) noexcept nogil:
+    """Of a core."""
+    cdef uint32_t core, most = 0
+    for core in range(t.cores):
+        most = max(most, <uint32_t>(t.first[core + 1] - t.first[core]))
+    return most
+
+
+cdef bint set_speeds(topology_t *t, const uint32_t *speeds, const ns_t *costs) noexcept nogil:
+    """Set how fast threads are, and what moves cost."""
+    cdef size_t size = (most_threads(t) + 1) * sizeof(uint32_t)
+    t.speed = <uint32_t *>malloc(size)
+    if t.speed == NULL:
+        return False
+    memcpy(t.speed, speeds, size)
+    memcpy(t.move_cost, costs, sizeof(t.move_cost))
+    return True
+
+
+cdef bint has_paces(const topology_t *t) noexcept nogil:
+    """Whether worlds may work at another than full speed."""
+    cdef uint32_t i
+    for i in range(1, most_threads(t) + 1):
+        if t.speed[i] != FULL_SPEED:
+            return True
+    for i in range(DISTANCES):
+        if t.move_cost[i]:
+            return True
+    return False
+
+
 cdef void free_topology(topology_t *t) noexcept nogil:
+    free(t.speed)
     free(t.core)
     free(t.core_mask)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+FULL = 1 << 16
 LEVELS = ("core", "llc", "node", "socket")
 
 
 class Shape:
-    """`numbers` is the core, LLC, node and socket of each CPU."""
+    """`parts`: core, LLC, node, socket of CPUs; speeds by busy threads; costs by distance."""
 
-    def __init__(self, cpus: int, numbers: list[list[int]] | None = None) -> None:
+    def __init__(self, cpus: int, parts: list | None = None) -> None:
         self.cpus = cpus
-        self.numbers = numbers or [list(range(cpus)), [0] * cpus, [0] * cpus, [0] * cpus]
+        alone = [list(range(cpus)), [0] * cpus, [0] * cpus, [0] * cpus], [FULL, FULL], [0] * 6
+        self.numbers, speeds, self.costs = parts or alone
+        self.speeds = [Fraction(speed, FULL) for speed in speeds]
 
     def distance(self, a: int, b: int) -> int:
         shared = [numbers[a] == numbers[b] for numbers in self.numbers]
