@@ -99,15 +99,19 @@ cdef enum:
 # --- one world ---
 
 
+# What only some worlds need stands apart: the usual case stays short.
+cdef void charge_load(sched_t *s, world_t *w, uint32_t id, ns_t dt) noexcept nogil:
+    cdef load_t *l = &s.loads[id]
+    l.left -= work_in(&s.paces[id], dt) if w.flags & PACED else dt
+    l.budget -= dt
+
+
 cdef inline void charge_now(sched_t *s, queue_t *q, world_t *w, uint32_t id, ns_t now) noexcept nogil:
     cdef ns_t dt = now - w.since
-    cdef load_t *l
     w.run += dt
     w.since = now
     if w.flags & (HAS_JOBS | HAS_LIMIT | PACED):
-        l = &s.loads[id]
-        l.left -= work_in(&s.paces[id], dt) if w.flags & PACED else dt
-        l.budget -= dt
+        charge_load(s, w, id, dt)
     if s.policy == POLICY_PLUG:
         hook_charge(s, id, dt)
         return
@@ -133,25 +137,31 @@ cdef inline void settle(load_t *l, ns_t now) noexcept nogil:
     l.area_since = now
 
 
-cdef inline void set_event(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
-    """Arm the CPU for the first of: end of the slice, of the work, of the limit or its period."""
+cdef ns_t load_event(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
+    """The first of: end of the slice, of the work, of the limit or its period."""
     cdef ns_t when = s.cpus[cpu].slice_end, need
-    cdef load_t *l
+    cdef load_t *l = &s.loads[id]
+    need = l.left
+    if s.worlds[id].flags & PACED:
+        set_speed(s, id, cpu)
+        need = time_for(&s.paces[id], need)
+    if s.worlds[id].flags & HAS_JOBS and now + need < when:
+        when = now + need
+    if s.worlds[id].flags & HAS_LIMIT:
+        refresh(l, now)             # it may have been ready for longer than a period
+        if now + l.budget < when:
+            when = now + l.budget
+        if l.period_end < when:
+            when = l.period_end
+    return when
+
+
+cdef inline void set_event(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
+    """Arm the CPU for what comes first."""
     if s.worlds[id].flags & (HAS_JOBS | HAS_LIMIT | PACED):
-        l = &s.loads[id]
-        need = l.left
-        if s.worlds[id].flags & PACED:
-            set_speed(s, id, cpu)
-            need = time_for(&s.paces[id], need)
-        if s.worlds[id].flags & HAS_JOBS and now + need < when:
-            when = now + need
-        if s.worlds[id].flags & HAS_LIMIT:
-            refresh(l, now)         # it may have been ready for longer than a period
-            if now + l.budget < when:
-                when = now + l.budget
-            if l.period_end < when:
-                when = l.period_end
-    arm_cpu(s, cpu, when)
+        arm_cpu(s, cpu, load_event(s, cpu, id, now))
+    else:
+        arm_cpu(s, cpu, s.cpus[cpu].slice_end)
 
 
 cdef void rearm(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
@@ -178,6 +188,10 @@ cdef void note_latency(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
     s.latency[bucket if bucket < LATENCY_BUCKETS else LATENCY_BUCKETS - 1] += 1
 
 
+cdef void pay_move(sched_t *s, uint32_t id, uint32_t before, uint32_t cpu) noexcept nogil:
+    moved(s, id, before, cpu)
+
+
 cdef inline void begin(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
     """A ready world, already out of its queue, gets the CPU after another world or idleness."""
     cdef world_t *w = &s.worlds[id]
@@ -190,7 +204,7 @@ cdef inline void begin(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept
     if w.cpu != cpu:
         w.migrations += w.cpu != NO_CPU
         if w.flags & PACED:
-            moved(s, id, w.cpu, cpu)
+            pay_move(s, id, w.cpu, cpu)
         w.cpu = <uint16_t>cpu
     s.cpus[cpu].running = id
     s.cpus[cpu].began = now
