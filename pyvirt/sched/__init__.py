@@ -1,6 +1,6 @@
 """CPU scheduling of one host: worlds that share CPUs under a policy, exact to the nanosecond."""
 
-from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, STATES
+from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, SPEED_DTYPE, STATES
 from pyvirt.sched.policies import (
     CPU_RECORD,
     PLUG_RECORD,
@@ -15,6 +15,7 @@ from pyvirt.sched.policies import (
     get_include,
 )
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
+from pyvirt.sched.topology import Topology
 from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "PLUG_RECORD",
     "POLICIES",
     "SCHED_RECORD",
+    "SPEED_DTYPE",
     "STATES",
     "VM",
     "VM_RECORD",
@@ -40,6 +42,7 @@ __all__ = [
     "PythonPolicy",
     "Scheduler",
     "SchedulerSnapshot",
+    "Topology",
     "get_include",
     "latency_bounds",
 ]

@@ -69,7 +69,7 @@ cdef bint regular(const sched_t *s) noexcept nogil:
     """Whether nothing is drawn, and all that decides is what `same` compares."""
     cdef const load_t *l
     cdef uint32_t i
-    if s.policy in (POLICY_LOTTERY, POLICY_HSTRIDE, POLICY_PLUG):
+    if s.policy in (POLICY_LOTTERY, POLICY_HSTRIDE, POLICY_PLUG) or s.paces != NULL:
         return False
     for i in range(s.cpu_count):
         # Of queues that share a CPU, virtual times would have to shift alike.
