@@ -6,6 +6,14 @@ from oracle.slowsched import SlowScheduler
 from pyvirt._core.sched.engine import STATES, SchedCore
 
 NAMES = {"run": "run", "rdy": "ready", "mlmtd": "limited", "wait": "wait"}
+WORK = ["spin", "waits", "wait_time", "yields", "holder_preempted", "holder_off"]
+WORK += ["waiter_preempted", "demanded", "dropped", "dropped_jobs"]
+
+
+def bucket_of(times: list[int]) -> list[int]:
+    """Up to 64 ns one a nanosecond, then 32 for each power of two."""
+    shifts = [max(0, t.bit_length() - 6) for t in times]
+    return [32 * shift + (t >> shift) for t, shift in zip(times, shifts, strict=True)]
 
 
 class Both:
@@ -17,10 +25,20 @@ class Both:
         self.fast = SchedCore(policy, cpus, seed, 1, tick)
         self.slow = SlowScheduler(cpus, policy, seed, tick)
 
-    def add(self, weight, slice_ns, affinity=None, load=None, limit=None) -> int:
-        id = self.fast._add(weight, slice_ns, affinity, load, limit)
-        assert id == self.slow.add(weight, slice_ns, affinity, load, limit)
+    def add(self, weight, slice_ns, affinity=None, load=None, limit=None, more=None) -> int:
+        recorded = more if load is None else {**(more or {}), "responses": True}
+        id = self.fast._add(weight, slice_ns, affinity, load, limit, recorded)
+        assert id == self.slow.add(weight, slice_ns, affinity, load, limit, more)
         return id
+
+    def add_team(self, kind, spin, window, seed) -> int:
+        team = self.fast._add_team(kind, spin, window, seed)
+        self.slow.add_team(team, kind, spin, window, seed)
+        return team
+
+    def halt(self, id: int) -> None:
+        self.fast.halt(id)
+        self.slow.halt_guest(id)
 
     def tell(self, name: str, *arguments) -> None:
         getattr(self.fast, name)(*arguments)
@@ -50,6 +68,7 @@ class Both:
         assert cpus["idle"].tolist() == idle
         assert cpus["switches"].tolist() == [c.switches for c in slow.cpus]
         rows = fast.counters()
+        works = fast.work_counters()
         v = fast.virtual_times()
         assert {int(i) for i in np.flatnonzero(rows["state"])} == set(slow.worlds)
         for id, w in slow.worlds.items():
@@ -61,11 +80,30 @@ class Both:
             assert sum(times.values()) == row["elapsed"]
             assert row["cpu"] == (-1 if w.cpu is None else w.cpu)
             assert (row["switches"], row["migrations"]) == (w.switches, w.migrations), id
-            assert (row["jobs"], row["jobs_done"]) == (w.jobs, w.done)
+            assert (row["jobs"], row["jobs_done"]) == (len(w.jobs), w.done)
+            self.compare_work(row, works[id], w)
             assert (row["wakes"], row["wake_time"]) == (len(w.wakes), sum(w.wakes))
             assert row["wake_most"] == max(w.wakes, default=0)
             assert v[id] == w.v // 1, (id, slow.now)
         self.laws(rows, cpus)
+
+    def compare_work(self, row, work, w) -> None:
+        now = self.slow.now
+        waits = {w.waits_for: now - w.since}
+        assert row["idle"] == w.idle + waits.get("idle", 0), (w.id, now)
+        assert row["swpwt"] == w.swpwt + waits.get("swpwt", 0), (w.id, now)
+        assert row["interrupts"] == w.interrupts
+        spins = now - w.since if w.state == "run" and w.phase == "spin" else 0
+        expected = [w.spin + spins, *(getattr(w, name) for name in WORK[1:])]
+        assert work[WORK].tolist() == tuple(expected), (w.id, now)
+        assert work["spin"] + work["useful"] == row["run"]
+        if w.source is not None:
+            assert work["response_most"] == max(w.responses, default=0)
+            counts = self.fast.response_counts(w.id)
+            assert counts.sum() == len(w.responses)
+            buckets = np.array(bucket_of(w.responses), int)
+            buckets, times = np.unique(buckets, return_counts=True)
+            assert counts[buckets].tolist() == times.tolist()
 
     def laws(self, rows, cpus) -> None:
         """What holds in every state, whatever the policy."""

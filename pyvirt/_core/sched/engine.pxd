@@ -10,9 +10,12 @@ cdef class SchedCore:
     cdef bint busy                      # runs without the GIL
     cdef readonly object policy         # its name
     cdef list free_ids                  # of removed worlds; the last is given next
+    cdef dict tables                    # number of a table of values by their count and hash
 
     cdef sched_t *pointer(self) noexcept nogil
     cdef object _check(self)
     cdef object _grow(self, object worlds)
     cdef object _queue(self, object cpus)
     cdef uint32_t _world(self, object world) except? 0xFFFFFFFF
+    cdef object _forget(self, uint32_t work)
+    cdef uint32_t _hist(self, uint32_t id) noexcept

@@ -10,6 +10,9 @@ from pyvirt._core.arrays cimport as_int
 from pyvirt._core.sched.changes cimport (
     add_world,
     block_world,
+    halt_world,
+    interrupt_world,
+    pause_world,
     remove_world,
     set_world_limit,
     set_world_queue,
@@ -18,6 +21,8 @@ from pyvirt._core.sched.changes cimport (
     wake_world,
 )
 from pyvirt._core.sched.due cimport move_timer_base
+from pyvirt._core.sched.jobs cimport draw_gap
+from pyvirt._core.sched.loads cimport describe, describe_team
 from pyvirt._core.sched.loop cimport next_event, run_until
 from pyvirt._core.sched.policies.eevdf cimport has_deadlines
 from pyvirt._core.sched.queue cimport (
@@ -27,12 +32,13 @@ from pyvirt._core.sched.queue cimport (
     new_queue,
     set_serves,
 )
-from pyvirt._core.sched.random cimport draw_time
+from pyvirt._core.sched.random cimport other_seed
 from pyvirt._core.sched.state cimport (
     EXPONENTIAL,
     FIXED,
     GONE,
     HAS_JOBS,
+    HELD,
     LATENCY_BUCKETS,
     LIMITED,
     MASK_WORDS,
@@ -45,6 +51,8 @@ from pyvirt._core.sched.state cimport (
     NEVER,
     NO_CPU,
     NO_WORLD,
+    PAUSE_DEVICE,
+    PAUSE_SWAP,
     POLICY_EEVDF,
     POLICY_HSTRIDE,
     POLICY_LINUX,
@@ -56,6 +64,8 @@ from pyvirt._core.sched.state cimport (
     SOURCE_CLOSED,
     SOURCE_NONE,
     SOURCE_OPEN,
+    SOURCE_TEAM,
+    SOURCE_TRACE,
     UNIFORM,
     WAIT,
     cpu_t,
@@ -65,7 +75,22 @@ from pyvirt._core.sched.state cimport (
     sched_t,
     world_t,
 )
+from pyvirt._core.sched.sync cimport join_team
 from pyvirt._core.sched.winner cimport winner_clear
+from pyvirt._core.sched.work cimport (
+    NO_RECORD,
+    PHASE_SPIN,
+    RESPONSE_BUCKETS,
+    begin_more,
+    free_more,
+    free_team,
+    free_work,
+    load_more,
+    more_t,
+    save_more,
+    size_of_more,
+    work_t,
+)
 from pyvirt._core.types cimport ns_t
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 
@@ -76,7 +101,13 @@ POLICIES = {
     "lottery": POLICY_LOTTERY,
     "eevdf": POLICY_EEVDF,
 }
-_SOURCES = {None: SOURCE_NONE, "open": SOURCE_OPEN, "closed": SOURCE_CLOSED}
+_SOURCES = {
+    None: SOURCE_NONE,
+    "open": SOURCE_OPEN,
+    "closed": SOURCE_CLOSED,
+    "trace": SOURCE_TRACE,
+    "team": SOURCE_TEAM,
+}
 _KINDS = {"fixed": FIXED, "exponential": EXPONENTIAL, "uniform": UNIFORM}
 STATES = ("gone", "wait", "ready", "run", "limited")
 
@@ -86,6 +117,12 @@ COUNTER_DTYPE = np.dtype([
     ("switches", "<u8"), ("migrations", "<u8"),
     ("jobs", "<i8"), ("jobs_done", "<u8"), ("job_time", "<i8"),
     ("wakes", "<u8"), ("wake_time", "<i8"), ("wake_most", "<i8"),
+    ("idle", "<i8"), ("swpwt", "<i8"), ("interrupts", "<u8"),
+])
+WORK_DTYPE = np.dtype([
+    ("spin", "<i8"), ("useful", "<i8"), ("waits", "<u8"), ("wait_time", "<i8"), ("yields", "<u8"),
+    ("holder_preempted", "<u8"), ("holder_off", "<i8"), ("waiter_preempted", "<u8"),
+    ("demanded", "<i8"), ("dropped", "<i8"), ("dropped_jobs", "<u8"), ("response_most", "<i8"),
 ])
 CPU_DTYPE = np.dtype([("world", "<i4"), ("run", "<i8"), ("idle", "<i8"), ("switches", "<u8")])
 
@@ -126,6 +163,8 @@ cdef class SchedCore:
         self.begun = True
         self.policy = policy
         self.free_ids = []
+        self.tables = {}
+        begin_more(&s.more)
         s.policy = POLICY_LINUX if tick is not None else POLICIES[policy]
         s.cpu_leaves = 2
         while s.cpu_leaves < s.cpu_count:
@@ -154,6 +193,7 @@ cdef class SchedCore:
         free(self.s.worlds)
         free(self.s.loads)
         free(self.s.timers)
+        free_more(&self.s.more)
 
     cdef sched_t *pointer(self) noexcept nogil:
         return &self.s
@@ -227,10 +267,11 @@ cdef class SchedCore:
 
     # --- worlds ---
 
-    def _add(self, weight, slice_ns, affinity, load, limit):
+    def _add(self, weight, slice_ns, affinity, load, limit, more=None):
         """Add a world; `load` is None or (source, work, kind, gap, kind, start, seed).
 
-        A start of None: the first job comes after a gap.
+        A start of None: the first job comes after a gap. `more` has what richer workloads need:
+        distributions (`work`, `gap`, `section`), `trace`, `team`, `responses`.
         """
         cdef sched_t *s = &self.s
         cdef load_t l
@@ -241,30 +282,57 @@ cdef class SchedCore:
         slice = as_int(slice_ns, "slice_ns", 1, MOST_SLICE)
         quota, period = self._limit(limit)
         memset(&l, 0, sizeof(l))
+        l.more = NO_RECORD
         if load is not None:
             source, work, work_kind, gap, gap_kind, start, seed = load
+            least = 1 if source in ("open", "closed") else 0
             l.source = _SOURCES[source]
             l.work_kind, l.gap_kind = _KINDS[work_kind], _KINDS[gap_kind]
-            l.work = as_int(work, "work_ns", 0 if source is None else 1, 1 << 50)
-            l.gap = as_int(gap, "gap_ns", 0 if source is None else 1, 1 << 50)
+            l.work = as_int(work, "work_ns", least, 1 << 50)
+            l.gap = as_int(gap, "gap_ns", least, 1 << 50)
             l.random = as_int(seed, "seed", 1, 0xFFFFFFFFFFFFFFFF)
+            l.random_gap = other_seed(l.random)
             if start is not None:
                 first = s.now + <ns_t>as_int(start, "start_ns", 0, 1 << 50)
-            elif source is not None:
-                first = s.now + draw_time(&l.random, l.gap_kind, l.gap)
         queue = self._queue(affinity)
+        if more is not None:
+            describe(s, &l, more, self.tables, first)
+        if l.source != SOURCE_NONE and first == NEVER:
+            first = s.now + draw_gap(s, &l, &l.random_gap)
+        if not self.free_ids and s.world_count == MOST_WORLDS:
+            self._forget(l.more)
+            raise InvalidValueError(f"a host has at most {MOST_WORLDS:,} worlds")
         if self.free_ids:
             id = self.free_ids.pop()
         else:
-            if s.world_count == MOST_WORLDS:
-                raise InvalidValueError(f"a host has at most {MOST_WORLDS:,} worlds")
-            self._grow(s.world_count + 1)
+            try:
+                self._grow(s.world_count + 1)
+            except MemoryError:
+                self._forget(l.more)
+                raise
             id = s.world_count
             s.world_count += 1
         add_world(s, id, queue, w, slice, &l, load is not None, first)
+        if more is not None and "team" in more:
+            join_team(s, id, more["team"])
         if quota:
             set_world_limit(s, id, quota, period)
         return id
+
+    cdef object _forget(self, uint32_t work):
+        """Give back the record of a world that is not added."""
+        if work != NO_RECORD:
+            free_work(&self.s.more, work)
+
+    def _add_team(self, kind, spin, window, seed):
+        """The number of a team for worlds that are added next; see `describe_team`."""
+        self._check()
+        return describe_team(&self.s, (kind, spin, window, seed))
+
+    def _drop_team(self, team):
+        """End a team that no world has joined."""
+        if not self.s.more.teams[<uint32_t>team].members:
+            free_team(&self.s.more, team)
 
     def _limit(self, limit):
         if limit is None:
@@ -309,6 +377,95 @@ cdef class SchedCore:
         """
         wake_world(&self.s, self._world(world))
 
+    def wait_swap(self, world, ns):
+        """Let a world wait for pages that the host swapped out: esxtop's %SWPWT.
+
+        Parameters
+        ----------
+        world : int
+            From `add`. It stops at once, and goes on when its wait is over, if it has work. One
+            that waits for pages already waits longer by so much.
+        ns : int
+            How long.
+
+        Raises
+        ------
+        InvalidValueError
+            A world that waits for a device.
+        """
+        self._pause(world, ns, PAUSE_SWAP, "a device")
+
+    def wait_device(self, world, ns):
+        """Let a world wait for a device of the host: part of esxtop's %VMWAIT.
+
+        Parameters
+        ----------
+        world : int
+            From `add`. It stops at once, and goes on when its wait is over, if it has work. One
+            that waits for a device already waits longer by so much.
+        ns : int
+            How long.
+
+        Raises
+        ------
+        InvalidValueError
+            A world that waits for pages.
+        """
+        self._pause(world, ns, PAUSE_DEVICE, "pages")
+
+    def _pause(self, world, ns, pause, other):
+        cdef uint32_t id = self._world(world)
+        time = as_int(ns, "ns", 1, 1 << 50)
+        if self.s.loads[id].pause_end != NEVER and self.s.loads[id].pause != pause:
+            raise InvalidValueError(f"world {id} waits for {other} already")
+        pause_world(&self.s, id, time, pause)
+
+    def halt(self, world):
+        """Let a world's guest halt its CPU: it is idle until an interrupt or a job comes.
+
+        Parameters
+        ----------
+        world : int
+            From `add`. What it has to do stays.
+
+        Raises
+        ------
+        InvalidValueError
+            A world that shares a barrier or a lock: it halts by itself, where its workload says so.
+        """
+        cdef uint32_t id = self._world(world)
+        if self.s.loads[id].source == SOURCE_TEAM:
+            raise InvalidValueError(f"world {id} shares a barrier or a lock, and halts by itself")
+        halt_world(&self.s, id)
+
+    def interrupt(self, world, work_ns=0):
+        """Interrupt a world's guest; it wakes up if it has halted.
+
+        Parameters
+        ----------
+        world : int
+            From `add`.
+        work_ns : int, default 0
+            CPU time of the handler, which comes before whatever the world does.
+
+        Raises
+        ------
+        InvalidValueError
+            Work for a world that always runs, or shares a barrier or a lock.
+        """
+        cdef uint32_t id = self._world(world)
+        cdef load_t *l = &self.s.loads[id]
+        work = as_int(work_ns, "work_ns", 0, 1 << 50)
+        if work and (not self.s.worlds[id].flags & HAS_JOBS or l.source == SOURCE_TEAM):
+            raise InvalidValueError(f"work_ns must be 0 for world {id}, which has no jobs")
+        self._check_left(id, work)
+        interrupt_world(&self.s, id, work)
+
+    def _check_left(self, id, work):
+        cdef ns_t left = self.s.loads[<uint32_t>id].left
+        if left + <int64_t>work > <int64_t>1 << 60:
+            raise InvalidValueError(f"world {id} has {left:,} ns of work already")
+
     def submit(self, world, work_ns):
         """Give work to a world that was added with ``Jobs()``, at the present time.
 
@@ -328,8 +485,7 @@ cdef class SchedCore:
         if not self.s.worlds[id].flags & HAS_JOBS or self.s.loads[id].source != SOURCE_NONE:
             raise InvalidValueError(f"world {id} was not added with Jobs(): it has its own work")
         work = as_int(work_ns, "work_ns", 1, 1 << 50)
-        if self.s.loads[id].left + <int64_t>work > <int64_t>1 << 60:
-            raise InvalidValueError(f"world {id} has {self.s.loads[id].left:,} ns of work already")
+        self._check_left(id, work)
         submit_work(&self.s, id, work)
 
     def set_weight(self, world, weight):
@@ -433,7 +589,7 @@ cdef class SchedCore:
             size += self.s.queues[i].leaves * 20 + sizeof(queue_t)
             size += pending_size(&self.s, self.s.queues[i].leaves)
             size += groups_size(&self.s, self.s.queues[i].leaves)
-        return size
+        return size + size_of_more(&self.s.more)
 
     # --- counters ---
 
@@ -449,16 +605,19 @@ cdef class SchedCore:
             (it came to run after another world or idleness), ``migrations``; ``jobs`` in the
             system, ``jobs_done``, ``job_time`` (the sum of the times that jobs spent in the
             system); ``wakes`` that led to a run, ``wake_time`` from them to the run, and the
-            longest. What is counted begins when the world is added. The row of a removed world
+            longest; ``idle`` and ``swpwt``, the parts of ``wait`` in which it had nothing to do, or
+            waited for pages that the host swapped out (the rest is for devices and `block`);
+            ``interrupts``. What is counted begins when the world is added. The row of a removed world
             keeps its last values.
         """
         cdef sched_t *s = &self.s
         cdef world_t *w
         cdef load_t *l
         cdef uint32_t i
-        cdef ns_t part
+        cdef ns_t part, waits
+        cdef bint paused
         cdef int64_t[:, ::1] into
-        table = np.zeros((s.world_count, 16), np.int64)
+        table = np.zeros((s.world_count, len(COUNTER_DTYPE)), np.int64)
         into = table
         for i in range(s.world_count):
             w = &s.worlds[i]
@@ -480,6 +639,11 @@ cdef class SchedCore:
             into[i, 13] = <int64_t>l.wakes
             into[i, 14] = l.wake_sum
             into[i, 15] = l.wake_most
+            waits = part if w.state == WAIT else 0
+            paused = l.pause_end != NEVER
+            into[i, 16] = l.idle + (0 if paused or w.flags & HELD else waits)
+            into[i, 17] = l.swap + (waits if paused and l.pause == PAUSE_SWAP else 0)
+            into[i, 18] = <int64_t>l.interrupts
         rows = np.zeros(s.world_count, COUNTER_DTYPE)
         for column, name in enumerate(COUNTER_DTYPE.names):
             rows[name] = table[:, column]
@@ -517,6 +681,100 @@ cdef class SchedCore:
         memcpy(&into[0], self.s.latency, sizeof(self.s.latency))
         return counts
 
+    def work_counters(self):
+        """Give what the workload of each world did, one row for each number.
+
+        Returns
+        -------
+        ndarray of WORK_DTYPE
+            Of worlds that share a barrier or a lock: ``spin``, CPU time in which they waited;
+            ``waits``, the times that one arrived or asked and had to wait; ``wait_time`` of the
+            waits that are over, running or not; ``yields``, the pause-loop exits;
+            ``holder_preempted``, the times that one which held the lock lost its CPU, counted
+            when it runs again; ``holder_off``, the time that locks which are given back by now were
+            held without a CPU; ``waiter_preempted``, the times that one was given the lock while
+            it spun, but had no CPU. Of demand traces: ``demanded`` work up to now in ns,
+            ``dropped`` work, and ``dropped_jobs`` that it was of. ``response_most`` of worlds whose
+            responses are recorded. ``useful`` is CPU time without ``spin``, of all worlds. All
+            zero for worlds that have none of this, and after their removal.
+        """
+        cdef sched_t *s = &self.s
+        cdef work_t *k
+        cdef world_t *w
+        cdef uint32_t i
+        cdef ns_t part, spins
+        table = np.zeros((s.world_count, len(WORK_DTYPE)), np.int64)
+        cdef int64_t[:, ::1] into = table
+        for i in range(s.world_count):
+            w = &s.worlds[i]
+            part = s.now - w.since if w.state == RUN else 0
+            into[i, 1] = w.run + part
+            if s.loads[i].more == NO_RECORD:
+                continue
+            k = &s.more.works[s.loads[i].more]
+            spins = k.spun + (part if k.phase == PHASE_SPIN else 0)
+            into[i, 0] = spins
+            into[i, 1] -= spins
+            into[i, 2] = <int64_t>k.waits
+            into[i, 3] = k.waited
+            into[i, 4] = <int64_t>k.yields
+            into[i, 5] = <int64_t>k.holder_preempted
+            into[i, 6] = k.held_off
+            into[i, 7] = <int64_t>k.waiter_preempted
+            into[i, 8] = k.came
+            into[i, 9] = k.dropped
+            into[i, 10] = <int64_t>k.dropped_jobs
+            into[i, 11] = k.response_most
+        rows = np.zeros(s.world_count, WORK_DTYPE)
+        for column, name in enumerate(WORK_DTYPE.names):
+            rows[name] = table[:, column]
+        return rows
+
+    def response_counts(self, worlds=None):
+        """Give the histogram of the response times of some worlds, of their jobs that are done.
+
+        Parameters
+        ----------
+        worlds : int or iterable of int, optional
+            Worlds that were added with ``responses=True``; their counts are added up. Default:
+            all such worlds.
+
+        Returns
+        -------
+        ndarray of uint64
+            Counts; `pyvirt.sched.response_bounds` gives where each bucket begins: 32 for each
+            power of two of nanoseconds.
+
+        Raises
+        ------
+        InvalidValueError
+            A world whose responses are not recorded.
+        """
+        cdef uint32_t id, hist
+        cdef size_t j
+        cdef uint64_t *from_
+        counts = np.zeros(RESPONSE_BUCKETS, np.uint64)
+        cdef uint64_t[::1] into = counts
+        self._check()
+        if worlds is None:
+            worlds = [i for i in range(self.s.world_count) if self._hist(i) != NO_RECORD]
+        elif not hasattr(worlds, "__iter__"):
+            worlds = [worlds]
+        for world in worlds:
+            id = self._world(world)
+            hist = self._hist(id)
+            if hist == NO_RECORD:
+                raise InvalidValueError(f"world {id} was not added with responses=True")
+            from_ = &self.s.more.hists[<size_t>hist * RESPONSE_BUCKETS]
+            for j in range(RESPONSE_BUCKETS):
+                into[j] += from_[j]
+        return counts
+
+    cdef uint32_t _hist(self, uint32_t id) noexcept:
+        """The number of a world's histogram, or NO_RECORD."""
+        cdef load_t *l = &self.s.loads[id]
+        return NO_RECORD if l.more == NO_RECORD else self.s.more.works[l.more].hist
+
     def virtual_times(self):
         """Give each world's virtual time, rounded down, in units of 2**-10 ns at weight 1.
 
@@ -544,6 +802,7 @@ cdef class SchedCore:
         plain = s[0]
         plain.worlds, plain.loads, plain.cpus, plain.queues = NULL, NULL, NULL, NULL
         plain.serves, plain.due, plain.timers = NULL, NULL, NULL
+        memset(&plain.more, 0, sizeof(more_t))
         queues = []
         for i in range(s.queue_count):
             q = s.queues[i]
@@ -561,6 +820,7 @@ cdef class SchedCore:
             (<char *>s.due)[:2 * s.cpu_leaves * sizeof(uint64_t)],
             queues,
             list(self.free_ids),
+            save_more(&s.more),
         )
 
     def _set_state(self, state):
@@ -569,10 +829,11 @@ cdef class SchedCore:
         cdef sched_t plain
         cdef queue_t *made
         cdef queue_t q
+        cdef more_t records
         cdef bytes kept, worlds, loads, cpus, due, nodes, owners, pending, groups
         cdef uint32_t count
         self._check()
-        kept, worlds, loads, cpus, due, queues, free_ids = state
+        kept, worlds, loads, cpus, due, queues, free_ids, more = state
         if len(kept) == sizeof(sched_t):
             memcpy(&plain, <const char *>kept, sizeof(sched_t))
         if (len(kept) != sizeof(sched_t) or plain.policy != s.policy
@@ -584,8 +845,15 @@ cdef class SchedCore:
                 or len(queues) != plain.queue_count):
             raise InvalidValueError("this snapshot is of a scheduler with other arguments")
         self._grow(max(1, plain.world_count))
+        begin_more(&records)
+        try:
+            load_more(&records, more)
+        except BaseException:
+            free_more(&records)
+            raise
         made = <queue_t *>calloc(plain.queue_count, sizeof(queue_t))
         if made == NULL:
+            free_more(&records)
             raise MemoryError
         count = 0
         for fixed, nodes, owners, pending, groups in queues:
@@ -597,6 +865,7 @@ cdef class SchedCore:
             if q.node == NULL or q.owner == NULL or q.pending == NULL or q.groups == NULL:
                 free_queue(&q)
                 free_queues(made, count)
+                free_more(&records)
                 raise MemoryError
             memcpy(q.node, <const char *>nodes, 2 * q.leaves * sizeof(uint64_t))
             memcpy(q.owner, <const char *>owners, q.leaves * sizeof(uint32_t))
@@ -605,6 +874,8 @@ cdef class SchedCore:
             made[count] = q
             count += 1
         free_queues(s.queues, s.queue_count)
+        free_more(&s.more)
+        plain.more = records
         plain.queues, plain.serves, plain.cpus, plain.due = made, s.serves, s.cpus, s.due
         plain.worlds, plain.loads, plain.timers = s.worlds, s.loads, s.timers
         plain.capacity = s.capacity
