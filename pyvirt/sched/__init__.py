@@ -1,18 +1,23 @@
 """CPU scheduling of one host: worlds that share CPUs under a policy, exact to the nanosecond."""
 
 from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, STATES
-from pyvirt.sched.scheduler import Scheduler, SchedulerSnapshot, latency_bounds
+from pyvirt.sched.policies import PLUGS, FixedPriority, Plug
+from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
 from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
 
 __all__ = [
     "COUNTER_DTYPE",
     "CPU_DTYPE",
+    "PLUGS",
     "POLICIES",
     "STATES",
+    "VM",
     "Always",
+    "FixedPriority",
     "Jobs",
     "OnOff",
     "Periodic",
+    "Plug",
     "Poisson",
     "Scheduler",
     "SchedulerSnapshot",

@@ -2,12 +2,20 @@
 
 import numpy as np
 
-from oracle.slowsched import SlowScheduler
+from oracle.slowsched import SlowPlugged, SlowScheduler
+from oracle.slowsched.fixed import Fixed
 from pyvirt._core.sched.engine import STATES, SchedCore
+from pyvirt._core.sched.policies.fixed import FixedPriority
 
-NAMES = {"run": "run", "rdy": "ready", "mlmtd": "limited", "wait": "wait"}
+NAMES = {"run": "run", "rdy": "ready", "mlmtd": "limited", "cstp": "costop", "wait": "wait"}
 WORK = ["spin", "waits", "wait_time", "yields", "holder_preempted", "holder_off"]
 WORK += ["waiter_preempted", "demanded", "dropped", "dropped_jobs"]
+
+# Of each plug-in policy: it, its slow version, and whether no CPU idles beside a ready world.
+PLUGS = {
+    "fixed": (FixedPriority, Fixed, True),
+    "fixed, 3": (lambda: FixedPriority(timeslice_ns=3), lambda: Fixed(3), True),
+}
 
 
 def bucket_of(times: list[int]) -> list[int]:
@@ -16,19 +24,32 @@ def bucket_of(times: list[int]) -> list[int]:
     return [32 * shift + (t >> shift) for t, shift in zip(times, shifts, strict=True)]
 
 
+def recorded(load: tuple | None) -> tuple | None:
+    """With response times."""
+    if load is None:
+        return None
+    return (*load[:7], {**(load[7] if len(load) == 8 else {}), "responses": True})
+
+
 class Both:
     """Two schedulers that are told the same."""
 
     def __init__(self, cpus: int, policy: str, seed: int = 12345) -> None:
+        self.conserving = True
+        if policy in PLUGS:
+            plug, slow, self.conserving = PLUGS[policy]
+            self.fast = SchedCore(plug(), cpus, seed, 1)
+            self.slow = SlowPlugged(cpus, slow(), seed)
+            return
         policy, _, way = policy.partition(", ")
         tick = int(way) if way else None
         self.fast = SchedCore(policy, cpus, seed, 1, tick)
         self.slow = SlowScheduler(cpus, policy, seed, tick)
 
-    def add(self, weight, slice_ns, affinity=None, load=None, limit=None, more=None) -> int:
-        recorded = more if load is None else {**(more or {}), "responses": True}
-        id = self.fast._add(weight, slice_ns, affinity, load, limit, recorded)
-        assert id == self.slow.add(weight, slice_ns, affinity, load, limit, more)
+    def add(self, weight, slice_ns, affinity=None, load=None, limit=None) -> int:
+        load = recorded(load)
+        id = self.fast._add(weight, slice_ns, affinity, load, limit)
+        assert id == self.slow.add(weight, slice_ns, affinity, load, limit)
         return id
 
     def add_team(self, kind, spin, window, seed) -> int:
@@ -39,6 +60,16 @@ class Both:
     def halt(self, id: int) -> None:
         self.fast.halt(id)
         self.slow.halt_guest(id)
+    def add_vm(self, *arguments) -> tuple:
+        *others, loads, limit = arguments
+        arguments = (*others, [recorded(load) for load in loads], limit)
+        made = self.fast._add_vm(*arguments)
+        assert made == self.slow.add_vm(*arguments)
+        return made
+
+    def set_vm(self, vm, weight, reservation, limit, params) -> None:
+        self.fast._set_vm(vm, weight, reservation, limit, params)
+        self.slow.set_vm(vm, weight, reservation, limit, params)
 
     def tell(self, name: str, *arguments) -> None:
         getattr(self.fast, name)(*arguments)
@@ -85,6 +116,12 @@ class Both:
             assert (row["wakes"], row["wake_time"]) == (len(w.wakes), sum(w.wakes))
             assert row["wake_most"] == max(w.wakes, default=0)
             assert v[id] == w.v // 1, (id, slow.now)
+            assert row["vm"] == w.vm
+        for number, vm in slow.vms.items():
+            weight, reservation, limit, params, worlds = fast._vm_values(number)
+            assert (weight, reservation, worlds) == (vm.weight, vm.reservation, vm.worlds)
+            assert limit == (None if vm.limit < 0 else vm.limit)
+            assert list(params.values()) == vm.param[: len(params)]
         self.laws(rows, cpus)
 
     def compare_work(self, row, work, w) -> None:
@@ -113,6 +150,6 @@ class Both:
         for id, w in self.slow.worlds.items():
             if rows["state"][id] == STATES.index("run"):
                 assert rows["cpu"][id] in w.cpus
-            if rows["state"][id] == STATES.index("ready"):
+            if self.conserving and rows["state"][id] == STATES.index("ready"):
                 assert not idle & w.cpus, "a ready world beside an idle CPU of its"
         assert (cpus["run"] + cpus["idle"] == self.fast.now_ns).all()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from scheduling.machine import Both
 
-POLICIES = ["rr", "stride", "eevdf", "eevdf, 7", "lottery", "hstride"]
+POLICIES = ["rr", "stride", "eevdf", "eevdf, 7", "lottery", "hstride", "fixed, 3"]
 times = st.integers(1, 40)
 seeds = st.integers(1, 2**64 - 1)
 distributions = st.one_of(
@@ -39,7 +39,7 @@ limits = st.one_of(st.none(), st.none(), st.tuples(st.integers(1, 12), st.intege
 singles = st.one_of(
     st.builds(
         lambda source, start, seed, work, gap: (
-            load(source, start, seed),
+            *load(source, start, seed),
             {"work": work, "gap": gap},
         ),
         st.sampled_from(["open", "closed"]),
@@ -49,13 +49,13 @@ singles = st.one_of(
         distributions,
     ),
     st.builds(
-        lambda trace, start, seed: (load("trace", start, seed), {"trace": trace}),
+        lambda trace, start, seed: (*load("trace", start, seed), {"trace": trace}),
         traces(),
         st.integers(0, 20),
         seeds,
     ),
-    st.builds(lambda seed: ((None, 0, "fixed", 0, "fixed", None, seed), None), seeds),
-    st.just((None, None)),
+    st.builds(lambda seed: (None, 0, "fixed", 0, "fixed", None, seed), seeds),
+    st.none(),
 )
 
 
@@ -96,7 +96,7 @@ def add_team(both: Both, kind, spin, window, seed, dists, members) -> None:
     team = both.add_team(kind, spin, window, seed)
     for weight, slice_ns, affinity, start, limit, seed in members:
         more = {"work": dists[0], "section": dists[1], "team": team}
-        both.add(weight, slice_ns, affinity, load("team", start, seed), limit, more)
+        both.add(weight, slice_ns, affinity, (*load("team", start, seed), more), limit)
 
 
 def refused(w, name: str, arguments: list) -> bool:
@@ -118,8 +118,7 @@ def play(policy, scenario):
         if gap:
             both.advance(both.slow.now + gap)
         if name == "single":
-            weight, slice_ns, affinity, (load, more), limit = arguments
-            both.add(weight, slice_ns, affinity, load, limit, more)
+            both.add(*arguments)
         elif name == "team":
             add_team(both, *arguments)
         else:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from oracle.slowsched.policies import POLICIES, Queue
 from oracle.slowsched.workloads import Team, drawn, parts, second_seed
-from oracle.slowsched.worlds import Random, World
+from oracle.slowsched.worlds import Random, Vm, World
 
 
 class Cpu:
@@ -16,6 +16,7 @@ class Cpu:
         self.idle = 0
         self.idle_since = 0
         self.switches = 0
+        self.began = 0
 
 
 class SlowScheduler:
@@ -30,7 +31,10 @@ class SlowScheduler:
         self.queues: dict[frozenset, Queue] = {}
         self.served: dict[frozenset, int] = {}  # CPU time used by worlds of the queue
         self.tick = tick
-        self.policy = POLICIES[policy](self)
+        self.vms: dict[int, Vm] = {}
+        self.free_vms: list[int] = []
+        self.next_vm = 0
+        self.policy = POLICIES[policy](self) if isinstance(policy, str) else policy
         self.queue(frozenset(range(cpus)))
 
     # --- queues ---
@@ -50,6 +54,9 @@ class SlowScheduler:
         w.count(self.now)
         self.served[w.cpus] += dt
         self.policy.charge(w, dt)
+        self.spend(w, dt)
+
+    def spend(self, w: World, dt: int) -> None:
         w.budget -= dt
         if w.phase == "spin":
             w.spin += dt
@@ -63,7 +70,7 @@ class SlowScheduler:
         if w.state == "run" and w.limit:
             w.refresh(self.now)
 
-    def enter(self, w: World) -> None:
+    def enter(self, w: World, why: str) -> None:
         q = self.queue(w.cpus)
         self.policy.join(q, w)
         q.worlds.add(w)
@@ -108,7 +115,7 @@ class SlowScheduler:
         cpu.running = w
         cpu.slice_end = self.now + self.policy.timeslice(w)
         if w.team:
-            w.team.got_cpu(w, w is not before)
+            w.team.got_cpu(w)
 
     def place(self, w: World) -> None:
         idle = [i for i in sorted(w.cpus) if self.cpus[i].running is None]
@@ -123,7 +130,7 @@ class SlowScheduler:
                 w.state, w.refill = "limited", w.period_end
                 return
         w.woken = True
-        self.enter(w)
+        self.enter(w, "wake")
         self.place(w)
 
     # --- events ---
@@ -169,7 +176,7 @@ class SlowScheduler:
             w.refill = None
             w.refresh(self.now)
             w.count(self.now)
-            self.enter(w)
+            self.enter(w, "refill")
             self.place(w)
             return
         if w.pause_end == self.now:
@@ -216,6 +223,18 @@ class SlowScheduler:
         if work:
             self.job_comes(w, work)
 
+    def work_done(self, w: World) -> None:
+        """A running world that is charged may have done its work, or spun for long enough."""
+        if w.phase == "spin":
+            if w.spin_left == 0:
+                w.phase = "sleep"
+            elif w.window_left == 0:
+                w.window_left = w.team.window
+                w.yields += 1
+                self.cpus[w.cpu].slice_end = self.now
+        elif w.source is not None and w.left == 0:
+            w.team.end_of_phase(w) if w.team else self.end_of_work(w)
+
     def end_of_work(self, w: World) -> None:
         """The present work is done; without more it has no work then."""
         w.left = 0
@@ -233,15 +252,7 @@ class SlowScheduler:
         cpu = self.cpus[number]
         w = cpu.running
         self.charge(w)
-        if w.phase == "spin":
-            if w.spin_left == 0:
-                w.phase = "sleep"
-            elif w.window_left == 0:
-                w.window_left = w.team.window
-                w.yields += 1
-                cpu.slice_end = self.now
-        elif w.source is not None and w.left == 0:
-            w.team.end_of_phase(w) if w.team else self.end_of_work(w)
+        self.work_done(w)
         if not w.has_work:
             self.stop(w, "wait")
             self.fill(number, None)
@@ -266,7 +277,47 @@ class SlowScheduler:
     def add_team(self, number: int, kind: str, spin, window, seed: int) -> None:
         self.teams[number] = Team(self, kind, spin, window, seed)
 
-    def add(self, weight, slice_ns, affinity, load, limit, more=None) -> int:
+    def add(self, weight, slice_ns, affinity, load, limit) -> int:
+        _, (id,) = self.add_vm(weight, None, None, (), slice_ns, affinity, [load], limit)
+        return id
+
+    def add_vm(
+        self, weight, reservation, most, params, slice_ns, affinity, loads, limit
+    ) -> tuple[int, list]:
+        """A virtual machine of one world for each load, with equal parts of its weight."""
+        if self.free_vms:
+            number = self.free_vms.pop()
+        else:
+            number, self.next_vm = self.next_vm, self.next_vm + 1
+        self.vms[number] = vm = Vm(
+            number, weight, reservation or 0, -1 if most is None else most, self.params(params)
+        )
+        part = max(1, weight // len(loads))
+        vm.worlds = []
+        for load in loads:
+            world = self.new(part, slice_ns, affinity, load)
+            world.vm = number
+            vm.worlds.append(world.id)
+            self.policy_new(world)
+        ids = list(vm.worlds)
+        for id in ids:
+            w = self.worlds[id]
+            if w.source is None:
+                self.enter(w, "new")
+                self.place(w)
+            else:
+                w.arrival, w.first = w.first, None
+            if limit:
+                self.limit(w, limit)
+        self.serve()
+        return number, ids
+
+    def params(self, given) -> list:
+        assert not given
+        return [0] * 4
+
+    def new(self, weight, slice_ns, affinity, load) -> World:
+        """A world that does nothing yet."""
         if self.free:
             id = self.free.pop()
         else:
@@ -274,25 +325,27 @@ class SlowScheduler:
         cpus = frozenset(range(len(self.cpus)) if affinity is None else affinity)
         self.worlds[id] = w = World(id, weight, slice_ns, cpus, self.now)
         self.queue(cpus).join(w)
-        self.policy.new(w)
-        if load is None:
-            self.enter(w)
-            self.place(w)
-        else:
-            source, work, work_kind, gap, gap_kind, start, seed = load
+        if load is not None:
+            source, work, work_kind, gap, gap_kind, start, seed, *more = load
             w.source = source or "none"
             w.work, w.gap = (work_kind, work), (gap_kind, gap)
             w.random, w.random_gap = Random(seed), Random(second_seed(seed))
-            self.describe(w, start, **(more or {}))
+            self.describe(w, start, **(more[0] if more else {}))
             if start is not None:
-                w.arrival = self.now + start
+                w.first = self.now + start
             elif source is not None:
-                w.arrival = self.now + drawn(w.random_gap, *w.gap)
-        if limit:
-            self.set_limit(id, limit)
-        return id
+                w.first = self.now + drawn(w.random_gap, *w.gap)
+        return w
 
-    def describe(self, w: World, start, work=None, gap=None, section=None, trace=None, team=None):
+    def policy_new(self, w: World) -> None:
+        self.policy.new(w)
+
+    def serve(self) -> None:
+        """Of plug-in policies: see `plugged`."""
+
+    def describe(
+        self, w, start, work=None, gap=None, section=None, trace=None, team=None, responses=False
+    ):
         w.work, w.gap, w.section = work or w.work, gap or w.gap, section
         if trace:
             w.trace, w.parts = trace, parts(trace, self.now + start)
@@ -323,6 +376,11 @@ class SlowScheduler:
         if w.team:
             w.team.leave(w)
         self.free.append(id)
+        vm = self.vms[w.vm]
+        vm.worlds.remove(id)
+        if not vm.worlds:
+            del self.vms[w.vm]
+            self.free_vms.append(w.vm)
 
     def block(self, id: int) -> None:
         w = self.worlds[id]
@@ -343,6 +401,7 @@ class SlowScheduler:
         self.halt(w, "wait")
         w.pause = kind
         w.pause_end = (self.now if w.pause_end is None else w.pause_end) + ns
+        self.serve()
 
     def wait_swap(self, id: int, ns: int) -> None:
         self.pause(id, ns, "swap")
@@ -353,6 +412,7 @@ class SlowScheduler:
     def halt_guest(self, id: int) -> None:
         self.halt(self.worlds[id], "wait")
         self.worlds[id].halted = True
+        self.serve()
 
     def interrupt(self, id: int, work: int = 0) -> None:
         w = self.worlds[id]
@@ -364,6 +424,7 @@ class SlowScheduler:
         self.rearm(w)
         if w.state == "wait" and w.may_compete:
             self.make_runnable(w)
+        self.serve()
 
     def submit(self, id: int, work: int) -> None:
         w = self.worlds[id]
@@ -387,12 +448,23 @@ class SlowScheduler:
             self.policy.leave(q, w)
             q.worlds.remove(w)
         old, w.weight = w.weight, weight
+        if len(self.vms[w.vm].worlds) == 1:
+            self.vms[w.vm].weight = weight
         self.policy.reweighed(w, old)
         if active:
             self.policy.join(q, w)
             q.worlds.add(w)
         if w.state == "ready":
             self.policy.entered(q)
+
+    def set_vm(self, number: int, weight, reservation, limit, params) -> None:
+        vm = self.vms[number]
+        vm.reservation = vm.reservation if reservation is None else reservation
+        vm.limit = vm.limit if limit is None else limit
+        if weight is not None:
+            vm.weight = weight
+            for id in vm.worlds:
+                self.set_weight(id, max(1, weight // len(vm.worlds)))
 
     def set_affinity(self, id: int, affinity: Iterable[int] | None) -> None:
         w = self.worlds[id]
@@ -408,14 +480,16 @@ class SlowScheduler:
         w.cpus = cpus
         self.queue(w.cpus).join(w)
         if before in ("run", "ready"):
-            self.enter(w)
+            self.enter(w, "move")
         if before == "run":
             self.fill(cpu, w)
         if w.state == "ready":
             self.place(w)
 
     def set_limit(self, id: int, limit: tuple | None) -> None:
-        w = self.worlds[id]
+        self.limit(self.worlds[id], limit)
+
+    def limit(self, w: World, limit: tuple | None) -> None:
         if w.state == "run":
             self.charge(w)
         w.limit = limit
@@ -424,5 +498,5 @@ class SlowScheduler:
         if w.state == "limited":
             w.refill = None
             w.count(self.now)
-            self.enter(w)
+            self.enter(w, "refill")
             self.place(w)

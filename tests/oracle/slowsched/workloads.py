@@ -105,7 +105,8 @@ class Team:
         self.holder = w
         w.phase = "section"
         w.held_since, w.held_run = self.host.now, w.times["run"]
-        w.given = w.state != "run"  # without a CPU
+        # without a CPU it comes to run once without having been preempted as the holder
+        w.held_switches = w.switches + (w.state != "run")
         w.left = drawn(w.random, *w.section)
 
     def wake(self, w: World) -> None:
@@ -166,10 +167,10 @@ class Team:
     def next_ticket(self) -> int:
         return 1 + max((m.ticket for m in self.members), default=0)
 
-    def got_cpu(self, w: World, switched: bool) -> None:
-        if w.phase == "section" and switched:
-            w.holder_preempted += not w.given
-            w.given = False
+    def got_cpu(self, w: World) -> None:
+        if w.phase == "section" and w.switches != w.held_switches:
+            w.held_switches = w.switches
+            w.holder_preempted += 1
         if w.phase == "spin" and self.kind == "test_and_set" and self.holder is None:
             w.wait_time += self.host.now - w.asked
             self.queue.remove(w)
