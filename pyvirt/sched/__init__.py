@@ -1,9 +1,19 @@
 """CPU scheduling of one host: worlds that share CPUs under a policy, exact to the nanosecond."""
 
-from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, STATES
+from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, STATES, WORK_DTYPE
+from pyvirt.sched.demand import Demand
 from pyvirt.sched.policies import PLUGS, FixedPriority, Plug
+from pyvirt.sched.responses import percentiles, response_bounds
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
-from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
+from pyvirt.sched.times import (
+    Between,
+    BoundedPareto,
+    Empirical,
+    Exponential,
+    Fixed,
+    LogNormal,
+)
+from pyvirt.sched.workloads import Always, Barrier, Jobs, Lock, OnOff, Periodic, Poisson
 
 __all__ = [
     "COUNTER_DTYPE",
@@ -12,9 +22,19 @@ __all__ = [
     "POLICIES",
     "STATES",
     "VM",
+    "WORK_DTYPE",
     "Always",
+    "Barrier",
+    "Between",
+    "BoundedPareto",
+    "Demand",
+    "Empirical",
+    "Exponential",
+    "Fixed",
     "FixedPriority",
     "Jobs",
+    "Lock",
+    "LogNormal",
     "OnOff",
     "Periodic",
     "Plug",
@@ -22,4 +42,6 @@ __all__ = [
     "Scheduler",
     "SchedulerSnapshot",
     "latency_bounds",
+    "percentiles",
+    "response_bounds",
 ]

@@ -60,6 +60,7 @@ class Both:
     def halt(self, id: int) -> None:
         self.fast.halt(id)
         self.slow.halt_guest(id)
+
     def add_vm(self, *arguments) -> tuple:
         *others, loads, limit = arguments
         arguments = (*others, [recorded(load) for load in loads], limit)

@@ -81,7 +81,9 @@ def scenarios(draw):
         single,
         team,
         st.tuples(st.sampled_from(["remove", "block", "wake", "wake", "halt"]), world),
-        st.tuples(st.sampled_from(["wait_swap", "wait_device", "interrupt", "submit"]), world, times),
+        st.tuples(
+            st.sampled_from(["wait_swap", "wait_device", "interrupt", "submit"]), world, times
+        ),
         st.tuples(st.just("interrupt"), world, st.just(0)),
         st.tuples(st.just("set_weight"), world, weights),
         st.tuples(st.just("set_affinity"), world, affinity),
