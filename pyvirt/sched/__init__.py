@@ -2,7 +2,7 @@
 
 from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, STATES, WORK_DTYPE
 from pyvirt.sched.demand import Demand
-from pyvirt.sched.policies import PLUGS, FixedPriority, Plug
+from pyvirt.sched.policies import PLUGS, FixedPriority, Plug, PythonPolicy
 from pyvirt.sched.responses import percentiles, response_bounds
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
 from pyvirt.sched.times import (
@@ -39,6 +39,7 @@ __all__ = [
     "Periodic",
     "Plug",
     "Poisson",
+    "PythonPolicy",
     "Scheduler",
     "SchedulerSnapshot",
     "latency_bounds",

@@ -1,4 +1,4 @@
-"""Demand over time, read from files: CSV, NumPy arrays, and days of many machines in one archive."""
+"""Demand over time, read from files: CSV, arrays, and days of many machines in one archive."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from scheduling.machine import Both
 
-POLICIES = ["rr", "stride", "eevdf", "eevdf, 7", "lottery", "hstride", "fixed, 3"]
+POLICIES = ["rr", "stride", "eevdf", "eevdf, 7", "lottery", "hstride", "fixed, 3", "churn"]
 times = st.integers(1, 40)
 seeds = st.integers(1, 2**64 - 1)
 distributions = st.one_of(

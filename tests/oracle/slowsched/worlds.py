@@ -112,6 +112,10 @@ class World:
     queued: bool = False  # a plug-in policy has it in a queue
 
     @property
+    def slice_ns(self) -> int:
+        return self.slice
+
+    @property
     def has_work(self) -> bool:
         if self.halted or self.phase == "sleep":
             return False
