@@ -99,9 +99,9 @@ def trace(demand: Demand) -> tuple[Any, ...]:
     return (demand.times_ns, demand.integers(), demand.grain_ns, demand.repeat, drops)
 
 
-def team(workload: Barrier | Lock) -> tuple[Any, ...]:
+def team(workload: Barrier | Lock) -> tuple[str, int | None, int | None]:
     """Give the kind, bound of spinning, and window, for `SchedCore._add_team`."""
-    kind = "barrier" if isinstance(workload, Barrier) else workload.lock
+    kind: str = "barrier" if isinstance(workload, Barrier) else workload.lock
     if isinstance(workload, Lock) and kind == "barrier":
         raise InvalidValueError("lock must be ticket or test_and_set, got 'barrier'")
     return (kind, workload.spin_ns, workload.pause_exit_ns)

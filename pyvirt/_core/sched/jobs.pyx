@@ -5,7 +5,7 @@ what it brought, is not stored for those that wait: a second place in the arriva
 follows behind the first and draws or computes the same again.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 
 from pyvirt._core.sched.state cimport (
     NEVER,

@@ -9,7 +9,7 @@ order of their requests.
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from pyvirt._core.sched.jobs cimport draw_work, may_compete, note_response, settle, work_of
+from pyvirt._core.sched.jobs cimport draw_work, may_compete, note_response, settle
 from pyvirt._core.sched.loop cimport charge, make_runnable, rearm
 from pyvirt._core.sched.random cimport draw_below, draw_dist
 from pyvirt._core.sched.state cimport NEVER, NO_WORLD, RUN, WAIT, load_t, sched_t, world_t
