@@ -1,6 +1,14 @@
 """CPU scheduling of one host: worlds that share CPUs under a policy, exact to the nanosecond."""
 
-from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, SPEED_DTYPE, STATES
+from pyvirt._core.sched.engine import (
+    COUNTER_DTYPE,
+    CPU_DTYPE,
+    POLICIES,
+    SPEED_DTYPE,
+    STATES,
+    WORK_DTYPE,
+)
+from pyvirt.sched.demand import Demand
 from pyvirt.sched.policies import (
     CPU_RECORD,
     PLUG_RECORD,
@@ -14,9 +22,18 @@ from pyvirt.sched.policies import (
     PythonPolicy,
     get_include,
 )
+from pyvirt.sched.responses import percentiles, response_bounds
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
+from pyvirt.sched.times import (
+    Between,
+    BoundedPareto,
+    Empirical,
+    Exponential,
+    Fixed,
+    LogNormal,
+)
 from pyvirt.sched.topology import Topology
-from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
+from pyvirt.sched.workloads import Always, Barrier, Jobs, Lock, OnOff, Periodic, Poisson
 
 __all__ = [
     "COUNTER_DTYPE",
@@ -31,9 +48,19 @@ __all__ = [
     "VM",
     "VM_RECORD",
     "WORLD_RECORD",
+    "WORK_DTYPE",
     "Always",
+    "Barrier",
+    "Between",
+    "BoundedPareto",
+    "Demand",
+    "Empirical",
+    "Exponential",
+    "Fixed",
     "FixedPriority",
     "Jobs",
+    "Lock",
+    "LogNormal",
     "NativePolicy",
     "OnOff",
     "Periodic",
@@ -45,4 +72,6 @@ __all__ = [
     "Topology",
     "get_include",
     "latency_bounds",
+    "percentiles",
+    "response_bounds",
 ]

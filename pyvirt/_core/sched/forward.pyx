@@ -38,7 +38,9 @@ from pyvirt._core.sched.state cimport (
     POLICY_STRIDE,
     READY,
     RUN,
+    SOURCE_CLOSED,
     SOURCE_NONE,
+    SOURCE_OPEN,
     WAIT,
     cpu_t,
     load_t,
@@ -47,11 +49,13 @@ from pyvirt._core.sched.state cimport (
     world_t,
 )
 from pyvirt._core.sched.virtual cimport ahead, sync_queue, wrapping
+from pyvirt._core.sched.work cimport NO_RECORD, RESPONSE_BUCKETS, work_t
 from pyvirt._core.types cimport ns_t
 
 cdef enum:
     FIRST_POWER = 64                # events from the first copy to the second
     LAST_POWER = 1 << 22            # and to the last: then the search ends
+    MOST_HISTS = 4096               # of response times, that are copied
 
 
 cdef struct past_t:                 # a copy of the state, and what shows fast that another differs
@@ -60,6 +64,8 @@ cdef struct past_t:                 # a copy of the state, and what shows fast t
     uint32_t running                # on it
     ns_t wait                       # until then
     int64_t *shift                  # of each queue's virtual times, found by `same`
+    work_t *works                   # of sched_t.more
+    uint64_t *hists
 
 
 # --- what can be leapt over ---
@@ -68,7 +74,10 @@ cdef struct past_t:                 # a copy of the state, and what shows fast t
 cdef bint regular(const sched_t *s) noexcept nogil:
     """Whether nothing is drawn, and all that decides is what `same` compares."""
     cdef const load_t *l
+    cdef const work_t *k
     cdef uint32_t i
+    if s.more.hists_count > MOST_HISTS:
+        return False
     if s.policy in (POLICY_LOTTERY, POLICY_HSTRIDE, POLICY_PLUG) or s.paces != NULL:
         return False
     for i in range(s.cpu_count):
@@ -79,12 +88,22 @@ cdef bint regular(const sched_t *s) noexcept nogil:
         l = &s.loads[i]
         if s.worlds[i].state == GONE or not s.worlds[i].flags & HAS_JOBS:
             continue
+        if l.source not in (SOURCE_NONE, SOURCE_OPEN, SOURCE_CLOSED):
+            return False
         if l.source != SOURCE_NONE and (l.work_kind != FIXED or l.gap_kind != FIXED):
             return False
+        if l.more != NO_RECORD and l.source != SOURCE_NONE:
+            k = &s.more.works[l.more]
+            if k.work.kind != FIXED or k.gap.kind != FIXED:
+                return False
     return True
 
 
 # --- copies ---
+
+
+cdef size_t hists_size(const sched_t *s) noexcept nogil:
+    return s.more.hists_count * RESPONSE_BUCKETS * sizeof(uint64_t)
 
 
 cdef bint make_past(past_t *p, const sched_t *s) noexcept nogil:
@@ -93,8 +112,10 @@ cdef bint make_past(past_t *p, const sched_t *s) noexcept nogil:
     p.s.cpus = <cpu_t *>malloc(s.cpu_count * sizeof(cpu_t))
     p.s.queues = <queue_t *>malloc(s.queue_count * sizeof(queue_t))
     p.shift = <int64_t *>malloc(s.queue_count * sizeof(int64_t))
+    p.works = <work_t *>malloc((s.more.works_count + 1) * sizeof(work_t))
+    p.hists = <uint64_t *>malloc(hists_size(s) + 1)
     if (p.s.worlds == NULL or p.s.loads == NULL or p.s.cpus == NULL or p.s.queues == NULL
-            or p.shift == NULL):
+            or p.shift == NULL or p.works == NULL or p.hists == NULL):
         free_past(p)
         return False
     return True
@@ -106,6 +127,8 @@ cdef void free_past(past_t *p) noexcept nogil:
     free(p.s.cpus)
     free(p.s.queues)
     free(p.shift)
+    free(p.works)
+    free(p.hists)
 
 
 cdef void sync_all(sched_t *s) noexcept nogil:
@@ -125,6 +148,10 @@ cdef void take(past_t *p, sched_t *s) noexcept nogil:
     memcpy(p.s.loads, s.loads, s.world_count * sizeof(load_t))
     memcpy(p.s.cpus, s.cpus, s.cpu_count * sizeof(cpu_t))
     memcpy(p.s.queues, s.queues, s.queue_count * sizeof(queue_t))
+    if s.more.works_count:
+        memcpy(p.works, s.more.works, s.more.works_count * sizeof(work_t))
+    if s.more.hists_count:
+        memcpy(p.hists, s.more.hists, hists_size(s))
     look(s, &p.cpu, &p.running, &p.wait)
 
 
@@ -171,15 +198,32 @@ cdef bint same_load(
     const load_t *a, const load_t *b, uint8_t flags, bint waits, ns_t by
 ) noexcept nogil:
     """`waits`: not for a CPU, so that its clocks may stand still."""
-    if a.random != b.random or a.jobs != b.jobs or not moved_or_stood(a.area_since, b.area_since, by):
+    if (a.random != b.random or a.random_gap != b.random_gap or a.jobs != b.jobs
+            or a.halted != b.halted or a.pause != b.pause or a.interrupts != b.interrupts
+            or not moved_or_stood(a.area_since, b.area_since, by)):
         return False
     if flags & HAS_JOBS and a.left != b.left or flags & HAS_LIMIT and a.budget != b.budget:
         return False
     if waits:
         return (moved_or_stood(a.arrival, b.arrival, by) and moved_or_stood(a.refill, b.refill, by)
+                and moved_or_stood(a.pause_end, b.pause_end, by)
                 and moved_or_stood(a.period_end, b.period_end, by))
     return (moved(a.arrival, b.arrival, by) and moved(a.refill, b.refill, by)
+            and moved(a.pause_end, b.pause_end, by)
             and moved_or_stood(a.period_end, b.period_end, by))
+
+
+cdef bint same_head(const past_t *p, const sched_t *s, const load_t *l, ns_t by) noexcept nogil:
+    """Whether the job that is worked on came as long ago."""
+    cdef const work_t *a
+    cdef const work_t *b
+    if l.more == NO_RECORD:
+        return True
+    a, b = &p.works[l.more], &s.more.works[l.more]
+    if a.head.random != b.head.random:
+        return False
+    return (moved(a.head.at, b.head.at, by) if l.jobs
+            else moved_or_stood(a.head.at, b.head.at, by))
 
 
 cdef bint same_world(const past_t *p, const sched_t *s, uint32_t i, ns_t by) noexcept nogil:
@@ -200,6 +244,8 @@ cdef bint same_world(const past_t *p, const sched_t *s, uint32_t i, ns_t by) noe
             return False
     if b.flags & (HAS_JOBS | HAS_LIMIT):
         if not same_load(&p.s.loads[i], &s.loads[i], b.flags, waits, by):
+            return False
+        if not same_head(p, s, &s.loads[i], by):
             return False
         # A period of its limit that began in between must have begun as long ago.
         if (b.flags & HAS_LIMIT and not waits
@@ -276,6 +322,9 @@ cdef void leap_load(const load_t *a, load_t *b, int64_t times) noexcept nogil:
     grow(a.arrival, &b.arrival, times)
     grow(a.refill, &b.refill, times)
     grow(a.period_end, &b.period_end, times)
+    grow(a.pause_end, &b.pause_end, times)
+    grow(a.idle, &b.idle, times)
+    grow(a.swap, &b.swap, times)
     grow(a.area, &b.area, times)
     grow(a.area_since, &b.area_since, times)
     grow(a.wake_sum, &b.wake_sum, times)
@@ -296,6 +345,7 @@ cdef void leap(past_t *p, sched_t *s, int64_t times) noexcept nogil:
     """So many periods on, from the second of two states that are the same."""
     cdef queue_t *q
     cdef uint32_t i
+    cdef size_t k
     for i in range(s.world_count):
         leap_world(&p.s.worlds[i], &s.worlds[i], times)
         leap_load(&p.s.loads[i], &s.loads[i], times)
@@ -308,6 +358,10 @@ cdef void leap(past_t *p, sched_t *s, int64_t times) noexcept nogil:
         grow(p.s.queues[i].service, &q.service, times)
         grow(p.s.queues[i].synced, &q.synced, times)
         grow(p.s.queues[i].started, &q.started, times)
+    for i in range(s.more.works_count):
+        grow(p.works[i].head.at, &s.more.works[i].head.at, times)
+    for k in range(s.more.hists_count * <size_t>RESPONSE_BUCKETS):
+        grow(<int64_t>p.hists[k], <int64_t *>&s.more.hists[k], times)
     for i in range(LATENCY_BUCKETS):
         grow(<int64_t>p.s.latency[i], <int64_t *>&s.latency[i], times)
     grow(<int64_t>p.s.sequence, <int64_t *>&s.sequence, times)
