@@ -1,18 +1,25 @@
 """CPU scheduling of one host: worlds that share CPUs under a policy, exact to the nanosecond."""
 
 from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, STATES
+from pyvirt.sched.chrome import ChromeTrace, write_chrome_trace
 from pyvirt.sched.esxtop import EsxtopColumn, EsxtopTable, read_esxtop, write_esxtop
 from pyvirt.sched.hosts import run_hosts
+from pyvirt.sched.latency import latency_percentiles
+from pyvirt.sched.scenario import Scenario, ScenarioRun, ScenarioVM
 from pyvirt.sched.scheduler import Scheduler, SchedulerSnapshot, latency_bounds
 from pyvirt.sched.series import Sampler, Series, sample
+from pyvirt.sched.timeline import SEGMENT_DTYPE, SWITCH_DTYPE, Timeline
 from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
 
 __all__ = [
     "COUNTER_DTYPE",
     "CPU_DTYPE",
     "POLICIES",
+    "SEGMENT_DTYPE",
     "STATES",
+    "SWITCH_DTYPE",
     "Always",
+    "ChromeTrace",
     "EsxtopColumn",
     "EsxtopTable",
     "Jobs",
@@ -20,12 +27,18 @@ __all__ = [
     "Periodic",
     "Poisson",
     "Sampler",
+    "Scenario",
+    "ScenarioRun",
+    "ScenarioVM",
     "Scheduler",
     "SchedulerSnapshot",
     "Series",
+    "Timeline",
     "latency_bounds",
+    "latency_percentiles",
     "read_esxtop",
     "run_hosts",
     "sample",
+    "write_chrome_trace",
     "write_esxtop",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
-from pyvirt.sched.numbers import whole
+from pyvirt.sched.integers import whole
 from pyvirt.sched.scheduler import Scheduler
 
 __all__ = ["run_hosts"]

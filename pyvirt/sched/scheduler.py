@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from pyvirt._core.sched.engine import SchedCore
 from pyvirt.errors import InvalidTypeError, InvalidValueError
+from pyvirt.sched.timeline import Timeline
 from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson, Workload
 
 __all__ = ["Scheduler", "SchedulerSnapshot", "latency_bounds"]
@@ -183,6 +184,22 @@ class Scheduler(SchedCore):
     def advance(self, to_ns: int) -> int:
         """Let time pass up to `to_ns`, as `run` does: with `next_event_time`, for co-simulation."""
         return self._run(to_ns, None)
+
+    def timeline(self, *, clear: bool = False) -> Timeline:
+        """Give what was recorded since `record`.
+
+        Parameters
+        ----------
+        clear : bool, default False
+            Forget it, and go on recording from here: for long runs, a part at a time.
+
+        Raises
+        ------
+        InvalidValueError
+            If nothing is recorded.
+        """
+        switches, before, start, lost = self._switches(clear)
+        return Timeline(switches, before, start, self.now_ns, lost)
 
     # --- state ---
 

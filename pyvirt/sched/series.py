@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
-from pyvirt.sched.numbers import whole
+from pyvirt.sched.integers import whole
 from pyvirt.sched.scheduler import Scheduler
 
 __all__ = ["COLUMNS", "Sampler", "Series", "sample"]
@@ -29,6 +29,7 @@ COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "%VMWAIT": (("wait",), ("idle",)),
     "%SWPWT": (("swpwt",), ()),
 }
+#: Counters of time that a scheduler may have.
 TIMES = ("run", "rdy", "cstp", "mlmtd", "wait", "idle", "swpwt", "used")
 
 
@@ -201,6 +202,7 @@ def sample(
     interval_ns: int,
     *,
     groups: Mapping[str, Sequence[int]] | None = None,
+    run: Callable[[int], object] | None = None,
 ) -> Series:
     """Run a scheduler, and note at equal intervals what its worlds did.
 
@@ -214,6 +216,8 @@ def sample(
         Length of an interval; the last one may be shorter.
     groups : mapping of str to sequence of int, optional
         As for `Sampler.series`.
+    run : callable, optional
+        Lets time pass up to the time that it is given; default: ``host.run``.
 
     Returns
     -------
@@ -233,6 +237,6 @@ def sample(
     until = whole(until_ns, "until_ns", start + 1)
     interval = whole(interval_ns, "interval_ns", 1)
     for end in itertools.chain(range(start + interval, until, interval), [until]):
-        host.run(end)
+        (run or host.run)(end)
         sampler.take()
     return sampler.series(groups)

@@ -1,6 +1,6 @@
 """The owner of one host's scheduling, and its door to Python."""
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
@@ -65,6 +65,7 @@ from pyvirt._core.sched.state cimport (
     sched_t,
     world_t,
 )
+from pyvirt._core.sched.timeline cimport Recorder, switch_t
 from pyvirt._core.sched.winner cimport winner_clear
 from pyvirt._core.types cimport ns_t
 from pyvirt.errors import InvalidTypeError, InvalidValueError
@@ -532,6 +533,48 @@ cdef class SchedCore:
             into[i] = self.s.worlds[i].v
         return values
 
+    # --- timeline ---
+
+    def record(self, ring=None):
+        """Begin to record which world each CPU takes up, and when; `timeline` gives it.
+
+        What was recorded before is forgotten. Recording is no part of the state: a copy does not
+        record, and `restore` begins anew.
+
+        Parameters
+        ----------
+        ring : int, optional
+            Keep so many switches, the last ones, 24 bytes each. Default: all, as long as there is
+            memory.
+        """
+        self._check()
+        self.recorder = Recorder(self.s.cpu_count, ring)
+        self.s.timeline = &self.recorder.t
+        self._begin_recording()
+
+    cdef void _begin_recording(self) noexcept:
+        """From the present time, with the worlds that run."""
+        cdef uint32_t cpu
+        cdef switch_t *r
+        self.recorder.begin(self.s.now)
+        for cpu in range(self.s.cpu_count):
+            r = &self.recorder.t.open[cpu]
+            r.t_ns, r.ready_ns, r.world = self.s.now, 0, self.s.cpus[cpu].running
+            r.cpu, r.state, r.unused = <uint16_t>cpu, GONE, 0
+
+    def stop_recording(self):
+        """End what `record` began, and forget it."""
+        self._check()
+        self.s.timeline = NULL
+        self.recorder = None
+
+    def _switches(self, clear):
+        """What `Recorder.take` gives."""
+        self._check()
+        if self.recorder is None:
+            raise InvalidValueError("nothing is recorded: call record() before time passes")
+        return self.recorder.take(clear, self.s.now)
+
     # --- state as a value ---
 
     def _state(self):
@@ -543,7 +586,7 @@ cdef class SchedCore:
         self._check()
         plain = s[0]
         plain.worlds, plain.loads, plain.cpus, plain.queues = NULL, NULL, NULL, NULL
-        plain.serves, plain.due, plain.timers = NULL, NULL, NULL
+        plain.serves, plain.due, plain.timers, plain.timeline = NULL, NULL, NULL, NULL
         queues = []
         for i in range(s.queue_count):
             q = s.queues[i]
@@ -607,7 +650,7 @@ cdef class SchedCore:
         free_queues(s.queues, s.queue_count)
         plain.queues, plain.serves, plain.cpus, plain.due = made, s.serves, s.cpus, s.due
         plain.worlds, plain.loads, plain.timers = s.worlds, s.loads, s.timers
-        plain.capacity = s.capacity
+        plain.capacity, plain.timeline = s.capacity, s.timeline
         s[0] = plain
         memcpy(s.worlds, <const char *>worlds, len(worlds))
         memcpy(s.loads, <const char *>loads, len(loads))
@@ -615,6 +658,8 @@ cdef class SchedCore:
         memcpy(s.due, <const char *>due, len(due))
         move_timer_base(s, s.timer_base)
         self.free_ids = list(free_ids)
+        if self.recorder is not None:
+            self._begin_recording()
         if not set_serves(s):
             raise MemoryError
 

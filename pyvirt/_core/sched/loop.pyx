@@ -31,6 +31,7 @@ from pyvirt._core.sched.queue cimport fetch_later, first
 from pyvirt._core.sched.random cimport draw_time
 from pyvirt._core.sched.state cimport (
     CPU_BITS,
+    GONE,
     HAS_JOBS,
     HAS_LIMIT,
     HELD,
@@ -55,6 +56,7 @@ from pyvirt._core.sched.state cimport (
     world_state_t,
     world_t,
 )
+from pyvirt._core.sched.timeline cimport note_switch
 from pyvirt._core.sched.virtual cimport sync_queue
 from pyvirt._core.types cimport ns_t
 
@@ -138,11 +140,22 @@ cdef void note_latency(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
     s.latency[bucket if bucket < LATENCY_BUCKETS else LATENCY_BUCKETS - 1] += 1
 
 
+cdef void record(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
+    """Add to the timeline that the CPU takes up a ready world, or none."""
+    cdef uint32_t before = s.cpus[cpu].running
+    cdef ns_t ready = now - s.worlds[id].since if id != NO_WORLD else 0
+    note_switch(
+        s.timeline, now, cpu, id, ready, GONE if before == NO_WORLD else s.worlds[before].state
+    )
+
+
 cdef inline void begin(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
     """A ready world, already out of its queue, gets the CPU after another world or idleness."""
     cdef world_t *w = &s.worlds[id]
     if w.flags & WOKEN:
         note_latency(s, id, now)
+    if s.timeline != NULL:
+        record(s, cpu, id, now)
     w.rdy += now - w.since
     w.since = now
     w.state = RUN
@@ -166,6 +179,8 @@ cdef void fill(sched_t *s, uint32_t cpu, uint32_t before, ns_t now) noexcept nog
     cdef queue_t *q
     if id == NO_WORLD:
         if c.running != NO_WORLD:
+            if s.timeline != NULL:
+                record(s, cpu, NO_WORLD, now)
             c.running = NO_WORLD
             c.idle_since = now
             s.idle[cpu >> 6] |= bit

@@ -1,0 +1,365 @@
+"""A host, its virtual machines and how long they run, as a TOML file describes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyvirt.entitlement.pools import Shares
+from pyvirt.errors import InvalidValueError
+from pyvirt.sched import workloads
+from pyvirt.sched.fields import Fields
+from pyvirt.sched.recording import Sink, run_recorded
+from pyvirt.sched.scheduler import Scheduler
+from pyvirt.sched.series import Series, sample
+
+__all__ = ["Scenario", "ScenarioRun", "ScenarioVM"]
+
+LEVELS = {level.value: level for level in Shares}
+MOST_CPUS, MOST_WORLDS, MOST_WEIGHT = 1024, 1 << 20, 1 << 20
+MOST_INTERVALS = 1_000_000
+ALWAYS = workloads.Always()
+QUANTUM_NS = 10_000_000
+DISTRIBUTIONS = ("fixed", "exponential", "uniform")
+#: By the name that a file gives them; `Jobs` has no work without a caller.
+WORKLOADS: dict[str, Any] = {
+    "always": workloads.Always,
+    "on_off": workloads.OnOff,
+    "poisson": workloads.Poisson,
+    "periodic": workloads.Periodic,
+}
+#: Policies, and the parameters of `Scheduler` that are theirs.
+POLICIES: dict[str, tuple[str, ...]] = {
+    "rr": (),
+    "stride": (),
+    "hstride": (),
+    "lottery": (),
+    "eevdf": ("linux_tick_ns",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioVM:
+    """A virtual machine: vCPUs that all do the same.
+
+    Attributes
+    ----------
+    name : str
+        Of which the scenario has one.
+    vcpus : int
+        How many worlds it is.
+    weight : int
+        Of each vCPU.
+    workload : workload
+        What each vCPU does, with random numbers of its own.
+    affinity : tuple of tuple of int, or None
+        The CPUs that each vCPU may run on; None: all.
+    limit : (int, int) or None
+        Quota and period in ns, of each vCPU.
+    slice_ns : int or None
+        How long a vCPU may run at a time; None: the scenario's quantum.
+    """
+
+    name: str
+    vcpus: int = 1
+    weight: int = 1000
+    workload: workloads.Workload = ALWAYS
+    affinity: tuple[tuple[int, ...], ...] | None = None
+    limit: tuple[int, int] | None = None
+    slice_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioRun:
+    """What came out of a scenario under one policy.
+
+    Attributes
+    ----------
+    scenario : Scenario
+        What ran.
+    policy : str
+        Under which policy.
+    host : Scheduler
+        As it is at the end.
+    groups : dict of str to tuple of int
+        The worlds of each virtual machine.
+    series : Series
+        What was sampled; one interval if the scenario names none.
+    """
+
+    scenario: Scenario
+    policy: str
+    host: Scheduler
+    groups: dict[str, tuple[int, ...]]
+    series: Series
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One host's scheduling: CPUs, a policy, virtual machines, and how long they run.
+
+    Attributes
+    ----------
+    name : str
+        For messages and titles.
+    cpus : int
+        How many.
+    vms : tuple of ScenarioVM
+        All there from the start.
+    duration_ns : int
+        How long they run.
+    policy : str
+        One of `POLICIES`.
+    options : mapping of str to object
+        The policy's parameters.
+    quantum_ns : int
+        Slice of a vCPU without one of its own.
+    interval_ns : int
+        Of the samples; by default the whole duration.
+    seed : int
+        Of workloads, and of policies that draw.
+    """
+
+    name: str
+    cpus: int
+    vms: tuple[ScenarioVM, ...]
+    duration_ns: int
+    policy: str = "stride"
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    quantum_ns: int = QUANTUM_NS
+    interval_ns: int | None = None
+    seed: int = 0
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Scenario:
+        """Read a scenario from a TOML file; the guide to CPU scheduling has all its keys.
+
+        Raises
+        ------
+        InvalidValueError
+            For what cannot be; the message names line, key, value and what is accepted.
+        """
+        file = Path(path)
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InvalidValueError(f"{file}: {error}") from None
+        return cls.parse(text, os.fspath(path))
+
+    @classmethod
+    def parse(cls, text: str, source: str = "scenario") -> Scenario:
+        """Read a scenario from the text of a TOML file that messages call `source`."""
+        top = Fields.parse(text, source)
+        cpus = top.integer("cpus", 1, MOST_CPUS, "the number of CPUs") or 1
+        duration = top.time("duration", needed="how long it runs") or 1
+        interval = top.time("interval")
+        if interval and -(-duration // interval) > MOST_INTERVALS:
+            top.refuse("interval", f"at least a millionth of the duration, {duration:,} ns")
+        policy, options = _policy(top)
+        quantum = top.time("quantum") or QUANTUM_NS
+        seed = top.integer("seed", 0, (1 << 63) - 1) or 0
+        vms: list[ScenarioVM] = []
+        names: set[str] = set()
+        for fields in top.tables("vm", "one [[vm]] at least"):
+            for vm in _vms(fields, cpus):
+                if vm.name in names:
+                    fields.refuse("name", "a name that no other VM has")
+                names.add(vm.name)
+                vms.append(vm)
+        if not vms:
+            top.refuse("vm", "one [[vm]] at least")
+        if sum(vm.vcpus for vm in vms) > MOST_WORLDS:
+            raise InvalidValueError(f"{source}: a host has at most {MOST_WORLDS:,} vCPUs")
+        top.finish("a scenario")
+        return cls(
+            Path(source).stem, cpus, tuple(vms), duration, policy, options, quantum, interval, seed
+        )
+
+    def build(self, policy: str | None = None) -> tuple[Scheduler, dict[str, tuple[int, ...]]]:
+        """Make the host at time 0.
+
+        Parameters
+        ----------
+        policy : str, optional
+            Another policy than the scenario's, with its default parameters.
+
+        Returns
+        -------
+        (Scheduler, dict of str to tuple of int)
+            The host, and the numbers of each virtual machine's worlds.
+        """
+        options = self.options if policy in (None, self.policy) else {}
+        host = Scheduler(
+            self.cpus,
+            policy=check_policy(policy or self.policy),  # type: ignore[arg-type]
+            quantum_ns=self.quantum_ns,
+            rng=self.seed,
+            **options,
+        )
+        groups = {}
+        for vm in self.vms:
+            groups[vm.name] = tuple(
+                host.add(
+                    vm.workload,
+                    weight=vm.weight,
+                    slice_ns=vm.slice_ns,
+                    affinity=vm.affinity[i] if vm.affinity else None,
+                    limit=vm.limit,
+                )
+                for i in range(vm.vcpus)
+            )
+        return host, groups
+
+    def world_names(self) -> dict[int, str]:
+        """Give the name of each world: that of its VM, and with several vCPUs which of them."""
+        names = [
+            vm.name if vm.vcpus == 1 else f"{vm.name}/{i}"
+            for vm in self.vms
+            for i in range(vm.vcpus)
+        ]
+        return dict(enumerate(names))
+
+    def run(self, policy: str | None = None, sinks: Sequence[Sink] = ()) -> ScenarioRun:
+        """Run it from the beginning.
+
+        Parameters
+        ----------
+        policy : str, optional
+            As for `build`.
+        sinks : sequence of ChromeTrace or others with `add`
+            They get the timeline, a part at a time.
+        """
+        host, groups = self.build(policy)
+        run = None
+        if sinks:
+            host.record()
+            run = functools.partial(run_recorded, host, sinks=sinks)
+        interval = self.interval_ns or self.duration_ns
+        series = sample(host, self.duration_ns, interval, groups=groups, run=run)
+        return ScenarioRun(self, policy or self.policy, host, groups, series)
+
+
+def check_policy(name: str) -> str:
+    """Refuse the name of a policy that is not there, with the nearest that is."""
+    Fields({"policy": name}, "", (), {}).choice("policy", POLICIES)
+    return name
+
+
+def _policy(top: Fields) -> tuple[str, dict[str, Any]]:
+    """Read a policy: its name, or a table with its name and parameters."""
+    if not isinstance(top.raw("policy"), dict):
+        return top.choice("policy", POLICIES) or "stride", {}
+    fields = top.table("policy")
+    assert fields is not None
+    name = fields.choice("name", POLICIES, "the policy's name") or ""
+    options: dict[str, Any] = {}
+    for parameter in POLICIES[name]:
+        value = fields.time(parameter.removesuffix("_ns"))
+        if value is not None:
+            options[parameter] = value
+    fields.finish(f"the policy {name}")
+    return name, options
+
+
+def _vms(fields: Fields, cpus: int) -> list[ScenarioVM]:
+    """Read a [[vm]], which may stand for several that are alike."""
+    name = fields.text("name", "its name") or ""
+    vcpus = fields.integer("vcpus", 1, MOST_WORLDS) or 1
+    count = fields.integer("count", 1, MOST_WORLDS)
+    vm = ScenarioVM(
+        name,
+        vcpus,
+        _weight(fields, vcpus),
+        _workload(fields.table("workload")),
+        _affinity(fields, vcpus, cpus),
+        _limit(fields.table("limit")),
+        fields.time("slice"),
+    )
+    fields.finish("a VM")
+    if count is None:
+        return [vm]
+    return [dataclasses.replace(vm, name=f"{name}-{i}") for i in range(1, count + 1)]
+
+
+def _weight(fields: Fields, vcpus: int) -> int:
+    """Read shares: a level, or a number for all vCPUs together."""
+    shares = fields.raw("shares")
+    if shares is None:
+        shares = "normal"
+    if isinstance(shares, str):
+        level = fields.choice("shares", LEVELS)
+        return int(LEVELS[level or "normal"].number("cpu", 1))
+    most = MOST_WEIGHT * vcpus
+    accepted = f"low, normal, high or an integer from {vcpus} to {most:,}"
+    if not isinstance(shares, int) or isinstance(shares, bool) or not vcpus <= shares <= most:
+        fields.refuse("shares", accepted)
+    if shares % vcpus:
+        fields.refuse("shares", f"a multiple of its {vcpus} vCPUs, which have a part each")
+    return shares // vcpus
+
+
+def _workload(fields: Fields | None) -> workloads.Workload:
+    """Read what each vCPU does; keys are the attributes of its class, times without ``_ns``."""
+    if fields is None:
+        return ALWAYS
+    kind = fields.choice("kind", WORKLOADS, f"one of {', '.join(WORKLOADS)}") or "always"
+    values: dict[str, Any] = {}
+    for each in dataclasses.fields(WORKLOADS[kind]):
+        needed = "a time" if each.default is dataclasses.MISSING else None
+        value: Any
+        if each.name.endswith("_ns"):
+            # Lengths are positive; a start may be at once.
+            least = 0 if each.name == "start_ns" else 1
+            value = fields.time(_key(each.name), least, needed)
+        else:
+            value = fields.choice(_key(each.name), DISTRIBUTIONS)
+        if value is not None:
+            values[each.name] = value
+    fields.finish(f"the workload {kind}")
+    made: workloads.Workload = WORKLOADS[kind](**values)
+    return made
+
+
+def _key(attribute: str) -> str:
+    """Give a file's key for an attribute: ``work_ns`` is work, its distribution work_is."""
+    return attribute.removesuffix("_ns") if attribute.endswith("_ns") else f"{attribute}_is"
+
+
+def _affinity(fields: Fields, vcpus: int, cpus: int) -> tuple[tuple[int, ...], ...] | None:
+    """Read the CPUs: numbers, or text like ``"0-3,8"``; with `pin` one for each vCPU, in turn."""
+    given = fields.raw("affinity")
+    pin = fields.flag("pin")
+    if given is None:
+        return tuple((i % cpus,) for i in range(vcpus)) if pin else None
+    accepted = f'numbers of CPUs from 0 to {cpus - 1}, such as [0, 1] or "0-3,8"'
+    chosen: list[int] = []
+    parts = given.split(",") if isinstance(given, str) else given
+    if not isinstance(parts, list) or not parts:
+        fields.refuse("affinity", accepted)
+    for part in parts:
+        first, dash, last = part.partition("-") if isinstance(part, str) else (part, "", "")
+        try:
+            ends = int(first), int(last if dash else first)
+        except (TypeError, ValueError):
+            fields.refuse("affinity", accepted)
+        if isinstance(part, (bool, float)) or not 0 <= ends[0] <= ends[1] < cpus:
+            fields.refuse("affinity", accepted)
+        chosen += range(ends[0], ends[1] + 1)
+    chosen = list(dict.fromkeys(chosen))
+    if pin:
+        return tuple((chosen[i % len(chosen)],) for i in range(vcpus))
+    return (tuple(chosen),) * vcpus
+
+
+def _limit(fields: Fields | None) -> tuple[int, int] | None:
+    if fields is None:
+        return None
+    quota = fields.time("quota", needed="CPU time in a period") or 1
+    period = fields.time("period") or 100_000_000
+    fields.finish("a limit")
+    return quota, period
