@@ -121,10 +121,10 @@ def _show(described: Scenario, runs: list[ScenarioRun], worlds: bool, compared: 
     """Show runs as one table for people."""
     from pyvirt.report import sched_table, wake_latency
 
-    click.echo(
-        f"{described.name}: {described.cpus} CPUs, {len(described.vms)} VMs, "
-        f"{sum(vm.vcpus for vm in described.vms)} vCPUs, {format_time(described.duration_ns)}"
-    )
+    vcpus = sum(vm.vcpus for vm in described.vms)
+    parts = ((described.cpus, "CPU"), (len(described.vms), "VM"), (vcpus, "vCPU"))
+    counts = ", ".join(f"{n:,} {what}" + ("s" if n > 1 else "") for n, what in parts)
+    click.echo(f"{described.name}: {counts}, {format_time(described.duration_ns)}")
     tables = [sched_table(run, by="world" if worlds else "vm") for run in runs]
     wakes = any(row["wakes"] for table in tables for row in table)
     shown = [c for c in tables[0].columns if _is_shown(c, worlds, wakes)]
