@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich import table as drawn
 
-from pyvirt.cli.terminal import print_table
+from pyvirt.cli.terminal import part_progress, print_table
 from pyvirt.units import format_time, parse_time
 
 if TYPE_CHECKING:
@@ -75,8 +75,10 @@ def sched(
 
     described = Scenario.load(scenario)
     if compare is not None:
-        policies = [check_policy(name.strip()) for name in compare.split(",")]
-        runs = [described.run(policy) for policy in policies]
+        runs = []
+        for policy in [check_policy(name.strip()) for name in compare.split(",")]:
+            with part_progress(policy) as progress:
+                runs.append(described.run(policy, progress=progress))
     else:
         runs = [_run(described, esxtop, trace, plot, window)]
     if as_json:
@@ -109,7 +111,8 @@ def _run(
         sinks: list[Any] = [drawn_part] if plot else []
         if trace:
             sinks.append(files.enter_context(ChromeTrace(trace, names=names, worlds=True)))
-        run = described.run(sinks=sinks)
+        progress = files.enter_context(part_progress(described.policy))
+        run = described.run(sinks=sinks, progress=progress)
     if esxtop:
         write_esxtop(esxtop, run.series, host=described.name)
     if plot:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,8 @@ __all__ = ["Scenario", "ScenarioRun", "ScenarioVM"]
 LEVELS = {level.value: level for level in Shares}
 MOST_CPUS, MOST_WORLDS, MOST_WEIGHT = 1024, 1 << 20, 1 << 20
 MOST_INTERVALS = 1_000_000
+#: Into how many a run is split at least, so that its progress is seen; results are the same.
+STEPS = 200
 ALWAYS = workloads.Always()
 QUANTUM_NS = 10_000_000
 DISTRIBUTIONS = ("fixed", "exponential", "uniform")
@@ -224,7 +225,12 @@ class Scenario:
         ]
         return dict(enumerate(names))
 
-    def run(self, policy: str | None = None, sinks: Sequence[Sink] = ()) -> ScenarioRun:
+    def run(
+        self,
+        policy: str | None = None,
+        sinks: Sequence[Sink] = (),
+        progress: Callable[[float], object] | None = None,
+    ) -> ScenarioRun:
         """Run it from the beginning.
 
         Parameters
@@ -233,12 +239,23 @@ class Scenario:
             As for `build`.
         sinks : sequence of ChromeTrace or others with `add`
             They get the timeline, a part at a time.
+        progress : callable, optional
+            Is told now and then which part of the duration is over, from 0 to 1.
         """
         host, groups = self.build(policy)
-        run = None
         if sinks:
             host.record()
-            run = functools.partial(run_recorded, host, sinks=sinks)
+
+        def run(until_ns: int) -> None:
+            step = -(-self.duration_ns // STEPS)
+            for end in (*range(host.now_ns + step, until_ns, step), until_ns):
+                if sinks:
+                    run_recorded(host, end, sinks)
+                else:
+                    host.run(end)
+                if progress:
+                    progress(end / self.duration_ns)
+
         interval = self.interval_ns or self.duration_ns
         series = sample(host, self.duration_ns, interval, groups=groups, run=run)
         return ScenarioRun(self, policy or self.policy, host, groups, series)

@@ -292,6 +292,4 @@ def test_what_is_refused():
             host.record(ring=ring)
     with pytest.raises(InvalidTypeError, match="ring"):
         host.record(ring=1.5)
-    with pytest.raises(MemoryError, match="no memory for"):
-        host.record(ring=1 << 40)
     host.run(MS)
