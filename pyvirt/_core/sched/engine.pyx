@@ -561,6 +561,7 @@ cdef class SchedCore:
             r = &self.recorder.t.open[cpu]
             r.t_ns, r.ready_ns, r.world = self.s.now, 0, self.s.cpus[cpu].running
             r.cpu, r.state, r.unused = <uint16_t>cpu, GONE, 0
+            self.recorder.t.on[cpu] = r.world
 
     def stop_recording(self):
         """End what `record` began, and forget it."""

@@ -4,7 +4,7 @@ At equal times timers come before CPUs, and each in the order of their numbers; 
 refill of its limit comes before the arrival of a job.
 """
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from pyvirt._core.sched.due cimport (
     arm_cpu,
@@ -142,11 +142,15 @@ cdef void note_latency(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
 
 cdef void record(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
     """Add to the timeline that the CPU takes up a ready world, or none."""
-    cdef uint32_t before = s.cpus[cpu].running
+    cdef uint32_t before = s.timeline.on[cpu]
     cdef ns_t ready = now - s.worlds[id].since if id != NO_WORLD else 0
-    note_switch(
-        s.timeline, now, cpu, id, ready, GONE if before == NO_WORLD else s.worlds[before].state
-    )
+    cdef uint8_t state = GONE if before == NO_WORLD else s.worlds[before].state
+    if before == id:
+        return                      # it was taken off and goes on at the same moment
+    if state == RUN:
+        state = READY               # and went on elsewhere at the same moment
+    s.timeline.on[cpu] = id
+    note_switch(s.timeline, now, cpu, id, ready, state)
 
 
 cdef inline void begin(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:

@@ -20,6 +20,7 @@ ctypedef struct timeline_t:
     uint64_t lost                   # and how many of those made room
     bint ring                       # the oldest make room, or `records` grows
     switch_t *open                  # of each CPU, the last switch before the records
+    uint32_t *on                    # of each CPU, the world of its last switch
     ns_t start                      # what happened from this time on is known
 
 cdef void note_switch(

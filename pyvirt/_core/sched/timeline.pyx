@@ -72,15 +72,17 @@ cdef class Recorder:
         self.cpus = as_int(cpus, "cpus", 1, 0xFFFF)
         t.records = <switch_t *>realloc(NULL, t.capacity * sizeof(switch_t))
         t.open = <switch_t *>calloc(self.cpus, sizeof(switch_t))
-        if t.records == NULL or t.open == NULL:
+        t.on = <uint32_t *>calloc(self.cpus, sizeof(uint32_t))
+        if t.records == NULL or t.open == NULL or t.on == NULL:
             raise MemoryError(f"no memory for {t.capacity:,} records of switches")
 
     def __dealloc__(self):
         free(self.t.records)
         free(self.t.open)
+        free(self.t.on)
 
     cdef void begin(self, ns_t now) noexcept:
-        """Forget all; the caller sets `open`."""
+        """Forget all; the caller sets `open` and `on`."""
         self.t.count = self.t.taken = self.t.lost = 0
         self.t.start = now
 
