@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import heapq
 import statistics
+import time
 
 import numpy as np
 
-from pyvirt.sched import Periodic, Scheduler
+from pyvirt.sched import Periodic, Scheduler, run_hosts
 
 from . import simso_peer
 from .timing import paired, seconds, target, unit
@@ -185,3 +186,22 @@ class SchedTimeline:
             lambda: on.run(FOREVER, events=self.events),
         )
         return pair.ratio
+
+
+class SchedHosts:
+    """A million worlds on 1,000 hosts of 16 CPUs, in as many threads as there are CPUs."""
+
+    timeout = 300
+
+    @unit("million events/s of wall time")
+    def track_million_worlds(self):
+        hosts = [host("stride", 1000, 16) for _ in range(1000)]
+        start = max(each.now_ns for each in hosts)
+        events = 0
+
+        def run() -> None:
+            nonlocal events
+            events = int(run_hosts(hosts, start + 500 * QUANTUM).sum())
+
+        elapsed = seconds(run, time.perf_counter)
+        return events / elapsed / 1e6
