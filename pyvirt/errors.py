@@ -20,6 +20,7 @@ __all__ = [
     "MissingDependencyError",
     "OutsideMemoryError",
     "PageFaultError",
+    "PolicyError",
     "PyvirtError",
     "TraceFormatError",
     "describe_fault",
@@ -88,6 +89,51 @@ class AdmissionError(PyvirtError, ValueError):
         return (
             f"{self.pool!r} needs {self.needed:.12g} and has {self.available:.12g}: "
             f"{self.missing:.12g} is missing{asks}"
+        )
+
+
+class PolicyError(PyvirtError, RuntimeError):
+    """A plug-in policy did what no policy may; its scheduler stands still, and can be read.
+
+    Attributes
+    ----------
+    policy, hook : str
+        Which policy, and the hook that ran; empty outside of hooks.
+    rule : str
+        What was violated.
+    value : int
+        What was returned or named.
+    cpu, world : int or None
+        For which CPU and world, where there is one.
+    when_ns : int
+        The time.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        hook: str,
+        rule: str,
+        value: int = 0,
+        cpu: int | None = None,
+        world: int | None = None,
+        when_ns: int = 0,
+    ) -> None:
+        super().__init__(policy, hook, rule, value, cpu, world, when_ns)
+        self.policy = policy
+        self.hook = hook
+        self.rule = rule
+        self.value = value
+        self.cpu = cpu
+        self.world = world
+        self.when_ns = when_ns
+
+    def __str__(self) -> str:
+        where = f" in {self.hook}" if self.hook else ""
+        which = "" if self.cpu is None else f" for CPU {self.cpu}"
+        return (
+            f"policy {self.policy}{where}{which} at {self.when_ns:,} ns: "
+            f"{self.rule}, got {self.value}"
         )
 
 

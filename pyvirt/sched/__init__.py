@@ -5,8 +5,9 @@ from pyvirt.sched.chrome import ChromeTrace, write_chrome_trace
 from pyvirt.sched.esxtop import EsxtopColumn, EsxtopTable, read_esxtop, write_esxtop
 from pyvirt.sched.hosts import run_hosts
 from pyvirt.sched.latency import latency_percentiles
+from pyvirt.sched.policies import PLUGS, FixedPriority, Plug
 from pyvirt.sched.scenario import Scenario, ScenarioRun, ScenarioVM
-from pyvirt.sched.scheduler import Scheduler, SchedulerSnapshot, latency_bounds
+from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
 from pyvirt.sched.series import Sampler, Series, sample
 from pyvirt.sched.timeline import SEGMENT_DTYPE, SWITCH_DTYPE, Timeline
 from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
@@ -14,17 +15,21 @@ from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
 __all__ = [
     "COUNTER_DTYPE",
     "CPU_DTYPE",
+    "PLUGS",
     "POLICIES",
     "SEGMENT_DTYPE",
     "STATES",
     "SWITCH_DTYPE",
+    "VM",
     "Always",
     "ChromeTrace",
     "EsxtopColumn",
     "EsxtopTable",
+    "FixedPriority",
     "Jobs",
     "OnOff",
     "Periodic",
+    "Plug",
     "Poisson",
     "Sampler",
     "Scenario",

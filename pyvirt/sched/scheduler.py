@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from pyvirt._core.sched.engine import SchedCore
+from pyvirt._core.sched.plug import Plug
 from pyvirt.errors import InvalidTypeError, InvalidValueError
+from pyvirt.sched.policies import PLUGS
 from pyvirt.sched.timeline import Timeline
 from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson, Workload
 
-__all__ = ["Scheduler", "SchedulerSnapshot", "latency_bounds"]
+__all__ = ["VM", "Scheduler", "SchedulerSnapshot", "latency_bounds"]
 
-Policy: TypeAlias = Literal["rr", "stride", "hstride", "lottery", "eevdf"]
+Policy: TypeAlias = (
+    Literal[
+        "rr",
+        "stride",
+        "hstride",
+        "lottery",
+        "eevdf",
+        "fixed",
+    ]
+    | Plug
+)
 
 _DISTRIBUTIONS = ("fixed", "exponential", "uniform")
 _SEED_END = 1 << 64
@@ -31,6 +43,19 @@ class SchedulerSnapshot:
         self._state = state
 
 
+class VM:
+    """A virtual machine: its number, and those of its worlds when it was added."""
+
+    __slots__ = ("number", "worlds")
+
+    def __init__(self, number: int, worlds: list[int]) -> None:
+        self.number = number
+        self.worlds = worlds
+
+    def __repr__(self) -> str:
+        return f"<VM {self.number} worlds={self.worlds}>"
+
+
 class Scheduler(SchedCore):
     """Worlds (virtual CPUs, tasks) that share the CPUs of one host under a policy.
 
@@ -41,8 +66,9 @@ class Scheduler(SchedCore):
     ----------
     cpus : int, default 1
         Number of CPUs, up to 1,024.
-    policy : {"rr", "stride", "hstride", "lottery", "eevdf"}, default "stride"
-        See `Notes`.
+    policy : str or Plug, default "stride"
+        ``rr``, ``stride``, ``hstride``, ``lottery``, ``eevdf``: see `Notes`. Or the name of a
+        plug-in policy of `pyvirt.sched.policies`, or one that was made with arguments.
     quantum_ns : int, default 10 ms
         Slice of a world that is added without one of its own.
     linux_tick_ns : int, optional
@@ -64,7 +90,11 @@ class Scheduler(SchedCore):
     and jobs come first, by the number of the world, then CPUs, by their number; and of equal
     worlds the one with the lowest number runs.
 
-    No world interrupts another before the end of its slice.
+    No world interrupts another before the end of its slice, but under plug-in policies, which
+    decide that, and where a world that becomes ready is to run, by themselves.
+
+    Worlds belong to virtual machines (`add_vm`); `add` makes one of its own for a world. The
+    policies named above know weights of worlds alone.
 
     ``rr`` is round robin: first in, first out. ``stride`` is that of Waldspurger and Weihl
     (MIT/LCS/TM-528, 1995): a world's *pass* grows with its CPU time over its weight, and the
@@ -113,6 +143,8 @@ class Scheduler(SchedCore):
         self._rng = rng
         self._made = (policy, cpus, linux_tick_ns)
         self.quantum_ns = quantum_ns
+        if isinstance(policy, str) and policy in PLUGS:
+            policy = PLUGS[policy]()
         super().__init__(policy, cpus, self._seed(), 4, linux_tick_ns)
 
     def _seed(self) -> int:
@@ -152,12 +184,104 @@ class Scheduler(SchedCore):
         InvalidValueError, InvalidTypeError
             For what cannot be; nothing is added then.
         """
-        load = _load(Always() if workload is None else workload)
-        if load is not None:
-            load = (*load, self._seed())
         return self._add(
-            weight, self.quantum_ns if slice_ns is None else slice_ns, affinity, load, limit
+            weight,
+            self.quantum_ns if slice_ns is None else slice_ns,
+            affinity,
+            self._load(workload),
+            limit,
         )
+
+    def _load(self, workload: Workload | None) -> tuple[Any, ...] | None:
+        load = _load(Always() if workload is None else workload)
+        return None if load is None else (*load, self._seed())
+
+    def add_vm(
+        self,
+        vcpus: int,
+        workload: Workload | Sequence[Workload | None] | None = None,
+        *,
+        weight: int = 1,
+        reservation: int | None = None,
+        limit: int | None = None,
+        slice_ns: int | None = None,
+        affinity: Iterable[int] | None = None,
+        **params: int,
+    ) -> VM:
+        """Add a virtual machine at the present time: worlds that belong together.
+
+        Parameters
+        ----------
+        vcpus : int
+            How many worlds.
+        workload : Always, Jobs, OnOff, Poisson or Periodic, or a sequence of them, optional
+            What each world does, or each its own; default: it always wants the CPU.
+        weight : int, default 1
+            Shares of the whole, 1 to 2**20; each world's weight is its equal part, at least 1.
+        reservation, limit : int, optional
+            CPU time in ns per second of time, of the whole, for policies that know of it; the
+            limit of single worlds is that of `add` and `set_limit`.
+        slice_ns, affinity
+            Of each world, as in `add`.
+        **params : int
+            What the policy declares as parameters of virtual machines.
+
+        Returns
+        -------
+        VM
+            Its number and those of its worlds.
+
+        Raises
+        ------
+        InvalidValueError, InvalidTypeError
+            For what cannot be; nothing is added then.
+        """
+        if isinstance(vcpus, bool) or not isinstance(vcpus, (int, np.integer)):
+            raise InvalidTypeError(f"vcpus must be an integer, got {vcpus!r:.80}")
+        if not 1 <= vcpus <= 1 << 20:
+            raise InvalidValueError(f"vcpus must be 1 to 1,048,576, got {vcpus}")
+        if workload is None or not isinstance(workload, Sequence):
+            workload = [workload] * int(vcpus)
+        if len(workload) != vcpus:
+            raise InvalidValueError(
+                f"workload must be one for each of the {vcpus} worlds, got {len(workload)}"
+            )
+        number, worlds = self._add_vm(
+            weight,
+            reservation,
+            limit,
+            list(params.items()),
+            self.quantum_ns if slice_ns is None else slice_ns,
+            affinity,
+            [self._load(each) for each in workload],
+            None,
+        )
+        return VM(number, worlds)
+
+    def set_vm(
+        self,
+        vm: VM | int,
+        *,
+        weight: int | None = None,
+        reservation: int | None = None,
+        limit: int | None = None,
+        **params: int,
+    ) -> None:
+        """Change what is given of a virtual machine, at the present time.
+
+        Parameters
+        ----------
+        vm : VM or int
+            From `add_vm`.
+        weight : int, optional
+            Shares of the whole; its worlds get equal parts.
+        reservation, limit : int, optional
+            CPU time in ns per second of time; a limit of -1: none.
+        **params : int
+            What the policy declares.
+        """
+        number = vm.number if isinstance(vm, VM) else vm
+        self._set_vm(number, weight, reservation, limit, list(params.items()))
 
     def run(self, until_ns: int, *, events: int | None = None) -> int:
         """Let time pass.

@@ -37,7 +37,8 @@ class Timeline:
         A record for each time that a CPU took up another world, by time: when (``t_ns``), where
         (``cpu``), which ``world`` (-1: none), for how long that had been ready (``ready_ns``), and
         what the world became that ran there before (``state``, an index into `STATES`; 0 if there
-        was none, or it was removed). A world that goes on with its next slice makes no record.
+        was none; ``wait`` if it was removed). A world that goes on with its next slice makes no
+        record.
     before : ndarray of SWITCH_DTYPE, shape (cpus,)
         For each CPU the last record before those; where there is none, what ran there when
         recording began.

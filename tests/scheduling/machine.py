@@ -2,16 +2,30 @@
 
 import numpy as np
 
-from oracle.slowsched import SlowScheduler
+from oracle.slowsched import SlowPlugged, SlowScheduler
+from oracle.slowsched.fixed import Fixed
 from pyvirt._core.sched.engine import STATES, SchedCore
+from pyvirt._core.sched.policies.fixed import FixedPriority
 
-NAMES = {"run": "run", "rdy": "ready", "mlmtd": "limited", "wait": "wait"}
+NAMES = {"run": "run", "rdy": "ready", "mlmtd": "limited", "cstp": "costop", "wait": "wait"}
+
+# Of each plug-in policy: it, its slow version, and whether no CPU idles beside a ready world.
+PLUGS = {
+    "fixed": (FixedPriority, Fixed, True),
+    "fixed, 3": (lambda: FixedPriority(timeslice_ns=3), lambda: Fixed(3), True),
+}
 
 
 class Both:
     """Two schedulers that are told the same."""
 
     def __init__(self, cpus: int, policy: str, seed: int = 12345) -> None:
+        self.conserving = True
+        if policy in PLUGS:
+            plug, slow, self.conserving = PLUGS[policy]
+            self.fast = SchedCore(plug(), cpus, seed, 1)
+            self.slow = SlowPlugged(cpus, slow(), seed)
+            return
         policy, _, way = policy.partition(", ")
         tick = int(way) if way else None
         self.fast = SchedCore(policy, cpus, seed, 1, tick)
@@ -21,6 +35,15 @@ class Both:
         id = self.fast._add(weight, slice_ns, affinity, load, limit)
         assert id == self.slow.add(weight, slice_ns, affinity, load, limit)
         return id
+
+    def add_vm(self, *arguments) -> tuple:
+        made = self.fast._add_vm(*arguments)
+        assert made == self.slow.add_vm(*arguments)
+        return made
+
+    def set_vm(self, vm, weight, reservation, limit, params) -> None:
+        self.fast._set_vm(vm, weight, reservation, limit, params)
+        self.slow.set_vm(vm, weight, reservation, limit, params)
 
     def tell(self, name: str, *arguments) -> None:
         getattr(self.fast, name)(*arguments)
@@ -65,6 +88,12 @@ class Both:
             assert (row["wakes"], row["wake_time"]) == (len(w.wakes), sum(w.wakes))
             assert row["wake_most"] == max(w.wakes, default=0)
             assert v[id] == w.v // 1, (id, slow.now)
+            assert row["vm"] == w.vm
+        for number, vm in slow.vms.items():
+            weight, reservation, limit, params, worlds = fast._vm_values(number)
+            assert (weight, reservation, worlds) == (vm.weight, vm.reservation, vm.worlds)
+            assert limit == (None if vm.limit < 0 else vm.limit)
+            assert list(params.values()) == vm.param[: len(params)]
         self.laws(rows, cpus)
 
     def laws(self, rows, cpus) -> None:
@@ -75,6 +104,6 @@ class Both:
         for id, w in self.slow.worlds.items():
             if rows["state"][id] == STATES.index("run"):
                 assert rows["cpu"][id] in w.cpus
-            if rows["state"][id] == STATES.index("ready"):
+            if self.conserving and rows["state"][id] == STATES.index("ready"):
                 assert not idle & w.cpus, "a ready world beside an idle CPU of its"
         assert (cpus["run"] + cpus["idle"] == self.fast.now_ns).all()

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduling.machine import Both
+from scheduling.machine import PLUGS, Both
 
-POLICIES = ["rr", "stride", "eevdf", "eevdf, 7", "lottery", "hstride"]
+POLICIES = ["rr", "stride", "eevdf", "eevdf, 7", "lottery", "hstride", *PLUGS]
 KINDS = ["fixed", "exponential", "uniform"]
 times = st.integers(1, 40)
 loads = st.one_of(
@@ -35,8 +35,23 @@ def scenarios(draw):
     slices = st.one_of(st.integers(1, 10), st.just(10))
     world = st.integers(0, 7)
     new = st.tuples(st.just("add"), weights, slices, affinity, loads, limits)
+    reservations = st.one_of(st.none(), st.integers(0, 10**9))
+    most = st.one_of(st.none(), st.integers(1, 10**9))
+    machine = st.tuples(
+        st.just("add_vm"),
+        weights,
+        reservations,
+        most,
+        st.just(()),
+        slices,
+        affinity,
+        st.lists(loads, min_size=1, max_size=3),
+        limits,
+    )
     actions = st.one_of(
         new,
+        machine,
+        st.tuples(st.just("set_vm"), world, st.one_of(st.none(), weights), reservations, most),
         st.tuples(st.just("remove"), world),
         st.tuples(st.just("block"), world),
         st.tuples(st.just("wake"), world),
@@ -58,6 +73,12 @@ def play(policy, scenario):
             both.advance(both.slow.now + gap)
         if name == "add":
             both.add(*arguments)
+        elif name == "add_vm":
+            both.add_vm(*arguments)
+        elif name == "set_vm":
+            if both.slow.vms:
+                vm = sorted(both.slow.vms)[arguments[0] % len(both.slow.vms)]
+                both.set_vm(vm, *arguments[1:], ())
         else:
             worlds = both.slow.worlds
             if not worlds:

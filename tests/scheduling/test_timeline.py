@@ -8,6 +8,7 @@ import pytest
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.sched import (
+    PLUGS,
     POLICIES,
     STATES,
     SWITCH_DTYPE,
@@ -78,7 +79,7 @@ def check(timeline: Timeline, host: Scheduler) -> np.ndarray:
     return rows
 
 
-@pytest.mark.parametrize("policy", [*POLICIES, "linux"])
+@pytest.mark.parametrize("policy", [*POLICIES, *PLUGS, "linux"])
 @pytest.mark.parametrize("seed", range(6))
 def test_running_times_come_out_again(policy: str, seed: int):
     tick = {"policy": "eevdf", "linux_tick_ns": 1_500_000} if policy == "linux" else {}
@@ -150,7 +151,7 @@ def test_states_tell_why_a_world_left():
     assert told == [
         (capped, "limited", 5),
         (other, "ready", 18),
-        (third, "gone", 30),
+        (third, "wait", 30),
         (other, "wait", 35),
     ]
     assert host.timeline().switches["world"].tolist() == [

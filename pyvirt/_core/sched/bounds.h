@@ -6,6 +6,7 @@
 
 #define SPREAD ((int64_t)1 << 43)           /* of the ranks in a queue: keys have 44 bits for them */
 #define MOST_SLICE (((int64_t)1 << 32) - 1) /* ns: of weight 1, half of SPREAD in virtual time */
+#define MOST_TIMESLICE ((int64_t)1 << 52)   /* ns: of plug-in policies */
 #define MOST_REMAIN ((int64_t)1 << 42)
 #define NEVER INT64_MAX
 #define MOST_TIME ((int64_t)1 << 61)

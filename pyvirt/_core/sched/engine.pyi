@@ -5,6 +5,8 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import disjoint_base
 
+from pyvirt._core.sched.plug import Plug
+
 POLICIES: dict[str, int]
 STATES: tuple[str, ...]
 COUNTER_DTYPE: np.dtype[np.void]
@@ -14,8 +16,28 @@ CPU_DTYPE: np.dtype[np.void]
 class SchedCore:
     policy: str
     def __init__(
-        self, policy: str, cpus: int, seed: int, capacity: int, tick: int | None = None
+        self, policy: str | Plug, cpus: int, seed: int, capacity: int, tick: int | None = None
     ) -> None: ...
+    def _add_vm(
+        self,
+        weight: int,
+        reservation: int | None,
+        most: int | None,
+        params: Iterable[tuple[str, int]],
+        slice_ns: int,
+        affinity: Iterable[int] | None,
+        loads: list[tuple[Any, ...] | None],
+        limit: tuple[int, int] | None,
+    ) -> tuple[int, list[int]]: ...
+    def _set_vm(
+        self,
+        vm: int,
+        weight: int | None,
+        reservation: int | None,
+        most: int | None,
+        params: Iterable[tuple[str, int]],
+    ) -> None: ...
+    def _vm_values(self, vm: int) -> tuple[int, int, int | None, dict[str, int], list[int]]: ...
     def _add(
         self,
         weight: int,

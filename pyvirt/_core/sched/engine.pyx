@@ -8,19 +8,24 @@ import numpy as np
 
 from pyvirt._core.arrays cimport as_int
 from pyvirt._core.sched.changes cimport (
-    add_world,
     block_world,
+    new_world,
     remove_world,
+    set_vm_values,
     set_world_limit,
     set_world_queue,
     set_world_weight,
+    start_world,
     submit_work,
     wake_world,
 )
 from pyvirt._core.sched.due cimport move_timer_base
-from pyvirt._core.sched.loop cimport next_event, run_until
+from pyvirt._core.sched.hooks cimport hook_begin
+from pyvirt._core.sched.loop cimport next_event, run_until, serve
+from pyvirt._core.sched.plug cimport Plug
 from pyvirt._core.sched.policies.eevdf cimport has_deadlines
 from pyvirt._core.sched.queue cimport (
+    add_room,
     find_queue,
     free_queue,
     make_room,
@@ -29,7 +34,17 @@ from pyvirt._core.sched.queue cimport (
 )
 from pyvirt._core.sched.random cimport draw_time
 from pyvirt._core.sched.state cimport (
+    COSTOP,
     EXPONENTIAL,
+    FAULT_AFFINITY,
+    FAULT_ARGUMENT,
+    FAULT_ENDLESS,
+    FAULT_NONE,
+    FAULT_RAISED,
+    FAULT_STATE,
+    FAULT_TIMER,
+    FAULT_TIMESLICE,
+    FAULT_WORLD,
     FIXED,
     GONE,
     HAS_JOBS,
@@ -49,6 +64,7 @@ from pyvirt._core.sched.state cimport (
     POLICY_HSTRIDE,
     POLICY_LINUX,
     POLICY_LOTTERY,
+    POLICY_PLUG,
     POLICY_RR,
     POLICY_STRIDE,
     READY,
@@ -63,12 +79,14 @@ from pyvirt._core.sched.state cimport (
     load_t,
     queue_t,
     sched_t,
+    vm_t,
     world_t,
 )
 from pyvirt._core.sched.timeline cimport Recorder, switch_t
 from pyvirt._core.sched.winner cimport winner_clear
 from pyvirt._core.types cimport ns_t
-from pyvirt.errors import InvalidTypeError, InvalidValueError
+from pyvirt._core.sched.plug import HOOKS
+from pyvirt.errors import InvalidTypeError, InvalidValueError, PolicyError
 
 POLICIES = {
     "rr": POLICY_RR,
@@ -79,11 +97,22 @@ POLICIES = {
 }
 _SOURCES = {None: SOURCE_NONE, "open": SOURCE_OPEN, "closed": SOURCE_CLOSED}
 _KINDS = {"fixed": FIXED, "exponential": EXPONENTIAL, "uniform": UNIFORM}
-STATES = ("gone", "wait", "ready", "run", "limited")
+STATES = ("gone", "wait", "ready", "run", "limited", "costop")
+_FAULTS = {
+    FAULT_WORLD: "there is no such world",
+    FAULT_STATE: "that world is not ready and queued",
+    FAULT_AFFINITY: "that world's affinity does not contain this CPU",
+    FAULT_TIMESLICE: "a timeslice is at least 1 ns",
+    FAULT_TIMER: "the timer lies in the past, or there is no hook for it",
+    FAULT_ARGUMENT: "it named a world or CPU that does not exist",
+    FAULT_ENDLESS: "at this moment hooks call each other, or CPUs are asked, without end",
+    FAULT_RAISED: "the hook raised",
+}
 
 COUNTER_DTYPE = np.dtype([
-    ("state", "u1"), ("cpu", "<i4"), ("weight", "<u4"),
-    ("run", "<i8"), ("rdy", "<i8"), ("mlmtd", "<i8"), ("wait", "<i8"), ("elapsed", "<i8"),
+    ("state", "u1"), ("cpu", "<i4"), ("weight", "<u4"), ("vm", "<u4"),
+    ("run", "<i8"), ("rdy", "<i8"), ("mlmtd", "<i8"), ("cstp", "<i8"), ("wait", "<i8"),
+    ("elapsed", "<i8"),
     ("switches", "<u8"), ("migrations", "<u8"),
     ("jobs", "<i8"), ("jobs_done", "<u8"), ("job_time", "<i8"),
     ("wakes", "<u8"), ("wake_time", "<i8"), ("wake_most", "<i8"),
@@ -95,8 +124,8 @@ cdef class SchedCore:
 
     Parameters
     ----------
-    policy : str
-        One of POLICIES.
+    policy : str or Plug
+        One of POLICIES, or a plug-in policy.
     cpus : int
         How many.
     seed : int
@@ -113,7 +142,9 @@ cdef class SchedCore:
         cdef uint64_t mask[MASK_WORDS]
         if self.begun:
             raise InvalidTypeError("this scheduler is initialised already, or failed to be")
-        if not isinstance(policy, str) or policy not in POLICIES:
+        if isinstance(policy, Plug):
+            check_hooks(policy)
+        elif not isinstance(policy, str) or policy not in POLICIES:
             raise InvalidValueError(
                 f"policy must be one of {', '.join(POLICIES)}, got {policy!r:.80}")
         s.cpu_count = as_int(cpus, "cpus", 1, MOST_CPUS)
@@ -125,9 +156,17 @@ cdef class SchedCore:
                     f"linux_tick_ns is for the policy eevdf, not for {policy!r:.80}")
             s.tick = as_int(tick, "linux_tick_ns", 1, 1 << 32)
         self.begun = True
-        self.policy = policy
         self.free_ids = []
-        s.policy = POLICY_LINUX if tick is not None else POLICIES[policy]
+        self.free_vms = []
+        if isinstance(policy, Plug):
+            self.plugin = policy
+            self.plug = self.plugin.table
+            self.policy = self.plugin.name
+            s.plug = &self.plug
+            s.policy = POLICY_PLUG
+        else:
+            self.policy = policy
+            s.policy = POLICY_LINUX if tick is not None else POLICIES[policy]
         s.cpu_leaves = 2
         while s.cpu_leaves < s.cpu_count:
             s.cpu_leaves *= 2
@@ -138,16 +177,33 @@ cdef class SchedCore:
         winner_clear(s.due, s.cpu_leaves)
         memset(mask, 0, sizeof(mask))
         for cpu in range(s.cpu_count):
-            s.cpus[cpu].running = NO_WORLD
+            s.cpus[cpu].running = s.cpus[cpu].before = NO_WORLD
             s.cpus[cpu].event = NEVER
             mask[cpu >> 6] |= <uint64_t>1 << (cpu & 63)
         memcpy(s.idle, mask, sizeof(mask))
         s.idle_count = s.cpu_count
         self._grow(capacity)
+        self._grow_vms(capacity)
         if new_queue(s, mask) == MOST_QUEUES:
             raise MemoryError
+        if s.policy == POLICY_PLUG:
+            self.plug.own = <char *>calloc(1, self.plug.own_size or 1)
+            self.plug.cpus = <char *>calloc(s.cpu_count, self.plug.cpu_size or 1)
+            if self.plug.own == NULL or self.plug.cpus == NULL:
+                raise MemoryError
+            if self.plugin.own is not None:
+                memcpy(self.plug.own, <const char *>self.plugin.own, len(self.plugin.own))
+            self._begin()
+            hook_begin(s)
+            self._end()
 
     def __dealloc__(self):
+        free(self.plug.own)
+        free(self.plug.cpus)
+        free(self.plug.worlds)
+        free(self.plug.vms)
+        free(self.s.vms)
+        free(self.s.siblings)
         free_queues(self.s.queues, self.s.queue_count)
         free(self.s.serves)
         free(self.s.cpus)
@@ -164,7 +220,33 @@ cdef class SchedCore:
             raise InvalidTypeError("this scheduler was not initialised")
         # set and read with the GIL held
         if self.busy:
-            raise InvalidValueError("this scheduler runs in another thread")
+            raise InvalidValueError("this scheduler runs, in another thread or below this call")
+
+    cdef object _begin(self):
+        """Something is about to happen: not after a fault of a plug-in policy."""
+        self._check()
+        self._raise()
+        self.busy = True
+
+    cdef object _end(self):
+        """It happened: CPUs that were asked pick, and what a plug-in policy did wrong is raised."""
+        if self.s.policy == POLICY_PLUG:
+            serve(&self.s, self.s.now)
+        self.busy = False
+        self._raise()
+
+    cdef object _raise(self):
+        if self.s.fault.kind == FAULT_NONE:
+            return
+        error = self.plugin.raised()
+        if error is not None:
+            raise error
+        raise PolicyError(
+            self.policy, HOOKS.get(self.s.fault.hook, ""), _FAULTS[self.s.fault.kind],
+            value=self.s.fault.value,
+            cpu=None if self.s.fault.cpu == NO_CPU else self.s.fault.cpu,
+            world=None if self.s.fault.world == NO_WORLD else self.s.fault.world,
+            when_ns=self.s.fault.when)
 
     cdef object _grow(self, object worlds):
         """Make room for so many worlds."""
@@ -187,8 +269,38 @@ cdef class SchedCore:
         if grown == NULL:
             raise MemoryError
         s.timers = <uint64_t *>grown
+        grown = realloc(s.siblings, capacity * sizeof(uint32_t))
+        if grown == NULL:
+            raise MemoryError
+        s.siblings = <uint32_t *>grown
+        if s.policy == POLICY_PLUG:
+            # the record of each world is zeroed when its number is given
+            grown = realloc(self.plug.worlds, capacity * self.plug.world_size or 1)
+            if grown == NULL:
+                raise MemoryError
+            self.plug.worlds = <char *>grown
         s.capacity = <uint32_t>capacity
         move_timer_base(s, s.now)
+
+    cdef object _grow_vms(self, object vms):
+        """Make room for so many virtual machines."""
+        cdef sched_t *s = &self.s
+        cdef size_t capacity = max(<size_t>s.vm_capacity, 4)
+        cdef void *grown
+        while capacity < vms:
+            capacity *= 2
+        if capacity == s.vm_capacity:
+            return
+        grown = realloc(s.vms, capacity * sizeof(vm_t))
+        if grown == NULL:
+            raise MemoryError
+        s.vms = <vm_t *>grown
+        if s.policy == POLICY_PLUG:
+            grown = realloc(self.plug.vms, capacity * self.plug.vm_size or 1)
+            if grown == NULL:
+                raise MemoryError
+            self.plug.vms = <char *>grown
+        s.vm_capacity = <uint32_t>capacity
 
     cdef object _queue(self, object cpus):
         """The number of the queue of these CPUs, with a free slot; None: all CPUs."""
@@ -229,43 +341,121 @@ cdef class SchedCore:
     # --- worlds ---
 
     def _add(self, weight, slice_ns, affinity, load, limit):
-        """Add a world; `load` is None or (source, work, kind, gap, kind, start, seed).
+        """Add a world in a VM of its own; `load` is as `read_load` takes it."""
+        cdef uint32_t w = as_int(weight, "weight", 1, MOST_WEIGHT)
+        _, (id,) = self._add_vm(w, None, None, (), slice_ns, affinity, [load], limit)
+        return id
 
-        A start of None: the first job comes after a gap.
+    def _add_vm(self, weight, reservation, most, params, slice_ns, affinity, loads, limit):
+        """Add a VM of one world for each load; gives its number and theirs.
+
+        Worlds have equal parts of the weight. `most` is the limit of the VM, `limit` that of each
+        world.
         """
         cdef sched_t *s = &self.s
+        cdef vm_t values
+        cdef vm_t *v
         cdef load_t l
-        cdef uint32_t id, w, slice
-        cdef ns_t first = NEVER
+        cdef uint32_t part, slice, id, vm
         self._check()
-        w = as_int(weight, "weight", 1, MOST_WEIGHT)
+        self._raise()
+        if len(loads) > MOST_WORLDS - s.world_count + len(self.free_ids):
+            raise InvalidValueError(f"a host has at most {MOST_WORLDS:,} worlds")
+        read_vm(&values, weight, reservation, most, self._params(params, None))
+        part = max(1, values.weight // <uint32_t>len(loads))
         slice = as_int(slice_ns, "slice_ns", 1, MOST_SLICE)
         quota, period = self._limit(limit)
-        memset(&l, 0, sizeof(l))
-        if load is not None:
-            source, work, work_kind, gap, gap_kind, start, seed = load
-            l.source = _SOURCES[source]
-            l.work_kind, l.gap_kind = _KINDS[work_kind], _KINDS[gap_kind]
-            l.work = as_int(work, "work_ns", 0 if source is None else 1, 1 << 50)
-            l.gap = as_int(gap, "gap_ns", 0 if source is None else 1, 1 << 50)
-            l.random = as_int(seed, "seed", 1, 0xFFFFFFFFFFFFFFFF)
-            if start is not None:
-                first = s.now + <ns_t>as_int(start, "start_ns", 0, 1 << 50)
-            elif source is not None:
-                first = s.now + draw_time(&l.random, l.gap_kind, l.gap)
+        for load in loads:
+            read_load(&l, load, s.now)
         queue = self._queue(affinity)
-        if self.free_ids:
-            id = self.free_ids.pop()
+        self._grow(s.world_count + len(loads))
+        if not self.free_vms:
+            self._grow_vms(s.vm_count + 1)
+        while s.queues[<uint32_t>queue].members + <size_t>len(loads) > s.queues[<uint32_t>queue].leaves:
+            if not add_room(s, &s.queues[<uint32_t>queue]):
+                raise MemoryError
+        self._begin()
+        if self.free_vms:
+            vm = self.free_vms.pop()
         else:
-            if s.world_count == MOST_WORLDS:
-                raise InvalidValueError(f"a host has at most {MOST_WORLDS:,} worlds")
-            self._grow(s.world_count + 1)
-            id = s.world_count
-            s.world_count += 1
-        add_world(s, id, queue, w, slice, &l, load is not None, first)
-        if quota:
-            set_world_limit(s, id, quota, period)
-        return id
+            vm = s.vm_count
+            s.vm_count += 1
+        v = &s.vms[vm]
+        v[0] = values
+        v.worlds, v.first = 0, NO_WORLD
+        if s.policy == POLICY_PLUG:
+            memset(&self.plug.vms[vm * self.plug.vm_size], 0, self.plug.vm_size)
+        ids = []
+        firsts = []
+        for load in loads:
+            firsts.append(read_load(&l, load, s.now))
+            if self.free_ids:
+                id = self.free_ids.pop()
+            else:
+                id = s.world_count
+                s.world_count += 1
+            new_world(s, id, queue, vm, part, slice, &l, load is not None)
+            ids.append(id)
+        for i in range(len(ids)):
+            start_world(s, ids[i], firsts[i])
+            if quota:
+                set_world_limit(s, ids[i], quota, period)
+        self._end()
+        return vm, ids
+
+    cdef object _params(self, object params, object before):
+        """The four parameters of a VM from pairs of name and value; others as before or default."""
+        names = () if self.plugin is None else self.plugin.vm_params
+        values = [0, 0, 0, 0]
+        given = dict(params)
+        for name in given:
+            if name not in names:
+                known = f"knows {', '.join(names)}" if names else "has no parameters of VMs"
+                raise InvalidTypeError(f"the policy {self.policy} {known}, got {name!r:.80}")
+        for i, name in enumerate(names):
+            default, least, most = names[name]
+            values[i] = default if before is None else before[i]
+            if name in given:
+                values[i] = as_int(given[name], name, least, most)
+        return values
+
+    cdef object _vm(self, object vm):
+        """Check the number of a VM that exists."""
+        self._check()
+        if not self.s.vm_count:
+            raise InvalidValueError(f"there is no VM {vm!r:.80}: none was added")
+        vm = as_int(vm, "vm", 0, self.s.vm_count - 1)
+        if not self.s.vms[<uint32_t>vm].worlds:
+            raise InvalidValueError(f"VM {vm} was removed")
+        return vm
+
+    def _set_vm(self, vm, weight, reservation, most, params):
+        """Change what is not None."""
+        cdef uint32_t number = self._vm(vm)
+        cdef vm_t *v = &self.s.vms[number]
+        cdef vm_t values
+        read_vm(
+            &values,
+            v.weight if weight is None else weight,
+            v.reservation if reservation is None else reservation,
+            v.limit if most is None else most,
+            self._params(params, [v.param[i] for i in range(4)]))
+        self._begin()
+        set_vm_values(&self.s, number, &values, weight is not None)
+        self._end()
+
+    def _vm_values(self, vm):
+        """Weight, reservation, limit, parameters by name, worlds."""
+        cdef uint32_t number = self._vm(vm)
+        cdef vm_t *v = &self.s.vms[number]
+        cdef uint32_t id = v.first
+        names = () if self.plugin is None else self.plugin.vm_params
+        worlds = []
+        while id != NO_WORLD:
+            worlds.append(id)
+            id = self.s.siblings[id]
+        return (v.weight, v.reservation, None if v.limit < 0 else v.limit,
+                {name: v.param[i] for i, name in enumerate(names)}, worlds)
 
     def _limit(self, limit):
         if limit is None:
@@ -287,8 +477,12 @@ cdef class SchedCore:
             From `add`.
         """
         cdef uint32_t id = self._world(world)
+        self._begin()
         remove_world(&self.s, id)
         self.free_ids.append(id)
+        if not self.s.vms[self.s.worlds[id].vm].worlds:
+            self.free_vms.append(self.s.worlds[id].vm)
+        self._end()
 
     def block(self, world):
         """Take a world off its CPU or queue until `wake`; jobs may arrive meanwhile.
@@ -298,7 +492,10 @@ cdef class SchedCore:
         world : int
             From `add`. One that is blocked already stays so.
         """
-        block_world(&self.s, self._world(world))
+        cdef uint32_t id = self._world(world)
+        self._begin()
+        block_world(&self.s, id)
+        self._end()
 
     def wake(self, world):
         """End what `block` began; the world competes if it has work.
@@ -308,7 +505,10 @@ cdef class SchedCore:
         world : int
             From `add`.
         """
-        wake_world(&self.s, self._world(world))
+        cdef uint32_t id = self._world(world)
+        self._begin()
+        wake_world(&self.s, id)
+        self._end()
 
     def submit(self, world, work_ns):
         """Give work to a world that was added with ``Jobs()``, at the present time.
@@ -331,7 +531,9 @@ cdef class SchedCore:
         work = as_int(work_ns, "work_ns", 1, 1 << 50)
         if self.s.loads[id].left + <int64_t>work > <int64_t>1 << 60:
             raise InvalidValueError(f"world {id} has {self.s.loads[id].left:,} ns of work already")
+        self._begin()
         submit_work(&self.s, id, work)
+        self._end()
 
     def set_weight(self, world, weight):
         """Change a world's weight; what it is ahead or behind stays the same CPU time.
@@ -344,7 +546,10 @@ cdef class SchedCore:
             1 to 2**20.
         """
         cdef uint32_t id = self._world(world)
-        set_world_weight(&self.s, id, as_int(weight, "weight", 1, MOST_WEIGHT))
+        cdef uint32_t w = as_int(weight, "weight", 1, MOST_WEIGHT)
+        self._begin()
+        set_world_weight(&self.s, id, w)
+        self._end()
 
     def set_affinity(self, world, affinity):
         """Change the CPUs that a world may run on; if it runs, it queues up again.
@@ -357,7 +562,10 @@ cdef class SchedCore:
             Numbers of CPUs; None: all.
         """
         cdef uint32_t id = self._world(world)
-        set_world_queue(&self.s, id, self._queue(affinity))
+        cdef uint32_t queue = self._queue(affinity)
+        self._begin()
+        set_world_queue(&self.s, id, queue)
+        self._end()
 
     def set_limit(self, world, limit):
         """Limit a world to some CPU time in each period, the first of which begins now.
@@ -371,7 +579,9 @@ cdef class SchedCore:
         """
         cdef uint32_t id = self._world(world)
         quota, period = self._limit(limit)
+        self._begin()
         set_world_limit(&self.s, id, quota, period)
+        self._end()
 
     # --- time ---
 
@@ -383,12 +593,15 @@ cdef class SchedCore:
         end = as_int(until, "until_ns", self.s.now, MOST_TIME)
         if most is not None:
             limit = as_int(most, "events", 0, 0xFFFFFFFFFFFFFFFF)
-        self.busy = True
-        with nogil:
+        self._begin()
+        if self.plugin is not None and self.plugin.needs_gil:
             count = run_until(&self.s, end, limit)
-            if count < limit:
-                self.s.now = end
-        self.busy = False
+        else:
+            with nogil:
+                count = run_until(&self.s, end, limit)
+        if count < limit and self.s.fault.kind == FAULT_NONE:
+            self.s.now = end
+        self._end()
         return count
 
     def step(self):
@@ -399,15 +612,18 @@ cdef class SchedCore:
         bool
             False if nothing will ever happen.
         """
-        self._check()
-        return run_until(&self.s, MOST_TIME, 1) == 1
+        cdef uint64_t count
+        self._begin()
+        count = run_until(&self.s, MOST_TIME, 1)
+        self._end()
+        return count == 1
 
     def next_event_time(self):
         """Give the time of the next event in ns; None if nothing will ever happen."""
         cdef ns_t when
         self._check()
         when = next_event(&self.s)
-        return None if when == NEVER else when
+        return None if when >= NEVER else when
 
     @property
     def now_ns(self):
@@ -428,7 +644,8 @@ cdef class SchedCore:
     def nbytes(self):
         """Bytes of memory that worlds, queues and timers take."""
         cdef uint32_t i
-        size = self.s.capacity * (sizeof(world_t) + sizeof(load_t) + 16)
+        size = self.s.capacity * (sizeof(world_t) + sizeof(load_t) + 20 + self.plug.world_size)
+        size += self.s.vm_capacity * (sizeof(vm_t) + self.plug.vm_size)
         size += self.s.cpu_count * sizeof(cpu_t) + self.s.cpu_leaves * 16 + sizeof(sched_t)
         for i in range(self.s.queue_count):
             size += self.s.queues[i].leaves * 20 + sizeof(queue_t)
@@ -445,8 +662,10 @@ cdef class SchedCore:
         -------
         ndarray of COUNTER_DTYPE
             ``state`` (an index into `STATES`), ``cpu`` (where it runs or ran last, or -1),
-            ``weight``; times in ns: ``run``, ``rdy``, ``mlmtd`` (it would run, but has used up
-            its limit), ``wait``, which together are ``elapsed`` since it was added; ``switches``
+            ``weight``, ``vm`` (the number of its VM); times in ns: ``run``, ``rdy``, ``mlmtd`` (it
+            would run, but has used up its limit, or is parked by the policy), ``cstp`` (it would
+            run, but is co-stopped by the policy), ``wait``, which together are ``elapsed`` since
+            it was added; ``switches``
             (it came to run after another world or idleness), ``migrations``; ``jobs`` in the
             system, ``jobs_done``, ``job_time`` (the sum of the times that jobs spent in the
             system); ``wakes`` that led to a run, ``wake_time`` from them to the run, and the
@@ -459,7 +678,7 @@ cdef class SchedCore:
         cdef uint32_t i
         cdef ns_t part
         cdef int64_t[:, ::1] into
-        table = np.zeros((s.world_count, 16), np.int64)
+        table = np.zeros((s.world_count, 18), np.int64)
         into = table
         for i in range(s.world_count):
             w = &s.worlds[i]
@@ -468,19 +687,21 @@ cdef class SchedCore:
             into[i, 0] = w.state
             into[i, 1] = -1 if w.cpu == NO_CPU else w.cpu
             into[i, 2] = w.weight
-            into[i, 3] = w.run + (part if w.state == RUN else 0)
-            into[i, 4] = w.rdy + (part if w.state == READY else 0)
-            into[i, 5] = w.mlmtd + (part if w.state == LIMITED else 0)
-            into[i, 6] = w.wait + (part if w.state == WAIT else 0)
-            into[i, 7] = (w.since if w.state == GONE else s.now) - l.born
-            into[i, 8] = <int64_t>w.switches
-            into[i, 9] = <int64_t>w.migrations
-            into[i, 10] = l.jobs
-            into[i, 11] = <int64_t>l.done
-            into[i, 12] = l.area + (0 if w.state == GONE else l.jobs * (s.now - l.area_since))
-            into[i, 13] = <int64_t>l.wakes
-            into[i, 14] = l.wake_sum
-            into[i, 15] = l.wake_most
+            into[i, 3] = w.vm
+            into[i, 4] = w.run + (part if w.state == RUN else 0)
+            into[i, 5] = w.rdy + (part if w.state == READY else 0)
+            into[i, 6] = w.mlmtd + (part if w.state == LIMITED else 0)
+            into[i, 7] = w.cstp + (part if w.state == COSTOP else 0)
+            into[i, 8] = w.wait + (part if w.state == WAIT else 0)
+            into[i, 9] = (w.since if w.state == GONE else s.now) - l.born
+            into[i, 10] = <int64_t>w.switches
+            into[i, 11] = <int64_t>w.migrations
+            into[i, 12] = l.jobs
+            into[i, 13] = <int64_t>l.done
+            into[i, 14] = l.area + (0 if w.state == GONE else l.jobs * (s.now - l.area_since))
+            into[i, 15] = <int64_t>l.wakes
+            into[i, 16] = l.wake_sum
+            into[i, 17] = l.wake_most
         rows = np.zeros(s.world_count, COUNTER_DTYPE)
         for column, name in enumerate(COUNTER_DTYPE.names):
             rows[name] = table[:, column]
@@ -588,6 +809,7 @@ cdef class SchedCore:
         plain = s[0]
         plain.worlds, plain.loads, plain.cpus, plain.queues = NULL, NULL, NULL, NULL
         plain.serves, plain.due, plain.timers, plain.timeline = NULL, NULL, NULL, NULL
+        plain.plug, plain.vms, plain.siblings = NULL, NULL, NULL
         queues = []
         for i in range(s.queue_count):
             q = s.queues[i]
@@ -605,6 +827,16 @@ cdef class SchedCore:
             (<char *>s.due)[:2 * s.cpu_leaves * sizeof(uint64_t)],
             queues,
             list(self.free_ids),
+            (<char *>s.vms)[:s.vm_count * sizeof(vm_t)],
+            (<char *>s.siblings)[:s.world_count * sizeof(uint32_t)],
+            list(self.free_vms),
+            None if s.policy != POLICY_PLUG else (
+                self.plug.timer,
+                (self.plug.own)[:self.plug.own_size],
+                (self.plug.cpus)[:s.cpu_count * self.plug.cpu_size],
+                (self.plug.worlds)[:s.world_count * self.plug.world_size],
+                (self.plug.vms)[:s.vm_count * self.plug.vm_size],
+            ),
         )
 
     def _set_state(self, state):
@@ -613,10 +845,11 @@ cdef class SchedCore:
         cdef sched_t plain
         cdef queue_t *made
         cdef queue_t q
-        cdef bytes kept, worlds, loads, cpus, due, nodes, owners, pending, groups
+        cdef bytes kept, worlds, loads, cpus, due, nodes, owners, pending, groups, vms, siblings
+        cdef bytes own, plug_cpus, plug_worlds, plug_vms
         cdef uint32_t count
         self._check()
-        kept, worlds, loads, cpus, due, queues, free_ids = state
+        kept, worlds, loads, cpus, due, queues, free_ids, vms, siblings, free_vms, plug = state
         if len(kept) == sizeof(sched_t):
             memcpy(&plain, <const char *>kept, sizeof(sched_t))
         if (len(kept) != sizeof(sched_t) or plain.policy != s.policy
@@ -625,9 +858,20 @@ cdef class SchedCore:
                 or len(loads) != plain.world_count * sizeof(load_t)
                 or len(cpus) != s.cpu_count * sizeof(cpu_t)
                 or len(due) != 2 * s.cpu_leaves * sizeof(uint64_t)
-                or len(queues) != plain.queue_count):
+                or len(queues) != plain.queue_count
+                or len(vms) != plain.vm_count * sizeof(vm_t)
+                or len(siblings) != plain.world_count * sizeof(uint32_t)
+                or (plug is None) != (s.policy != POLICY_PLUG)):
             raise InvalidValueError("this snapshot is of a scheduler with other arguments")
+        if plug is not None:
+            timer, own, plug_cpus, plug_worlds, plug_vms = plug
+            if (len(own) != self.plug.own_size
+                    or len(plug_cpus) != s.cpu_count * self.plug.cpu_size
+                    or len(plug_worlds) != plain.world_count * self.plug.world_size
+                    or len(plug_vms) != plain.vm_count * self.plug.vm_size):
+                raise InvalidValueError("this snapshot is of a scheduler with another policy")
         self._grow(max(1, plain.world_count))
+        self._grow_vms(plain.vm_count)
         made = <queue_t *>calloc(plain.queue_count, sizeof(queue_t))
         if made == NULL:
             raise MemoryError
@@ -651,8 +895,18 @@ cdef class SchedCore:
         free_queues(s.queues, s.queue_count)
         plain.queues, plain.serves, plain.cpus, plain.due = made, s.serves, s.cpus, s.due
         plain.worlds, plain.loads, plain.timers = s.worlds, s.loads, s.timers
-        plain.capacity, plain.timeline = s.capacity, s.timeline
+        plain.timeline = s.timeline
+        plain.plug, plain.vms, plain.siblings = s.plug, s.vms, s.siblings
+        plain.capacity, plain.vm_capacity = s.capacity, s.vm_capacity
         s[0] = plain
+        memcpy(s.vms, <const char *>vms, len(vms))
+        memcpy(s.siblings, <const char *>siblings, len(siblings))
+        if plug is not None:
+            self.plug.timer = timer
+            memcpy(self.plug.own, <const char *>own, len(own))
+            memcpy(self.plug.cpus, <const char *>plug_cpus, len(plug_cpus))
+            memcpy(self.plug.worlds, <const char *>plug_worlds, len(plug_worlds))
+            memcpy(self.plug.vms, <const char *>plug_vms, len(plug_vms))
         memcpy(s.worlds, <const char *>worlds, len(worlds))
         memcpy(s.loads, <const char *>loads, len(loads))
         memcpy(s.cpus, <const char *>cpus, len(cpus))
@@ -661,8 +915,46 @@ cdef class SchedCore:
         self.free_ids = list(free_ids)
         if self.recorder is not None:
             self._begin_recording()
+        self.free_vms = list(free_vms)
         if not set_serves(s):
             raise MemoryError
+
+
+cdef object check_hooks(Plug policy):
+    if (policy.table.enqueue == NULL or policy.table.dequeue == NULL
+            or policy.table.pick == NULL or policy.table.timeslice == NULL):
+        raise InvalidValueError(
+            f"policy {policy.name!r:.80} must have the hooks enqueue, dequeue, pick and timeslice")
+
+
+cdef ns_t read_load(load_t *l, object load, ns_t now) except -1:
+    """Read None or (source, work, kind, gap, kind, start, seed); gives when the first job arrives.
+
+    A start of None: after a gap.
+    """
+    memset(l, 0, sizeof(load_t))
+    if load is None:
+        return NEVER
+    source, work, work_kind, gap, gap_kind, start, seed = load
+    l.source = _SOURCES[source]
+    l.work_kind, l.gap_kind = _KINDS[work_kind], _KINDS[gap_kind]
+    l.work = as_int(work, "work_ns", 0 if source is None else 1, 1 << 50)
+    l.gap = as_int(gap, "gap_ns", 0 if source is None else 1, 1 << 50)
+    l.random = as_int(seed, "seed", 1, 0xFFFFFFFFFFFFFFFF)
+    if start is not None:
+        return now + <ns_t>as_int(start, "start_ns", 0, 1 << 50)
+    return NEVER if source is None else now + draw_time(&l.random, l.gap_kind, l.gap)
+
+
+cdef object read_vm(vm_t *v, object weight, object reservation, object most, list params):
+    """None: no reservation, no limit."""
+    cdef int i
+    memset(v, 0, sizeof(vm_t))
+    v.weight = as_int(weight, "weight", 1, MOST_WEIGHT)
+    v.reservation = 0 if reservation is None else as_int(reservation, "reservation", 0, 1 << 50)
+    v.limit = -1 if most is None or most == -1 else as_int(most, "limit", 0, 1 << 50)
+    for i in range(4):
+        v.param[i] = params[i]
 
 
 cdef void free_queues(queue_t *queues, uint32_t count) noexcept nogil:

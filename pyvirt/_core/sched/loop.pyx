@@ -1,7 +1,12 @@
 """The event loop: slices end, work ends, limits are met, jobs arrive.
 
 At equal times timers come before CPUs, and each in the order of their numbers; of one world, the
-refill of its limit comes before the arrival of a job.
+refill of its limit comes before the arrival of a job. Between them comes the timer of a plug-in
+policy.
+
+A plug-in policy says itself which CPU picks anew: it asks for it, and those asked are served when
+the event is over. All that waits for it in between is consistent: a CPU whose world stopped is
+idle.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -14,6 +19,16 @@ from pyvirt._core.sched.due cimport (
     move_timer_base,
     next_cpu_event,
     next_timer,
+)
+from pyvirt._core.sched.hooks cimport (
+    hook_charge,
+    hook_dequeue,
+    hook_enqueue,
+    hook_pick,
+    hook_stopped,
+    hook_timed,
+    hook_timeslice,
+    set_fault,
 )
 from pyvirt._core.sched.policies cimport (
     policy_charge,
@@ -30,8 +45,12 @@ from pyvirt._core.sched.policies.stride cimport stride_best
 from pyvirt._core.sched.queue cimport fetch_later, first
 from pyvirt._core.sched.random cimport draw_time
 from pyvirt._core.sched.state cimport (
+    COSTOP,
+    COSTOPPED,
     CPU_BITS,
     GONE,
+    FAULT_ENDLESS,
+    FAULT_NONE,
     HAS_JOBS,
     HAS_LIMIT,
     HELD,
@@ -41,18 +60,28 @@ from pyvirt._core.sched.state cimport (
     NEVER,
     NO_CPU,
     NO_WORLD,
+    PARKED,
+    POLICY_PLUG,
     POLICY_STRIDE,
+    QUEUED,
     READY,
     RUN,
     SOURCE_CLOSED,
     SOURCE_OPEN,
     WAIT,
+    WHY_BLOCK,
+    WHY_LIMIT,
+    WHY_PREEMPT,
+    WHY_REFILL,
+    WHY_SLICE,
+    WHY_WAKE,
     WOKEN,
     WORLD_BITS,
     cpu_t,
     load_t,
     queue_t,
     sched_t,
+    why_t,
     world_state_t,
     world_t,
 )
@@ -73,17 +102,20 @@ cdef inline void charge_now(sched_t *s, queue_t *q, world_t *w, uint32_t id, ns_
     cdef load_t *l
     w.run += dt
     w.since = now
-    q.service += dt
-    q.started += dt
-    policy_charge(s, q, w, dt)
     if w.flags & (HAS_JOBS | HAS_LIMIT):
         l = &s.loads[id]
         l.left -= dt
         l.budget -= dt
+    if s.policy == POLICY_PLUG:
+        hook_charge(s, id, dt)
+        return
+    q.service += dt
+    q.started += dt
+    policy_charge(s, q, w, dt)
 
 
 cdef void charge(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
-    """Book what a running world used up to now."""
+    """Book what a running world used up to now. A plug-in policy may stop it over that."""
     charge_now(s, &s.queues[s.worlds[id].queue], &s.worlds[id], id, now)
 
 
@@ -168,6 +200,7 @@ cdef inline void begin(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept
         w.migrations += w.cpu != NO_CPU
         w.cpu = <uint16_t>cpu
     s.cpus[cpu].running = id
+    s.cpus[cpu].began = now
     s.cpus[cpu].switches += 1
 
 
@@ -177,10 +210,15 @@ cdef inline void begin(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept
 cdef void fill(sched_t *s, uint32_t cpu, uint32_t before, ns_t now) noexcept nogil:
     """Give the CPU, on which `before` (or NO_WORLD) ran until now, the best world, or none."""
     cdef cpu_t *c = &s.cpus[cpu]
-    cdef uint32_t id = policy_choose(s, c, now)
+    cdef uint32_t id
     cdef uint64_t bit = <uint64_t>1 << (cpu & 63)
     cdef world_t *w
     cdef queue_t *q
+    if s.policy == POLICY_PLUG:
+        c.before = before
+        ask_cpu(s, cpu)
+        return
+    id = policy_choose(s, c, now)
     if id == NO_WORLD:
         if c.running != NO_WORLD:
             if s.timeline != NULL:
@@ -214,7 +252,7 @@ cdef void place(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
     cdef queue_t *q = &s.queues[w.queue]
     cdef uint32_t i, cpu
     cdef uint64_t free
-    if not s.idle_count:
+    if not s.idle_count or s.policy == POLICY_PLUG:
         return
     if w.cpu != NO_CPU and (s.idle[w.cpu >> 6] & q.mask[w.cpu >> 6]) >> (w.cpu & 63) & 1:
         fill(s, w.cpu, NO_WORLD, now)
@@ -230,10 +268,15 @@ cdef void place(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
             return
 
 
-cdef void enter(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
+cdef void enter(sched_t *s, uint32_t id, why_t why, ns_t now) noexcept nogil:
     """A world begins to compete; its state so far is booked by the caller."""
     cdef world_t *w = &s.worlds[id]
     cdef queue_t *q = &s.queues[w.queue]
+    if s.policy == POLICY_PLUG:
+        w.state = READY
+        w.since = now
+        hook_enqueue(s, id, why)
+        return
     policy_join(s, q, w, now)
     q.weight += w.weight
     policy_queued(s, w)
@@ -242,10 +285,27 @@ cdef void enter(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
     policy_push(s, q, id)
 
 
-cdef void stop(sched_t *s, uint32_t id, world_state_t state, ns_t now) noexcept nogil:
+cdef void book(world_t *w, ns_t now) noexcept nogil:
+    """Count the time in the present state, of a world that does not run."""
+    cdef ns_t dt = now - w.since
+    if w.state == READY:
+        w.rdy += dt
+    elif w.state == LIMITED:
+        w.mlmtd += dt
+    elif w.state == COSTOP:
+        w.cstp += dt
+    else:
+        w.wait += dt
+    w.since = now
+
+
+cdef void stop(sched_t *s, uint32_t id, world_state_t state, why_t why, ns_t now) noexcept nogil:
     """A ready world, or a running one that is charged, stops to compete. Its CPU is not refilled."""
     cdef world_t *w = &s.worlds[id]
     cdef queue_t *q = &s.queues[w.queue]
+    if s.policy == POLICY_PLUG:
+        plug_stop(s, id, state, why, now)
+        return
     if w.state == READY:
         policy_pull(s, q, id)
         w.rdy += now - w.since
@@ -260,12 +320,33 @@ cdef void stop(sched_t *s, uint32_t id, world_state_t state, ns_t now) noexcept 
     w.since = now
 
 
+cdef void resume(sched_t *s, uint32_t id, why_t why, ns_t now) noexcept nogil:
+    """One cause of LIMITED or COSTOP is gone, or came: the state that is left, perhaps READY."""
+    cdef world_t *w = &s.worlds[id]
+    cdef world_state_t state = READY
+    if s.loads[id].refill != NEVER or w.marks & PARKED:
+        state = LIMITED
+    elif w.marks & COSTOPPED:
+        state = COSTOP
+    if w.state == state:
+        return
+    book(w, now)
+    if state == READY:
+        enter(s, id, why, now)
+        place(s, id, now)
+    else:
+        w.state = state
+
+
 cdef inline void requeue(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
     """The slice is over: the world goes back into its queue, and the CPU takes the best."""
     cdef cpu_t *c = &s.cpus[cpu]
     cdef world_t *w = &s.worlds[id]
     cdef queue_t *q = &s.queues[w.queue]
     cdef uint32_t next
+    if s.policy == POLICY_PLUG:
+        plug_requeue(s, cpu, id, WHY_SLICE, now)
+        return
     policy_queued(s, w)
     w.state = READY
     policy_push(s, q, id)
@@ -303,7 +384,7 @@ cdef void make_runnable(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
             arm_timer(s, id)
             return
     w.flags |= WOKEN
-    enter(s, id, now)
+    enter(s, id, WHY_WAKE, now)
     place(s, id, now)
 
 
@@ -326,23 +407,28 @@ cdef bint end_of_work(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
     return False
 
 
-cdef void with_load(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
-    """An event of a CPU whose world has jobs or a limit; it is charged."""
+cdef bint stops(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
+    """Stop a running world that is charged if its work is done or its limit used up."""
     cdef world_t *w = &s.worlds[id]
     cdef load_t *l = &s.loads[id]
     if w.flags & HAS_JOBS and l.left == 0 and not end_of_work(s, id, now):
-        stop(s, id, WAIT, now)
-        fill(s, cpu, NO_WORLD, now)
-        return
+        stop(s, id, WAIT, WHY_BLOCK, now)
+        return True
     if w.flags & HAS_LIMIT:
         refresh(l, now)
         if l.budget <= 0:
-            stop(s, id, LIMITED, now)
             l.refill = l.period_end
             arm_timer(s, id)
-            fill(s, cpu, NO_WORLD, now)
-            return
-    if now >= s.cpus[cpu].slice_end:
+            stop(s, id, LIMITED, WHY_LIMIT, now)
+            return True
+    return False
+
+
+cdef void with_load(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
+    """An event of a CPU whose world has jobs or a limit; it is charged."""
+    if stops(s, id, now):
+        fill(s, cpu, NO_WORLD, now)
+    elif now >= s.cpus[cpu].slice_end:
         requeue(s, cpu, id, now)
     else:
         set_event(s, cpu, id, now)
@@ -352,6 +438,8 @@ cdef inline void cpu_event(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
     cdef uint32_t id = s.cpus[cpu].running
     cdef world_t *w = &s.worlds[id]
     charge_now(s, &s.queues[w.queue], w, id, now)
+    if s.policy == POLICY_PLUG and w.state != RUN:
+        return
     if w.flags & (HAS_JOBS | HAS_LIMIT):
         with_load(s, cpu, id, now)
     else:
@@ -366,9 +454,7 @@ cdef void timer_event(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
         l.refill = NEVER
         arm_timer(s, id)
         refresh(l, now)
-        w.mlmtd += now - w.since
-        enter(s, id, now)
-        place(s, id, now)
+        resume(s, id, WHY_REFILL, now)
         return
     settle(l, now)
     l.jobs += 1
@@ -385,6 +471,11 @@ cdef void timer_event(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
 cdef ns_t next_event(sched_t *s) noexcept nogil:
     """The time of the next event, or NEVER."""
     cdef ns_t timer, cpu = next_cpu_event(s)
+    if s.policy == POLICY_PLUG:
+        if s.fault.kind != FAULT_NONE:
+            return NEVER
+        if s.plug.timer < cpu:
+            cpu = s.plug.timer
     while True:
         timer = next_timer(s)
         if timer == NEVER or timer > cpu:
@@ -394,18 +485,14 @@ cdef ns_t next_event(sched_t *s) noexcept nogil:
         move_timer_base(s, timer)   # it was behind the horizon
 
 
-cdef uint64_t run_until(sched_t *s, ns_t until, uint64_t most) noexcept nogil:
-    """Let events up to and at `until` happen, at most so many; returns how many did.
-
-    `now` becomes the time of the last one.
-    """
+cdef inline uint64_t events(sched_t *s, ns_t until, uint64_t most, bint plugged) noexcept nogil:
     cdef uint64_t count = 0
     cdef ns_t cpu, timer
     cdef uint32_t id, i
     while count < most:
         cpu = next_cpu_event(s)
         timer = next_timer(s)
-        if timer <= cpu:
+        if timer <= cpu and not (plugged and s.plug.timer < timer):
             if timer > until:
                 break
             id = <uint32_t>s.timers[1] & ((1 << WORLD_BITS) - 1)
@@ -414,14 +501,153 @@ cdef uint64_t run_until(sched_t *s, ns_t until, uint64_t most) noexcept nogil:
                 continue
             s.now = timer
             timer_event(s, id, timer)
+        elif plugged and s.plug.timer <= cpu:
+            if s.plug.timer > until:
+                break
+            s.now = s.plug.timer
+            hook_timed(s)
         else:
             if cpu > until:
                 break
             s.now = cpu
             cpu_event(s, <uint32_t>s.due[1] & ((1 << CPU_BITS) - 1), cpu)
         count += 1
-        if not count & SYNC_EVENTS:
+        if plugged:
+            serve(s, s.now)
+            if s.fault.kind != FAULT_NONE:
+                break
+        elif not count & SYNC_EVENTS:
             for i in range(s.queue_count):
                 sync_queue(&s.queues[i], s.now)
     s.events += count
     return count
+
+
+cdef uint64_t run_until(sched_t *s, ns_t until, uint64_t most) noexcept nogil:
+    """Let events up to and at `until` happen, at most so many; returns how many did.
+
+    `now` becomes the time of the last one. The fault of a plug-in policy ends it.
+    """
+    if s.policy != POLICY_PLUG:
+        return events(s, until, most, False)
+    if s.fault.kind != FAULT_NONE:
+        return 0
+    return events(s, until, most, True)
+
+
+# --- plug-in policies ---
+
+
+cdef inline void ask_cpu(sched_t *s, uint32_t cpu) noexcept nogil:
+    s.asked[cpu >> 6] |= <uint64_t>1 << (cpu & 63)
+    s.asking = True
+
+
+cdef inline void vacate(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
+    """Its world no longer runs: it is idle until it picks. The CPU's event is left to that."""
+    cdef cpu_t *c = &s.cpus[cpu]
+    c.running = c.before = NO_WORLD
+    c.idle_since = now
+    s.idle[cpu >> 6] |= <uint64_t>1 << (cpu & 63)
+    s.idle_count += 1
+
+
+cdef void plug_stop(sched_t *s, uint32_t id, world_state_t state, why_t why, ns_t now) noexcept nogil:
+    """A world stops to compete, or waits where it stopped to compete; if it ran, its CPU is asked."""
+    cdef world_t *w = &s.worlds[id]
+    cdef bint ran = w.state == RUN
+    cdef bint queued = w.state == READY
+    if queued:
+        hook_dequeue(s, id)
+        w.flags &= ~WOKEN
+    if ran:
+        vacate(s, w.cpu, now)
+        ask_cpu(s, w.cpu)
+        w.since = now
+    else:
+        book(w, now)
+    w.state = state
+    if state == WAIT:
+        w.marks = 0                 # nothing is remembered over a wait
+    if not queued:
+        hook_stopped(s, id, why)
+
+
+cdef inline void plug_requeue(
+    sched_t *s, uint32_t cpu, uint32_t id, why_t why, ns_t now
+) noexcept nogil:
+    """A running world that is charged queues up again, and its CPU picks."""
+    vacate(s, cpu, now)
+    s.cpus[cpu].before = id
+    s.worlds[id].state = READY
+    hook_enqueue(s, id, why)
+    plug_fill(s, cpu, now)
+
+
+cdef inline void plug_fill(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
+    """An idle CPU picks. What it was asked before is answered by that."""
+    cdef cpu_t *c = &s.cpus[cpu]
+    cdef uint64_t bit = <uint64_t>1 << (cpu & 63)
+    cdef uint32_t id
+    cdef world_t *w
+    cdef ns_t slice
+    s.asked[cpu >> 6] &= ~bit
+    id = hook_pick(s, cpu)
+    if id == NO_WORLD:
+        if s.timeline != NULL:
+            record(s, cpu, NO_WORLD, now)
+        c.before = NO_WORLD
+        if c.event != NEVER:
+            disarm_cpu(s, cpu)
+        return
+    w = &s.worlds[id]
+    w.marks &= ~QUEUED
+    c.idle += now - c.idle_since
+    s.idle[cpu >> 6] &= ~bit
+    s.idle_count -= 1
+    if id == c.before:
+        w.state = RUN               # at the same moment: it just goes on
+        c.running = id
+    else:
+        begin(s, cpu, id, now)
+    c.before = NO_WORLD
+    c.slice_end = now               # should the hook ask for that
+    slice = hook_timeslice(s, cpu, id)
+    if c.running == id:
+        c.slice_end = now + slice
+        set_event(s, cpu, id, now)
+
+
+cdef void serve(sched_t *s, ns_t now) noexcept nogil:
+    """Let the CPUs pick that are asked, always the lowest, until none is."""
+    cdef uint32_t i, cpu, id
+    cdef uint64_t rest, rounds = 0
+    cdef cpu_t *c
+    while s.asking and s.fault.kind == FAULT_NONE:
+        s.asking = False
+        for i in range((s.cpu_count + 63) >> 6):
+            if s.asked[i]:
+                s.asking = True
+                break
+        if not s.asking:
+            break
+        rest = s.asked[i]
+        cpu = 64 * i
+        while not rest & 1:
+            rest >>= 1
+            cpu += 1
+        rounds += 1
+        if rounds > 10000 + 100 * (<uint64_t>s.cpu_count + s.world_count):
+            set_fault(s, FAULT_ENDLESS, 0, cpu, NO_WORLD, 0)
+            break
+        s.asked[i] &= ~(<uint64_t>1 << (cpu & 63))
+        c = &s.cpus[cpu]
+        id = c.running
+        if id == NO_WORLD:
+            plug_fill(s, cpu, now)
+            continue
+        charge(s, id, now)
+        if c.running != id or (
+                s.worlds[id].flags & (HAS_JOBS | HAS_LIMIT) and stops(s, id, now)):
+            continue                # which asked the CPU once more
+        plug_requeue(s, cpu, id, WHY_SLICE if now >= c.slice_end else WHY_PREEMPT, now)

@@ -9,6 +9,7 @@ from pyvirt._core.sched.winner cimport PV_EMPTY, PV_FETCH, winner_set
 cdef uint32_t find_queue(sched_t *s, const uint64_t *mask) noexcept nogil
 cdef uint32_t new_queue(sched_t *s, const uint64_t *mask) noexcept nogil
 cdef bint make_room(sched_t *s, queue_t *q) noexcept nogil
+cdef bint add_room(sched_t *s, queue_t *q) noexcept nogil
 cdef void join_queue(sched_t *s, uint32_t id, uint32_t queue) noexcept nogil
 cdef void leave_queue(sched_t *s, uint32_t id) noexcept nogil
 cdef bint set_serves(sched_t *s) noexcept nogil

@@ -111,6 +111,11 @@ cdef bint make_room(sched_t *s, queue_t *q) noexcept nogil:
     return q.members < q.leaves or resize(s, q, 2 * q.leaves)
 
 
+cdef bint add_room(sched_t *s, queue_t *q) noexcept nogil:
+    """Twice as many slots."""
+    return resize(s, q, 2 * q.leaves)
+
+
 cdef void join_queue(sched_t *s, uint32_t id, uint32_t queue) noexcept nogil:
     """Give a world a slot; there is room."""
     cdef queue_t *q = &s.queues[queue]

@@ -30,6 +30,7 @@ cdef enum:
 cdef extern from "sched/bounds.h" nogil:
     const int64_t SPREAD            # of the ranks in a queue
     const int64_t MOST_SLICE
+    const int64_t MOST_TIMESLICE
     const int64_t MOST_REMAIN
     const ns_t NEVER
     const ns_t MOST_TIME
@@ -42,6 +43,7 @@ cdef enum world_state_t:
     READY = 2
     RUN = 3
     LIMITED = 4                     # would run, but has used up its limit: esxtop's MLMTD
+    COSTOP = 5                      # would run, but waits for its siblings: esxtop's CSTP
 
 cdef enum world_flag_t:
     HAS_JOBS = 1                    # runs only while it has work
@@ -69,6 +71,91 @@ cdef enum policy_t:
     POLICY_LINUX = 3                # EEVDF that looks at the clock at ticks only
     POLICY_LOTTERY = 4
     POLICY_HSTRIDE = 5
+    POLICY_PLUG = 6                 # sched_t.plug
+
+# What plug-in policies are told, and what they may ask for: pyvirt._core.sched.plug.
+
+cdef enum mark_t:
+    QUEUED = 1                      # the policy has it in a queue
+    PARKED = 2                      # by the policy, out of competition
+    COSTOPPED = 4                   # likewise
+
+cdef enum why_t:
+    WHY_WAKE = 0                    # enqueue: it has work
+    WHY_NEW = 1                     # it came into being with work
+    WHY_SLICE = 2                   # its timeslice ended
+    WHY_PREEMPT = 3                 # its CPU was asked for
+    WHY_REFILL = 4                  # its limit's period began, or its limit was lifted
+    WHY_UNPARK = 5
+    WHY_COSTART = 6
+    WHY_MOVE = 7                    # enqueue and stopped: its parameters change
+    WHY_BLOCK = 8                   # stopped: it has no work, or was taken away
+    WHY_LIMIT = 9
+    WHY_PARK = 10
+    WHY_COSTOP = 11
+
+cdef enum hook_t:
+    HOOK_NONE = 0
+    HOOK_BEGIN = 1
+    HOOK_ADD = 2
+    HOOK_REMOVE = 3
+    HOOK_CHANGE = 4
+    HOOK_ENQUEUE = 5
+    HOOK_DEQUEUE = 6
+    HOOK_CHARGE = 7
+    HOOK_PICK = 8
+    HOOK_TIMESLICE = 9
+    HOOK_STOPPED = 10
+    HOOK_TIMED = 11
+
+cdef enum fault_kind_t:
+    FAULT_NONE = 0
+    FAULT_WORLD = 1                 # picked: no such world
+    FAULT_STATE = 2                 # picked: not ready, or not queued
+    FAULT_AFFINITY = 3              # picked: not allowed on that CPU
+    FAULT_TIMESLICE = 4
+    FAULT_TIMER = 5
+    FAULT_ARGUMENT = 6              # a service was called for no such world or CPU
+    FAULT_ENDLESS = 7               # it asks without end, or hooks call each other without end
+    FAULT_RAISED = 8                # a hook in Python raised
+
+# How deep hooks may be nested, through `park` and its like.
+cdef enum:
+    MOST_DEPTH = 64
+
+cdef struct sched_s
+ctypedef sched_s sched_t
+
+ctypedef struct fault_t:
+    uint32_t kind
+    uint32_t hook
+    uint32_t cpu                    # or NO_CPU
+    uint32_t world                  # or NO_WORLD
+    int64_t value                   # what was returned
+    ns_t when
+
+ctypedef struct plug_t:             # a plug-in policy: sizes, records, hooks
+    size_t own_size
+    size_t cpu_size
+    size_t world_size
+    size_t vm_size
+    char *own                       # one record of the policy's own
+    char *cpus                      # one for each CPU, world number, VM number
+    char *worlds
+    char *vms
+    ns_t timer                      # when `timed` is due, or NEVER
+    void (*begin)(sched_t *s) noexcept nogil
+    void (*add)(sched_t *s, uint32_t id) noexcept nogil
+    void (*remove)(sched_t *s, uint32_t id) noexcept nogil
+    void (*change)(sched_t *s, uint32_t id) noexcept nogil
+    void (*enqueue)(sched_t *s, uint32_t id, uint32_t why) noexcept nogil
+    void (*dequeue)(sched_t *s, uint32_t id) noexcept nogil
+    void (*charge)(sched_t *s, uint32_t id, ns_t dt) noexcept nogil
+    uint32_t (*pick)(sched_t *s, uint32_t cpu) noexcept nogil
+    ns_t (*timeslice)(sched_t *s, uint32_t cpu, uint32_t id) noexcept nogil
+    void (*stopped)(sched_t *s, uint32_t id, uint32_t why) noexcept nogil
+    void (*timed)(sched_t *s) noexcept nogil
+    void *user                      # of hooks that need an object: not part of the state
 
 ctypedef struct world_t:
     # what an event of an always runnable world touches
@@ -88,9 +175,12 @@ ctypedef struct world_t:
     uint16_t cpu                    # where it runs or ran last
     uint8_t state
     uint8_t flags
+    uint8_t marks                   # of plug-in policies: mark_t
+    uint32_t vm                     # that it belongs to
     uint64_t migrations             # times that it came to run on another CPU than before
     ns_t wait
     ns_t mlmtd
+    ns_t cstp
     int64_t remain                  # while not active: what it is ahead of its queue
     int64_t deadline                # EEVDF: virtual, of its present request
 
@@ -119,7 +209,8 @@ ctypedef struct load_t:             # what only worlds with jobs or limits need
 
 ctypedef struct cpu_t:
     uint32_t running                # or NO_WORLD
-    uint32_t last                   # that ran
+    uint32_t before                 # plug-in policies: what ran until this moment and may go on
+    ns_t began                      # when the running world got the CPU
     ns_t slice_end
     ns_t event                      # next, or NEVER
     ns_t idle_since
@@ -127,6 +218,14 @@ ctypedef struct cpu_t:
     uint64_t switches
     uint32_t serves                 # first of its queues in sched_t.serves
     uint32_t serve_count
+
+ctypedef struct vm_t:               # worlds that belong together
+    uint32_t weight                 # shares of the whole
+    uint32_t worlds                 # how many; 0: its number is free
+    uint32_t first                  # the rest: sched_t.siblings
+    ns_t reservation                # CPU time per second of time
+    ns_t limit                      # likewise; -1: none
+    int64_t param[4]                # what the policy declares
 
 ctypedef struct hnode_t:            # hierarchical stride: a group of worlds
     int64_t pass_                   # rounded down
@@ -152,7 +251,7 @@ ctypedef struct queue_t:
     ns_t started                    # sum of `since` of the running ones
     uint64_t mask[MASK_WORDS]       # its CPUs
 
-ctypedef struct sched_t:
+cdef struct sched_s:
     ns_t now
     uint64_t events                 # that happened so far
     uint64_t random                 # xorshift64*, for policies that draw
@@ -166,6 +265,18 @@ ctypedef struct sched_t:
     uint32_t cpu_leaves
     ns_t tick                       # of POLICY_LINUX
     uint32_t slice                  # that all worlds have so far, or 0: they differ
+    plug_t *plug                    # of POLICY_PLUG, else NULL
+    vm_t *vms
+    uint32_t *siblings              # of each world: the next one of its VM, or NO_WORLD
+    uint32_t vm_count               # numbers in use are below this one
+    uint32_t vm_capacity
+    fault_t fault                   # what a plug-in policy did wrong; nothing happens any more
+    uint32_t hook                   # that runs
+    uint32_t depth                  # of hooks
+    uint32_t timed_count            # times that the policy's timer was due at
+    ns_t timed_at                   # this moment
+    bint asking                     # some CPU is asked
+    uint64_t asked[MASK_WORDS]      # CPUs that are to pick again
     world_t *worlds
     load_t *loads
     cpu_t *cpus

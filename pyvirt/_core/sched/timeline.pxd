@@ -9,7 +9,7 @@ ctypedef struct switch_t:
     ns_t ready_ns                   # how long the world that begins had been ready
     uint32_t world                  # that runs from now on, or NO_WORLD
     uint16_t cpu
-    uint8_t state                   # of who ran until now; GONE if nobody did, or it was removed
+    uint8_t state                   # of who ran until now; GONE if nobody did, WAIT if removed
     uint8_t unused
 
 ctypedef struct timeline_t:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from oracle.slowsched.policies import POLICIES, Queue
-from oracle.slowsched.worlds import Random, World
+from oracle.slowsched.worlds import Random, Vm, World
 
 
 class Cpu:
@@ -15,6 +15,7 @@ class Cpu:
         self.idle = 0
         self.idle_since = 0
         self.switches = 0
+        self.began = 0
 
 
 class SlowScheduler:
@@ -28,7 +29,10 @@ class SlowScheduler:
         self.queues: dict[frozenset, Queue] = {}
         self.served: dict[frozenset, int] = {}  # CPU time used by worlds of the queue
         self.tick = tick
-        self.policy = POLICIES[policy](self)
+        self.vms: dict[int, Vm] = {}
+        self.free_vms: list[int] = []
+        self.next_vm = 0
+        self.policy = POLICIES[policy](self) if isinstance(policy, str) else policy
         self.queue(frozenset(range(cpus)))
 
     # --- queues ---
@@ -51,7 +55,7 @@ class SlowScheduler:
         w.left -= dt
         w.budget -= dt
 
-    def enter(self, w: World) -> None:
+    def enter(self, w: World, why: str) -> None:
         q = self.queue(w.cpus)
         self.policy.join(q, w)
         q.worlds.add(w)
@@ -109,7 +113,7 @@ class SlowScheduler:
                 w.state, w.refill = "limited", w.period_end
                 return
         w.woken = True
-        self.enter(w)
+        self.enter(w, "wake")
         self.place(w)
 
     # --- events ---
@@ -153,7 +157,7 @@ class SlowScheduler:
             w.refill = None
             w.refresh(self.now)
             w.count(self.now)
-            self.enter(w)
+            self.enter(w, "refill")
             self.place(w)
             return
         w.jobs += 1
@@ -195,6 +199,46 @@ class SlowScheduler:
     # --- changes from outside ---
 
     def add(self, weight, slice_ns, affinity, load, limit) -> int:
+        _, (id,) = self.add_vm(weight, None, None, (), slice_ns, affinity, [load], limit)
+        return id
+
+    def add_vm(
+        self, weight, reservation, most, params, slice_ns, affinity, loads, limit
+    ) -> tuple[int, list]:
+        """A virtual machine of one world for each load, with equal parts of its weight."""
+        if self.free_vms:
+            number = self.free_vms.pop()
+        else:
+            number, self.next_vm = self.next_vm, self.next_vm + 1
+        self.vms[number] = vm = Vm(
+            number, weight, reservation or 0, -1 if most is None else most, self.params(params)
+        )
+        part = max(1, weight // len(loads))
+        vm.worlds = []
+        for load in loads:
+            world = self.new(part, slice_ns, affinity, load)
+            world.vm = number
+            vm.worlds.append(world.id)
+            self.policy_new(world)
+        ids = list(vm.worlds)
+        for id in ids:
+            w = self.worlds[id]
+            if w.source is None:
+                self.enter(w, "new")
+                self.place(w)
+            else:
+                w.arrival, w.first = w.first, None
+            if limit:
+                self.limit(w, limit)
+        self.serve()
+        return number, ids
+
+    def params(self, given) -> list:
+        assert not given
+        return [0] * 4
+
+    def new(self, weight, slice_ns, affinity, load) -> World:
+        """A world that does nothing yet."""
         if self.free:
             id = self.free.pop()
         else:
@@ -202,22 +246,22 @@ class SlowScheduler:
         cpus = frozenset(range(len(self.cpus)) if affinity is None else affinity)
         self.worlds[id] = w = World(id, weight, slice_ns, cpus, self.now)
         self.queue(cpus).join(w)
-        self.policy.new(w)
-        if load is None:
-            self.enter(w)
-            self.place(w)
-        else:
+        if load is not None:
             source, work, work_kind, gap, gap_kind, start, seed = load
             w.source = source or "none"
             w.work, w.gap = (work_kind, work), (gap_kind, gap)
             w.random = Random(seed)
             if start is not None:
-                w.arrival = self.now + start
+                w.first = self.now + start
             elif source is not None:
-                w.arrival = self.now + w.random.time(*w.gap)
-        if limit:
-            self.set_limit(id, limit)
-        return id
+                w.first = self.now + w.random.time(*w.gap)
+        return w
+
+    def policy_new(self, w: World) -> None:
+        self.policy.new(w)
+
+    def serve(self) -> None:
+        """Of plug-in policies: see `plugged`."""
 
     def halt(self, w: World, state: str) -> None:
         cpu = w.cpu
@@ -239,6 +283,11 @@ class SlowScheduler:
         self.queue(w.cpus).part(w)
         del self.worlds[id]
         self.free.append(id)
+        vm = self.vms[w.vm]
+        vm.worlds.remove(id)
+        if not vm.worlds:
+            del self.vms[w.vm]
+            self.free_vms.append(w.vm)
 
     def block(self, id: int) -> None:
         w = self.worlds[id]
@@ -273,12 +322,23 @@ class SlowScheduler:
             self.policy.leave(q, w)
             q.worlds.remove(w)
         old, w.weight = w.weight, weight
+        if len(self.vms[w.vm].worlds) == 1:
+            self.vms[w.vm].weight = weight
         self.policy.reweighed(w, old)
         if active:
             self.policy.join(q, w)
             q.worlds.add(w)
         if w.state == "ready":
             self.policy.entered(q)
+
+    def set_vm(self, number: int, weight, reservation, limit, params) -> None:
+        vm = self.vms[number]
+        vm.reservation = vm.reservation if reservation is None else reservation
+        vm.limit = vm.limit if limit is None else limit
+        if weight is not None:
+            vm.weight = weight
+            for id in vm.worlds:
+                self.set_weight(id, max(1, weight // len(vm.worlds)))
 
     def set_affinity(self, id: int, affinity: Iterable[int] | None) -> None:
         w = self.worlds[id]
@@ -294,14 +354,16 @@ class SlowScheduler:
         w.cpus = cpus
         self.queue(w.cpus).join(w)
         if before in ("run", "ready"):
-            self.enter(w)
+            self.enter(w, "move")
         if before == "run":
             self.fill(cpu, w)
         if w.state == "ready":
             self.place(w)
 
     def set_limit(self, id: int, limit: tuple | None) -> None:
-        w = self.worlds[id]
+        self.limit(self.worlds[id], limit)
+
+    def limit(self, w: World, limit: tuple | None) -> None:
         if w.state == "run":
             self.charge(w)
         w.limit = limit
@@ -310,5 +372,5 @@ class SlowScheduler:
         if w.state == "limited":
             w.refill = None
             w.count(self.now)
-            self.enter(w)
+            self.enter(w, "refill")
             self.place(w)

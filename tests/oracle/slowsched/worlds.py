@@ -55,13 +55,14 @@ class World:
     left: int = 0
     jobs: int = 0
     arrival: int | None = None
+    first: int | None = None  # arrival, of a world that is being added
     limit: tuple | None = None  # quota, period
     budget: int = 0
     period_end: int = 0
     refill: int | None = None
     woken: bool = False
     times: dict = field(
-        default_factory=lambda: dict.fromkeys(("run", "ready", "limited", "wait"), 0)
+        default_factory=lambda: dict.fromkeys(("run", "ready", "limited", "costop", "wait"), 0)
     )
     switches: int = 0
     migrations: int = 0
@@ -71,6 +72,10 @@ class World:
     remain: Fraction = Fraction(0)  # what it is ahead of its queue while it does not compete
     deadline: int = 0  # virtual
     fresh: bool = True  # has not competed yet
+    vm: int = 0
+    parked: bool = False  # by a plug-in policy
+    costopped: bool = False
+    queued: bool = False  # a plug-in policy has it in a queue
 
     @property
     def has_work(self) -> bool:
@@ -86,3 +91,13 @@ class World:
         while now >= self.period_end:
             self.period_end += self.limit[1]
             self.budget = self.limit[0]
+
+
+@dataclass(eq=False)
+class Vm:
+    number: int
+    weight: int
+    reservation: int = 0
+    limit: int = -1
+    param: list = field(default_factory=lambda: [0] * 4)
+    worlds: list = field(default_factory=list)  # numbers

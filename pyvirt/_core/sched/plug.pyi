@@ -1,0 +1,18 @@
+from collections.abc import Mapping
+from typing import Any
+
+from typing_extensions import disjoint_base
+
+HOOKS: dict[int, str]
+
+@disjoint_base
+class Plug:
+    name: str
+    parameters: dict[str, Any]
+    vm_params: dict[str, tuple[int, int, int]]
+    def __init__(
+        self,
+        name: str,
+        parameters: Mapping[str, Any],
+        vm_params: Mapping[str, tuple[int, int, int]] | None = None,
+    ) -> None: ...

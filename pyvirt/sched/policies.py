@@ -1,0 +1,14 @@
+"""Plug-in policies by name: what ``Scheduler(policy=...)`` knows beside the inlined ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pyvirt._core.sched.plug import Plug
+from pyvirt._core.sched.policies.fixed import FixedPriority
+
+__all__ = ["PLUGS", "FixedPriority", "Plug"]
+
+PLUGS: dict[str, Callable[[], Plug]] = {
+    "fixed": FixedPriority,
+}
