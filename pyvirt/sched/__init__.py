@@ -5,7 +5,7 @@ from pyvirt.sched.chrome import ChromeTrace, write_chrome_trace
 from pyvirt.sched.esxtop import EsxtopColumn, EsxtopTable, read_esxtop, write_esxtop
 from pyvirt.sched.hosts import run_hosts
 from pyvirt.sched.latency import latency_percentiles
-from pyvirt.sched.policies import PLUGS, FixedPriority, Plug
+from pyvirt.sched.policies import PLUGS, FixedPriority, Plug, PythonPolicy
 from pyvirt.sched.scenario import Scenario, ScenarioRun, ScenarioVM
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
 from pyvirt.sched.series import Sampler, Series, sample
@@ -31,6 +31,7 @@ __all__ = [
     "Periodic",
     "Plug",
     "Poisson",
+    "PythonPolicy",
     "Sampler",
     "Scenario",
     "ScenarioRun",

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from pyvirt._core.sched.plug import Plug
 from pyvirt._core.sched.policies.fixed import FixedPriority
+from pyvirt._core.sched.python import PythonPolicy
 
-__all__ = ["PLUGS", "FixedPriority", "Plug"]
+__all__ = ["PLUGS", "FixedPriority", "Plug", "PythonPolicy"]
 
 PLUGS: dict[str, Callable[[], Plug]] = {
     "fixed": FixedPriority,

@@ -5,7 +5,8 @@ import numpy as np
 from oracle.slowsched import SlowPlugged, SlowScheduler
 from oracle.slowsched.fixed import Fixed
 from pyvirt._core.sched.engine import STATES, SchedCore
-from pyvirt._core.sched.policies.fixed import FixedPriority
+from pyvirt.sched import FixedPriority
+from scheduling.churn import FastChurn, SlowChurn
 
 NAMES = {"run": "run", "rdy": "ready", "mlmtd": "limited", "cstp": "costop", "wait": "wait"}
 
@@ -13,6 +14,7 @@ NAMES = {"run": "run", "rdy": "ready", "mlmtd": "limited", "cstp": "costop", "wa
 PLUGS = {
     "fixed": (FixedPriority, Fixed, True),
     "fixed, 3": (lambda: FixedPriority(timeslice_ns=3), lambda: Fixed(3), True),
+    "churn": (FastChurn, SlowChurn, False),
 }
 
 
@@ -21,10 +23,12 @@ class Both:
 
     def __init__(self, cpus: int, policy: str, seed: int = 12345) -> None:
         self.conserving = True
+        self.policies: tuple = ()
         if policy in PLUGS:
             plug, slow, self.conserving = PLUGS[policy]
-            self.fast = SchedCore(plug(), cpus, seed, 1)
-            self.slow = SlowPlugged(cpus, slow(), seed)
+            self.policies = plug(), slow()
+            self.fast = SchedCore(self.policies[0], cpus, seed, 1)
+            self.slow = SlowPlugged(cpus, self.policies[1], seed)
             return
         policy, _, way = policy.partition(", ")
         tick = int(way) if way else None
@@ -95,6 +99,15 @@ class Both:
             assert limit == (None if vm.limit < 0 else vm.limit)
             assert list(params.values()) == vm.param[: len(params)]
         self.laws(rows, cpus)
+        self.logs()
+
+    def logs(self) -> None:
+        """Policies that keep a log were called alike."""
+        logs = [policy.log for policy in self.policies if hasattr(policy, "log")]
+        if logs:
+            assert logs[0] == logs[1]
+            for log in logs:
+                log.clear()
 
     def laws(self, rows, cpus) -> None:
         """What holds in every state, whatever the policy."""

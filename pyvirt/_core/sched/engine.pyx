@@ -160,7 +160,9 @@ cdef class SchedCore:
         self.free_vms = []
         if isinstance(policy, Plug):
             self.plugin = policy
+            self.plugin._take()
             self.plug = self.plugin.table
+            self.plug.user = <void *>self.plugin
             self.policy = self.plugin.name
             s.plug = &self.plug
             s.policy = POLICY_PLUG
@@ -836,6 +838,7 @@ cdef class SchedCore:
                 (self.plug.cpus)[:s.cpu_count * self.plug.cpu_size],
                 (self.plug.worlds)[:s.world_count * self.plug.world_size],
                 (self.plug.vms)[:s.vm_count * self.plug.vm_size],
+                self.plugin._attributes(),
             ),
         )
 
@@ -864,7 +867,7 @@ cdef class SchedCore:
                 or (plug is None) != (s.policy != POLICY_PLUG)):
             raise InvalidValueError("this snapshot is of a scheduler with other arguments")
         if plug is not None:
-            timer, own, plug_cpus, plug_worlds, plug_vms = plug
+            timer, own, plug_cpus, plug_worlds, plug_vms, attributes = plug
             if (len(own) != self.plug.own_size
                     or len(plug_cpus) != s.cpu_count * self.plug.cpu_size
                     or len(plug_worlds) != plain.world_count * self.plug.world_size
@@ -902,6 +905,7 @@ cdef class SchedCore:
         memcpy(s.vms, <const char *>vms, len(vms))
         memcpy(s.siblings, <const char *>siblings, len(siblings))
         if plug is not None:
+            self.plugin._set_attributes(attributes)
             self.plug.timer = timer
             memcpy(self.plug.own, <const char *>own, len(own))
             memcpy(self.plug.cpus, <const char *>plug_cpus, len(plug_cpus))

@@ -57,6 +57,10 @@ cdef class Plug:
         Parameters of virtual machines, at most 4: name -> (default, least, most), integers.
     """
 
+    def __cinit__(self, *args, **kwargs):
+        self.name, self.parameters, self.vm_params = type(self).__name__, {}, {}
+        self.table.timer = NEVER
+
     def __init__(self, name, parameters, vm_params=None):
         self.name = name
         self.parameters = dict(parameters)
@@ -64,7 +68,6 @@ cdef class Plug:
         if len(self.vm_params) > 4:
             raise InvalidTypeError(
                 f"a policy has at most 4 parameters of VMs, got {', '.join(self.vm_params)}")
-        self.table.timer = NEVER
 
     cdef object fill_own(self, const void *own, size_t size):
         """What the policy's own record contains before `begin`: constants."""
@@ -73,6 +76,21 @@ cdef class Plug:
 
     cdef object raised(self):
         return None
+
+    # What a policy with state of its own, in Python, does otherwise.
+
+    def _take(self):
+        """A scheduler begins to use it."""
+
+    def _twin(self):
+        """Give the policy of a copied scheduler."""
+        return self
+
+    def _attributes(self):
+        return None
+
+    def _set_attributes(self, attributes):
+        pass
 
     def __eq__(self, other):
         return (type(self) is type(other)
