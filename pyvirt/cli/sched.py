@@ -71,7 +71,7 @@ def sched(
         raise click.UsageError("--compare writes no files: leave out --esxtop, --trace and --plot")
     from pyvirt.report import sched_document
     from pyvirt.sched import Scenario
-    from pyvirt.sched.scenario import check_policy
+    from pyvirt.sched.policy_options import check_policy
 
     described = Scenario.load(scenario)
     if compare is not None:

@@ -53,7 +53,7 @@ def sched_table(run: ScenarioRun, *, by: str = "vm") -> Table:
             parts = {f"{vm.name}/{i}": (world,) for i, world in enumerate(worlds)}
         for name, part in parts.items():
             mine = counters[list(part)]
-            cells: list[Cell] = [name, len(part), vm.weight * len(part)]
+            cells: list[Cell] = [name, len(part), vm.shares * len(part) // vm.vcpus]
             cells += [_percent(mine, column, run.host.now_ns) for column in shown]
             cells.append(100.0 * int(mine["run"].sum()) / total if total else 0.0)
             cells += [int(mine[column].sum()) for column in ("switches", "migrations", "wakes")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,14 @@ from pyvirt.entitlement.pools import Shares
 from pyvirt.errors import InvalidValueError
 from pyvirt.sched import workloads
 from pyvirt.sched.fields import Fields
+from pyvirt.sched.policy_options import (
+    INLINED,
+    check_policy,
+    make_policy,
+    read_policy,
+    read_vm_params,
+    vm_params,
+)
 from pyvirt.sched.recording import Sink, run_recorded
 from pyvirt.sched.scheduler import Scheduler
 from pyvirt.sched.series import Series, sample
@@ -20,6 +29,7 @@ from pyvirt.sched.series import Series, sample
 __all__ = ["Scenario", "ScenarioRun", "ScenarioVM"]
 
 LEVELS = {level.value: level for level in Shares}
+PERCENT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*", re.ASCII)
 MOST_CPUS, MOST_WORLDS, MOST_WEIGHT = 1024, 1 << 20, 1 << 20
 MOST_INTERVALS = 1_000_000
 #: Into how many a run is split at least, so that its progress is seen; results are the same.
@@ -34,14 +44,6 @@ WORKLOADS: dict[str, Any] = {
     "poisson": workloads.Poisson,
     "periodic": workloads.Periodic,
 }
-#: Policies, and the parameters of `Scheduler` that are theirs.
-POLICIES: dict[str, tuple[str, ...]] = {
-    "rr": (),
-    "stride": (),
-    "hstride": (),
-    "lottery": (),
-    "eevdf": ("linux_tick_ns",),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +56,32 @@ class ScenarioVM:
         Of which the scenario has one.
     vcpus : int
         How many worlds it is.
-    weight : int
-        Of each vCPU.
+    shares : int
+        Of all vCPUs together; each has an equal part, rounded down, but at least 1.
     workload : workload
         What each vCPU does, with random numbers of its own.
     affinity : tuple of tuple of int, or None
         The CPUs that each vCPU may run on; None: all.
-    limit : (int, int) or None
-        Quota and period in ns, of each vCPU.
+    quota : (int, int) or None
+        CPU time and the period in which it is had, in ns, of each vCPU.
     slice_ns : int or None
         How long a vCPU may run at a time; None: the scenario's quantum.
+    reservation, limit : int or None
+        CPU time in ns per second of time, of all vCPUs together, for policies that know of it.
+    params : mapping of str to int
+        What the scenario's policy declares as parameters of virtual machines.
     """
 
     name: str
     vcpus: int = 1
-    weight: int = 1000
+    shares: int = 1000
     workload: workloads.Workload = ALWAYS
     affinity: tuple[tuple[int, ...], ...] | None = None
-    limit: tuple[int, int] | None = None
+    quota: tuple[int, int] | None = None
     slice_ns: int | None = None
+    reservation: int | None = None
+    limit: int | None = None
+    params: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +124,7 @@ class Scenario:
     duration_ns : int
         How long they run.
     policy : str
-        One of `POLICIES`.
+        Its name: of an inlined policy, or of a plug-in one.
     options : mapping of str to object
         The policy's parameters.
     quantum_ns : int
@@ -161,13 +170,13 @@ class Scenario:
         interval = top.time("interval")
         if interval and -(-duration // interval) > MOST_INTERVALS:
             top.refuse("interval", f"at least a millionth of the duration, {duration:,} ns")
-        policy, options = _policy(top)
+        policy, options = read_policy(top)
         quantum = top.time("quantum") or QUANTUM_NS
         seed = top.integer("seed", 0, (1 << 63) - 1) or 0
         vms: list[ScenarioVM] = []
         names: set[str] = set()
         for fields in top.tables("vm", "one [[vm]] at least"):
-            for vm in _vms(fields, cpus):
+            for vm in _vms(fields, cpus, policy):
                 if vm.name in names:
                     fields.refuse("name", "a name that no other VM has")
                 names.add(vm.name)
@@ -194,26 +203,32 @@ class Scenario:
         (Scheduler, dict of str to tuple of int)
             The host, and the numbers of each virtual machine's worlds.
         """
-        options = self.options if policy in (None, self.policy) else {}
+        name = check_policy(policy or self.policy)
+        own = name == self.policy
+        made, arguments = make_policy(name, self.options if own else {})
         host = Scheduler(
-            self.cpus,
-            policy=check_policy(policy or self.policy),  # type: ignore[arg-type]
-            quantum_ns=self.quantum_ns,
-            rng=self.seed,
-            **options,
+            self.cpus, policy=made, quantum_ns=self.quantum_ns, rng=self.seed, **arguments
         )
+        known = vm_params(name)
         groups = {}
         for vm in self.vms:
-            groups[vm.name] = tuple(
-                host.add(
-                    vm.workload,
-                    weight=vm.weight,
-                    slice_ns=vm.slice_ns,
-                    affinity=vm.affinity[i] if vm.affinity else None,
-                    limit=vm.limit,
-                )
-                for i in range(vm.vcpus)
-            )
+            every = set().union(*vm.affinity) if vm.affinity else None
+            worlds = host.add_vm(
+                vm.vcpus,
+                vm.workload,
+                weight=vm.shares,
+                reservation=vm.reservation,
+                limit=vm.limit,
+                slice_ns=vm.slice_ns,
+                affinity=every,
+                **{key: value for key, value in vm.params.items() if key in known},
+            ).worlds
+            for i, world in enumerate(worlds):
+                if vm.affinity and set(vm.affinity[i]) != every:
+                    host.set_affinity(world, vm.affinity[i])
+                if vm.quota:
+                    host.set_limit(world, vm.quota)
+            groups[vm.name] = tuple(worlds)
         return host, groups
 
     def world_names(self) -> dict[int, str]:
@@ -261,29 +276,7 @@ class Scenario:
         return ScenarioRun(self, policy or self.policy, host, groups, series)
 
 
-def check_policy(name: str) -> str:
-    """Refuse the name of a policy that is not there, with the nearest that is."""
-    Fields({"policy": name}, "", (), {}).choice("policy", POLICIES)
-    return name
-
-
-def _policy(top: Fields) -> tuple[str, dict[str, Any]]:
-    """Read a policy: its name, or a table with its name and parameters."""
-    if not isinstance(top.raw("policy"), dict):
-        return top.choice("policy", POLICIES) or "stride", {}
-    fields = top.table("policy")
-    assert fields is not None
-    name = fields.choice("name", POLICIES, "the policy's name") or ""
-    options: dict[str, Any] = {}
-    for parameter in POLICIES[name]:
-        value = fields.time(parameter.removesuffix("_ns"))
-        if value is not None:
-            options[parameter] = value
-    fields.finish(f"the policy {name}")
-    return name, options
-
-
-def _vms(fields: Fields, cpus: int) -> list[ScenarioVM]:
+def _vms(fields: Fields, cpus: int, policy: str) -> list[ScenarioVM]:
     """Read a [[vm]], which may stand for several that are alike."""
     name = fields.text("name", "its name") or ""
     vcpus = fields.integer("vcpus", 1, MOST_WORLDS) or 1
@@ -291,11 +284,14 @@ def _vms(fields: Fields, cpus: int) -> list[ScenarioVM]:
     vm = ScenarioVM(
         name,
         vcpus,
-        _weight(fields, vcpus),
+        _shares(fields, vcpus),
         _workload(fields.table("workload")),
         _affinity(fields, vcpus, cpus),
-        _limit(fields.table("limit")),
+        _quota(fields.table("quota")),
         fields.time("slice"),
+        _cpu_time(fields, "reservation", policy),
+        _cpu_time(fields, "limit", policy),
+        read_vm_params(fields, policy),
     )
     fields.finish("a VM")
     if count is None:
@@ -303,21 +299,33 @@ def _vms(fields: Fields, cpus: int) -> list[ScenarioVM]:
     return [dataclasses.replace(vm, name=f"{name}-{i}") for i in range(1, count + 1)]
 
 
-def _weight(fields: Fields, vcpus: int) -> int:
+def _shares(fields: Fields, vcpus: int) -> int:
     """Read shares: a level, or a number for all vCPUs together."""
     shares = fields.raw("shares")
     if shares is None:
         shares = "normal"
     if isinstance(shares, str):
         level = fields.choice("shares", LEVELS)
-        return int(LEVELS[level or "normal"].number("cpu", 1))
-    most = MOST_WEIGHT * vcpus
-    accepted = f"low, normal, high or an integer from {vcpus} to {most:,}"
-    if not isinstance(shares, int) or isinstance(shares, bool) or not vcpus <= shares <= most:
+        return min(int(LEVELS[level or "normal"].number("cpu", vcpus)), MOST_WEIGHT)
+    accepted = f"low, normal, high or an integer from 1 to {MOST_WEIGHT:,}"
+    if not isinstance(shares, int) or isinstance(shares, bool) or not 1 <= shares <= MOST_WEIGHT:
         fields.refuse("shares", accepted)
-    if shares % vcpus:
-        fields.refuse("shares", f"a multiple of its {vcpus} vCPUs, which have a part each")
-    return shares // vcpus
+    return shares
+
+
+def _cpu_time(fields: Fields, key: str, policy: str) -> int | None:
+    """Read a part of CPUs, such as ``"150%"`` of one, as ns per second."""
+    text = fields.text(key)
+    if text is None:
+        return None
+    if policy in INLINED:
+        raise InvalidValueError(
+            f"{fields.name(key)}: the policy {policy} knows of no {key}, got {text!r:.80}"
+        )
+    found = PERCENT.fullmatch(text)
+    if found is None:
+        fields.refuse(key, 'a part of CPUs as percent of one, such as "150%"')
+    return round(float(found[1]) * 10_000_000)
 
 
 def _workload(fields: Fields | None) -> workloads.Workload:
@@ -373,10 +381,10 @@ def _affinity(fields: Fields, vcpus: int, cpus: int) -> tuple[tuple[int, ...], .
     return (tuple(chosen),) * vcpus
 
 
-def _limit(fields: Fields | None) -> tuple[int, int] | None:
+def _quota(fields: Fields | None) -> tuple[int, int] | None:
     if fields is None:
         return None
-    quota = fields.time("quota", needed="CPU time in a period") or 1
+    run = fields.time("run", needed="CPU time in a period") or 1
     period = fields.time("period") or 100_000_000
-    fields.finish("a limit")
-    return quota, period
+    fields.finish("a quota")
+    return run, period

@@ -24,7 +24,7 @@ name = "small"
 shares = "low"
 [[vm]]
 name = "capped"
-limit = {quota = "10ms", period = "100ms"}
+quota = {run = "10ms", period = "100ms"}
 """
 WEB = '[[vm]]\nname = "web"\nworkload = {kind = "poisson", work = "2ms", gap = "10ms"}\n'
 

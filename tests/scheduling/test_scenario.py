@@ -1,11 +1,21 @@
 """Scenario files: what they mean, and what is told about what they cannot mean."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from pyvirt.errors import InvalidValueError, PyvirtError
-from pyvirt.sched import OnOff, Periodic, Poisson, Scenario, ScenarioVM, Scheduler
+from pyvirt.sched import (
+    PLUGS,
+    OnOff,
+    Periodic,
+    Poisson,
+    PythonPolicy,
+    Scenario,
+    ScenarioVM,
+    Scheduler,
+)
 from pyvirt.sched.fields import key_lines
 
 MS = 1_000_000
@@ -31,7 +41,7 @@ name = "app"
 count = 3
 shares = 3000
 affinity = "0-1,3"
-limit = {quota = "10ms"}
+quota = {run = "10ms"}
 slice = "2.5 ms"
 [vm.workload]
 kind = "on_off"
@@ -56,17 +66,17 @@ def test_all_of_it():
     assert (scenario.policy, scenario.options) == ("eevdf", {"linux_tick_ns": 4 * MS})
     app = ScenarioVM(
         "app-1",
-        weight=3000,
+        shares=3000,
         workload=OnOff(3 * MS, MS, work="fixed"),
         affinity=((0, 1, 3),),
-        limit=(10 * MS, 100 * MS),
+        quota=(10 * MS, 100 * MS),
         slice_ns=2_500_000,
     )
-    assert scenario.vms[0] == ScenarioVM("web", 2, 2000, Poisson(2 * MS, 20 * MS))
+    assert scenario.vms[0] == ScenarioVM("web", 2, 4000, Poisson(2 * MS, 20 * MS))
     assert scenario.vms[1] == app
     assert [vm.name for vm in scenario.vms[1:4]] == ["app-1", "app-2", "app-3"]
     assert scenario.vms[4] == ScenarioVM(
-        "pinned", 4, 100, Periodic(MS, 10 * MS), affinity=((1,), (2,), (1,), (2,))
+        "pinned", 4, 400, Periodic(MS, 10 * MS), affinity=((1,), (2,), (1,), (2,))
     )
     assert list(scenario.world_names().values()) == [
         *("web/0", "web/1", "app-1", "app-2", "app-3"),
@@ -87,10 +97,14 @@ def test_it_runs_as_the_same_calls_do():
             affinity=[0, 1, 3],
             limit=(10 * MS, 100 * MS),
         )
-    for i in range(4):
-        host.add(Periodic(MS, 10 * MS), weight=100, affinity=[1 + i % 2])
+    pinned = [host.add(Periodic(MS, 10 * MS), weight=100, affinity=[1, 2]) for _ in range(4)]
+    for i, world in enumerate(pinned):
+        host.set_affinity(world, [1 + i % 2])
     host.run(2000 * MS)
-    assert run.host.counters().tobytes() == host.counters().tobytes()
+    rows, wanted = run.host.counters(), host.counters()
+    assert rows["vm"].tolist() == [0, 0, 1, 2, 3, 4, 4, 4, 4]
+    for name in (name for name in wanted.dtype.names or () if name != "vm"):
+        assert rows[name].tolist() == wanted[name].tolist(), name
     assert run.groups == {
         "web": (0, 1), "app-1": (2,), "app-2": (3,), "app-3": (4,), "pinned": (5, 6, 7, 8)
     }  # fmt: skip
@@ -106,6 +120,114 @@ def test_another_policy():
     )
     with pytest.raises(InvalidValueError, match=r"got 'strid'; did you mean 'stride'\?"):
         scenario.run("strid")
+
+
+PLUGGED = """
+cpus = 2
+duration = "1s"
+policy = {name = "declared", pace = "3ms", careful = true, ratio = 0.5, mode = "b", depth = 3}
+[[vm]]
+name = "a"
+vcpus = 2
+reservation = "50%"
+limit = "150 %"
+cap = 40
+budget = "4ms"
+[[vm]]
+name = "b"
+"""
+
+
+class Declared(PythonPolicy):
+    """Lowest number first."""
+
+    vm_params: ClassVar = {"cap": (0, 0, 100), "budget_ns": (MS, 1, 1 << 40)}
+    seen: ClassVar[list] = []
+
+    def begin(self):
+        self.line = []
+
+    def enqueue(self, id, why):
+        self.line.append(id)
+        self.seen.append((id, self.vm(self.world(id).vm)))
+        for cpu in range(self.cpu_count):
+            if self.running(cpu) is None:
+                self.ask(cpu)
+
+    def dequeue(self, id):
+        self.line.remove(id)
+
+    def pick(self, cpu):
+        self.line.sort()
+        return self.line.pop(0) if self.line else None
+
+
+def declared(pace_ns=MS, careful=False, ratio=1.0, mode="a", depth=1):
+    """The policy, as its name in the table makes it."""
+    if mode not in ("a", "b"):
+        raise InvalidValueError(f"mode must be a or b, got {mode!r}")
+    MADE.append((pace_ns, careful, ratio, mode, depth))
+    return Declared()
+
+
+MADE: list[tuple] = []
+
+
+@pytest.fixture
+def plugged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PLUGS, "declared", declared)
+    MADE.clear()
+    Declared.seen.clear()
+
+
+def test_plug_in_policies(plugged: None):
+    scenario = Scenario.parse(PLUGGED, "p.toml")
+    assert scenario.options == {
+        "pace_ns": 3 * MS, "careful": True, "ratio": 0.5, "mode": "b", "depth": 3
+    }  # fmt: skip
+    assert scenario.vms[0] == ScenarioVM(
+        "a",
+        2,
+        2000,
+        reservation=500_000_000,
+        limit=1_500_000_000,
+        params={"cap": 40, "budget_ns": 4 * MS},
+    )
+    run = scenario.run()
+    assert run.host.policy == "Declared"
+    assert (3 * MS, True, 0.5, "b", 3) in MADE
+    by_world = dict(Declared.seen)
+    for world in run.groups["a"]:
+        assert by_world[world][:4] == (2000, 500_000_000, 1_500_000_000, (40, 4 * MS))
+    assert by_world[2][:4] == (1000, 0, None, (0, MS))
+    assert run.host.counters()["run"].tolist() == [1000 * MS, 1000 * MS, 0]
+    # an inlined policy has no use for all that, but can be compared
+    assert scenario.run("stride").host.counters()["run"].sum() == 2000 * MS
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"3ms"', "3", "p.toml:4: policy.pace must be a time with its unit"),
+        ("true", "1", "p.toml:4: policy.careful must be true or false, got 1"),
+        ("0.5", '"half"', "p.toml:4: policy.ratio must be a number, got 'half'"),
+        ('"b"', '"c"', "p.toml:4: policy: mode must be a or b, got 'c'"),
+        ("depth = 3", "depths = 3", "p.toml:4: policy.depths: the policy declared has no 'depths'"),
+        (
+            "cap = 40",
+            "cap = 101",
+            r"p.toml:10: vm\[0\].cap must be an integer from 0 to 100",
+        ),
+        ("cap = 40", "cup = 40", r"p.toml:10: vm\[0\].cup: a VM has no 'cup'; did you mean 'cap'"),
+        ('"4ms"', '"0ms"', r"p.toml:11: vm\[0\].budget must be at least 1 ns"),
+        ('"50%"', '"50"', r"p.toml:8: vm\[0\].reservation must be a part of CPUs .*got '50'"),
+        ('"150 %"', "150", r"p.toml:9: vm\[0\].limit must be text, got 150"),
+    ],
+)
+def test_what_is_wrong_with_them(plugged: None, old: str, new: str, message: str):
+    assert old in PLUGGED
+    with pytest.raises(InvalidValueError, match=message):
+        Scenario.parse(PLUGGED.replace(old, new, 1), "p.toml")
 
 
 def test_the_least():
@@ -138,8 +260,8 @@ def test_the_least():
         ('name = "web"', "", r"s.toml:11: vm\[0\] lacks 'name'"),
         ('"web"', '"app-2"', r"s.toml:18: vm\[1\].name must be a name that no other VM has"),
         ('"high"', '"hihg"', r"s.toml:14: vm\[0\].shares must be one of low, .*mean 'high'"),
-        ('"high"', "3", r"s.toml:14: vm\[0\].shares must be a multiple of its 2 vCPUs.*got 3"),
-        ('"high"', "1", r"s.toml:14: vm\[0\].shares must be low, normal, high or an int"),
+        ('"high"', "0", r"s.toml:14: vm\[0\].shares must be low, normal, high or an int"),
+        ("slice = ", "limit = ", r"s.toml:23: vm\[1\].limit: the policy eevdf knows of no limit"),
         ("shares = 3000", "shares = 2.5", r"s.toml:20: vm\[1\].shares must be .*got 2.5"),
         ("gap = ", "gaps = ", r"s.toml:15: vm\[0\].workload lacks 'gap', a time; it has 'gaps'"),
         ('"poisson"', '"poison"', r"s.toml:15: vm\[0\].workload.kind must be .*mean 'poisson'"),
@@ -151,8 +273,8 @@ def test_the_least():
         ("[1, 2]", "[1.5]", r"s.toml:34: vm\[2\].affinity must be .*got \[1.5\]"),
         ("[1, 2]", "[]", r"s.toml:34: vm\[2\].affinity must be"),
         ("[1, 2]", "1", r"s.toml:34: vm\[2\].affinity must be .*got 1"),
-        ("quota", "quotas", r"s.toml:22: vm\[1\].limit lacks 'quota', CPU time in a per"),
-        ('{quota = "10ms"}', '"10ms"', r"s.toml:22: vm\[1\].limit must be a table, got '10ms'"),
+        ("{run", "{runs", r"s.toml:22: vm\[1\].quota lacks 'run', CPU time in a period; it has 'r"),
+        ('{run = "10ms"}', '"10ms"', r"s.toml:22: vm\[1\].quota must be a table, got '10ms'"),
         ('"fixed"', '"fix"', r"s.toml:28: vm\[1\].workload.work_is must be .*mean 'fixed'"),
         ('wait = "1 ms"', "", r"s.toml:24: vm\[1\].workload lacks 'wait', a time"),
         ("pin = true", "pin = 1", r"s.toml:35: vm\[2\].pin must be true or false, got 1"),

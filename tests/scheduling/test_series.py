@@ -5,6 +5,7 @@ import pytest
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.sched import OnOff, Periodic, Poisson, Sampler, Scheduler, sample
+from scheduling.churn import FastChurn
 
 MS = 1_000_000
 
@@ -38,6 +39,23 @@ def test_intervals_add_up_to_the_counters(interval: int):
     ]
     assert (sum(states) == lengths[:, None]).all()
     assert (series.ns["run"].sum(axis=1) == series.cpu_run_ns.sum(axis=1)).all()
+
+
+def test_a_policy_that_parks_and_co_stops():
+    host = Scheduler(2, policy=FastChurn(), quantum_ns=MS)
+    pair = host.add_vm(2, weight=2)
+    other = host.add_vm(3, OnOff(20, 30))
+    series = sample(host, 3000, 170)
+    assert series.groups == {
+        f"vm{pair.number}": tuple(pair.worlds),
+        f"vm{other.number}": tuple(other.worlds),
+    }
+    states = [series.ns[name] for name in ("run", "rdy", "mlmtd", "cstp", "wait")]
+    assert (sum(states) == np.diff(series.times_ns)[:, None]).all()
+    assert series.percent("%CSTP").max() > 0
+    assert series.percent("%MLMTD").max() > 0
+    total = sum(series.percent(c) for c in ("%RUN", "%RDY", "%CSTP", "%WAIT"))
+    np.testing.assert_allclose(total, 100)
 
 
 def test_columns_are_those_of_esxtop():

@@ -18,6 +18,7 @@ from pyvirt.sched import (
     Scheduler,
     Timeline,
 )
+from scheduling.churn import FastChurn
 
 MS = 1_000_000
 CPUS = 3
@@ -105,6 +106,34 @@ def test_running_times_come_out_again(policy: str, seed: int):
         assert (took >= 0).sum() == cpus["switches"][cpu]
         assert (took[1:] != took[:-1]).all()
     assert (timeline.start_ns, timeline.lost) == (0, 0)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_policy_that_does_everything(seed: int):
+    """Parks, co-stops, preempts and picks nothing, at random."""
+    host = Scheduler(CPUS, policy=FastChurn(), quantum_ns=MS, rng=seed)
+    host.record(ring=None if seed % 2 else 100_000)
+    rng = np.random.default_rng(seed)
+    worlds = [host.add(weight=2) for _ in range(4)]
+    worlds += host.add_vm(3, OnOff(20, 30), weight=9).worlds
+    limited = host.add(limit=(7, 20))
+    for end in range(100, 3000, 100):
+        host.run(end)
+        world = worlds[int(rng.integers(len(worlds)))]
+        if rng.integers(2):
+            host.block(world)
+        else:
+            host.wake(world)
+        host.set_affinity(limited, [int(rng.integers(CPUS))])
+        timeline = host.timeline()
+        rows = check(timeline, host)
+        counters = host.counters()
+        assert timeline.run_ns(len(counters)).tolist() == counters["run"].tolist()
+        for cpu, busy in enumerate(host.cpu_counters()["run"].tolist()):
+            mine = rows[rows["cpu"] == cpu]
+            assert (mine["end_ns"] - mine["begin_ns"]).sum() == busy
+    states = {STATES[state] for state in host.timeline().switches["state"]}
+    assert len(states & {"ready", "wait", "limited", "costop"}) > 1
 
 
 @pytest.mark.parametrize("policy", POLICIES)
