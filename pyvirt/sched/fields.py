@@ -126,9 +126,9 @@ class Fields:
             self.refuse(key, f"an integer from {least:,} to {most:,}")
         return value
 
-    def number(self, key: str) -> float | None:
+    def number(self, key: str, needed: str | None = None) -> float | None:
         """Give a number."""
-        value = self._get(key)
+        value = self._get(key, needed)
         if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool)):
             self.refuse(key, "a number")
         return value
@@ -153,9 +153,9 @@ class Fields:
             self.refuse(key, f"at least {least} ns")
         return ns
 
-    def raw(self, key: str) -> Any:
+    def raw(self, key: str, needed: str | None = None) -> Any:
         """Give whatever is there."""
-        return self._get(key)
+        return self._get(key, needed)
 
     def table(self, key: str) -> Fields | None:
         """Give a table."""

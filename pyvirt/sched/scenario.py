@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pyvirt.entitlement.pools import Shares
-from pyvirt.errors import InvalidValueError
+from pyvirt.errors import InvalidValueError, PyvirtError
 from pyvirt.sched import workloads
 from pyvirt.sched.fields import Fields
 from pyvirt.sched.policy_options import (
@@ -25,6 +25,7 @@ from pyvirt.sched.policy_options import (
 from pyvirt.sched.recording import Sink, run_recorded
 from pyvirt.sched.scheduler import Scheduler
 from pyvirt.sched.series import Series, sample
+from pyvirt.sched.workload_fields import read_workload
 
 __all__ = ["Scenario", "ScenarioRun", "ScenarioVM"]
 
@@ -36,14 +37,6 @@ MOST_INTERVALS = 1_000_000
 STEPS = 200
 ALWAYS = workloads.Always()
 QUANTUM_NS = 10_000_000
-DISTRIBUTIONS = ("fixed", "exponential", "uniform")
-#: By the name that a file gives them; `Jobs` has no work without a caller.
-WORKLOADS: dict[str, Any] = {
-    "always": workloads.Always,
-    "on_off": workloads.OnOff,
-    "poisson": workloads.Poisson,
-    "periodic": workloads.Periodic,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,24 +205,31 @@ class Scenario:
         known = vm_params(name)
         groups = {}
         for vm in self.vms:
-            every = set().union(*vm.affinity) if vm.affinity else None
-            worlds = host.add_vm(
-                vm.vcpus,
-                vm.workload,
-                weight=vm.shares,
-                reservation=vm.reservation,
-                limit=vm.limit,
-                slice_ns=vm.slice_ns,
-                affinity=every,
-                **{key: value for key, value in vm.params.items() if key in known},
-            ).worlds
-            for i, world in enumerate(worlds):
-                if vm.affinity and set(vm.affinity[i]) != every:
-                    host.set_affinity(world, vm.affinity[i])
-                if vm.quota:
-                    host.set_limit(world, vm.quota)
-            groups[vm.name] = tuple(worlds)
+            try:
+                groups[vm.name] = self._add(host, vm, known)
+            except PyvirtError as error:
+                raise InvalidValueError(f"{self.name}: VM {vm.name!r}: {error}") from None
         return host, groups
+
+    def _add(self, host: Scheduler, vm: ScenarioVM, known: Container[str]) -> tuple[int, ...]:
+        """Add a virtual machine, of whose parameters the policy knows some."""
+        every = set().union(*vm.affinity) if vm.affinity else None
+        worlds = host.add_vm(
+            vm.vcpus,
+            vm.workload,
+            weight=vm.shares,
+            reservation=vm.reservation,
+            limit=vm.limit,
+            slice_ns=vm.slice_ns,
+            affinity=every,
+            **{key: value for key, value in vm.params.items() if key in known},
+        ).worlds
+        for i, world in enumerate(worlds):
+            if vm.affinity and set(vm.affinity[i]) != every:
+                host.set_affinity(world, vm.affinity[i])
+            if vm.quota:
+                host.set_limit(world, vm.quota)
+        return tuple(worlds)
 
     def world_names(self) -> dict[int, str]:
         """Give the name of each world: that of its VM, and with several vCPUs which of them."""
@@ -285,7 +285,7 @@ def _vms(fields: Fields, cpus: int, policy: str) -> list[ScenarioVM]:
         name,
         vcpus,
         _shares(fields, vcpus),
-        _workload(fields.table("workload")),
+        read_workload(fields.table("workload")),
         _affinity(fields, vcpus, cpus),
         _quota(fields.table("quota")),
         fields.time("slice"),
@@ -326,33 +326,6 @@ def _cpu_time(fields: Fields, key: str, policy: str) -> int | None:
     if found is None:
         fields.refuse(key, 'a part of CPUs as percent of one, such as "150%"')
     return round(float(found[1]) * 10_000_000)
-
-
-def _workload(fields: Fields | None) -> workloads.Workload:
-    """Read what each vCPU does; keys are the attributes of its class, times without ``_ns``."""
-    if fields is None:
-        return ALWAYS
-    kind = fields.choice("kind", WORKLOADS, f"one of {', '.join(WORKLOADS)}") or "always"
-    values: dict[str, Any] = {}
-    for each in dataclasses.fields(WORKLOADS[kind]):
-        needed = "a time" if each.default is dataclasses.MISSING else None
-        value: Any
-        if each.name.endswith("_ns"):
-            # Lengths are positive; a start may be at once.
-            least = 0 if each.name == "start_ns" else 1
-            value = fields.time(_key(each.name), least, needed)
-        else:
-            value = fields.choice(_key(each.name), DISTRIBUTIONS)
-        if value is not None:
-            values[each.name] = value
-    fields.finish(f"the workload {kind}")
-    made: workloads.Workload = WORKLOADS[kind](**values)
-    return made
-
-
-def _key(attribute: str) -> str:
-    """Give a file's key for an attribute: ``work_ns`` is work, its distribution work_is."""
-    return attribute.removesuffix("_ns") if attribute.endswith("_ns") else f"{attribute}_is"
 
 
 def _affinity(fields: Fields, vcpus: int, cpus: int) -> tuple[tuple[int, ...], ...] | None:

@@ -1,8 +1,11 @@
 """Scenario files: what they mean, and what is told about what they cannot mean."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from pyvirt.errors import InvalidValueError, PyvirtError
@@ -15,6 +18,7 @@ from pyvirt.sched import (
     Scenario,
     ScenarioVM,
     Scheduler,
+    workload_fields,
 )
 from pyvirt.sched.fields import key_lines
 
@@ -294,6 +298,90 @@ def test_no_machines():
             Scenario.parse(f'cpus = 1\nduration = "1s"\n{text}')
     with pytest.raises(InvalidValueError, match="at most 1,048,576 vCPUs"):
         Scenario.parse('cpus = 1\nduration = "1s"\n[[vm]]\nname = "a"\nvcpus = 1000000\ncount = 2')
+
+
+@dataclass(frozen=True)
+class Even:
+    low_ns: int
+    high_ns: int
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """A workload with attributes of all kinds."""
+
+    work_ns: int | Even
+    times_ns: npt.ArrayLike
+    cpus: npt.ArrayLike
+    rounds: int
+    rate: float = 1.0
+    lock: Literal["ticket", "free"] = "ticket"
+    spin_ns: int | None = None
+    repeat: bool = False
+    parts: npt.NDArray[np.int64] | None = None
+
+    def __post_init__(self):
+        if self.rounds > 9:
+            raise InvalidValueError(f"rounds must be at most 9, got {self.rounds}")
+
+
+MADE_UP = """
+cpus = 1
+duration = "1s"
+[[vm]]
+name = "a"
+[vm.workload]
+kind = "made_up"
+work = {kind = "even", low = "1ms", high = "3ms"}
+times = ["0s", "1s", "2min"]
+cpus = [0.5, 1]
+rounds = 3
+lock = "free"
+spin = "0ns"
+repeat = true
+"""
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workload_fields, "kinds", lambda: {"made_up": MadeUp})
+
+
+def test_workloads_are_read_by_their_types(made_up: None):
+    (vm,) = Scenario.parse(MADE_UP).vms
+    assert vm.workload == MadeUp(
+        Even(MS, 3 * MS), [0, 1000 * MS, 120_000 * MS], [0.5, 1], 3, 1.0, "free", 0, True
+    )
+    plain = MADE_UP.replace('{kind = "even", low = "1ms", high = "3ms"}', '"2 ms"')
+    assert Scenario.parse(plain).vms[0].workload.work_ns == 2 * MS
+    with pytest.raises(InvalidValueError, match="scenario: VM 'a': workload must be"):
+        Scenario.parse(plain).build()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"even"', '"odd"', r"m:8: vm\[0\].workload.work.kind must be one of even, got 'odd'"),
+        ('"1ms"', "1", r"m:8: vm\[0\].workload.work.low must be a time with its unit"),
+        (', high = "3ms"', "", r"m:8: vm\[0\].workload.work lacks 'high', a time"),
+        ('"1s", "2', '1, "2', r"m:9: vm\[0\].workload.times: each time must be .*got 1"),
+        ('["0s", "1s", "2min"]', '"1s"', r"m:9: vm\[0\].workload.times must be a list of times"),
+        ("[0.5, 1]", "[0.5, true]", r"m:10: vm\[0\].workload.cpus must be a list of numbers"),
+        ("cpus = [0.5, 1]", "", r"m:6: vm\[0\].workload lacks 'cpus', a list"),
+        ("rounds = 3", "", r"m:6: vm\[0\].workload lacks 'rounds', a value"),
+        ("rounds = 3", "rounds = 0.5", r"m:11: vm\[0\].workload.rounds must be an integer"),
+        ("rounds = 3", "rounds = 10", r"m:6: vm\[0\].workload: rounds must be at most 9, got 10"),
+        ('"free"', '"tickets"', r"m:12: vm\[0\].workload.lock must be one of ticket, free, got"),
+        ("repeat = true", "repeat = 1", r"m:14: vm\[0\].workload.repeat must be true or false"),
+        ("repeat", "parts", r"m:14: vm\[0\].workload.parts: the workload made_up has no 'parts'"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_workload(made_up: None, old: str, new: str, message: str):
+    assert old in MADE_UP
+    place = MADE_UP.index("[vm.workload]")
+    text = MADE_UP[:place] + MADE_UP[place:].replace(old, new, 1)
+    with pytest.raises(InvalidValueError, match=message):
+        Scenario.parse(text, "m")
 
 
 def test_files(tmp_path: Path):
