@@ -6,7 +6,7 @@ from pyvirt.sched.esxtop import EsxtopColumn, EsxtopTable, read_esxtop, write_es
 from pyvirt.sched.hosts import run_hosts
 from pyvirt.sched.latency import latency_percentiles
 from pyvirt.sched.policies import PLUGS, FixedPriority, Plug, PythonPolicy
-from pyvirt.sched.scenario import Scenario, ScenarioRun, ScenarioVM
+from pyvirt.sched.scenario import Scenario, ScenarioPool, ScenarioRun, ScenarioVM
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
 from pyvirt.sched.series import Sampler, Series, sample
 from pyvirt.sched.timeline import SEGMENT_DTYPE, SWITCH_DTYPE, Timeline
@@ -34,6 +34,7 @@ __all__ = [
     "PythonPolicy",
     "Sampler",
     "Scenario",
+    "ScenarioPool",
     "ScenarioRun",
     "ScenarioVM",
     "Scheduler",

@@ -203,6 +203,7 @@ def key_lines(text: str) -> dict[Path, int]:
         if found:
             table = _resolve(_keys(found[2]), counts)
             if found[1] == "[[":
+                lines.setdefault(table, number)
                 counts[table] = counts.get(table, -1) + 1
                 table = (*table, counts[table])
             lines.setdefault(table, number)

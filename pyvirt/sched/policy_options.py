@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyvirt._core.sched.engine import POLICIES
 from pyvirt.sched.fields import Fields
 from pyvirt.sched.policies import PLUGS
+from pyvirt.sched.pool_fields import ScenarioPool, pool_rows
 
-__all__ = ["INLINED", "check_policy", "make_policy", "read_policy", "read_vm_params", "vm_params"]
+__all__ = [
+    "INLINED",
+    "check_policy",
+    "make_policy",
+    "read_policy",
+    "read_vm_params",
+    "takes_pools",
+    "vm_params",
+]
 
 #: Inlined policies, and the arguments of `Scheduler` that are theirs.
 INLINED: dict[str, tuple[str, ...]] = {
@@ -25,12 +34,24 @@ def check_policy(name: str) -> str:
     return name
 
 
-def make_policy(name: str, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Give what `Scheduler` takes as its policy, and arguments beside it."""
+def make_policy(
+    name: str, options: Mapping[str, Any], pools: Sequence[ScenarioPool] = ()
+) -> tuple[Any, dict[str, Any]]:
+    """Give what `Scheduler` takes as its policy, and arguments beside it.
+
+    A policy that knows of no pools is made without them.
+    """
     if name in INLINED:
         return name, dict(options)
     make: Any = PLUGS[name]
+    if pools and takes_pools(name):
+        return make(**options, pools=pool_rows(pools)), {}
     return make(**options), {}
+
+
+def takes_pools(name: str) -> bool:
+    """Say whether a policy has a tree of pools, in which VMs are by their parameter ``pool``."""
+    return "pool" in vm_params(name) and "pools" in _parameters(name)
 
 
 def vm_params(name: str) -> Mapping[str, tuple[int, int, int]]:
@@ -47,6 +68,8 @@ def read_policy(top: Fields) -> tuple[str, dict[str, Any]]:
     name = fields.choice("name", _names(), "the policy's name") or ""
     options = {}
     for parameter, default in _parameters(name).items():
+        if parameter == "pools":
+            continue  # they have tables of their own
         value = _option(fields, parameter, default)
         if value is not None:
             options[parameter] = value
@@ -59,6 +82,8 @@ def read_vm_params(fields: Fields, policy: str) -> dict[str, int]:
     """Read what a policy declares as parameters of virtual machines."""
     given = {}
     for name, (_, least, most) in vm_params(policy).items():
+        if name == "pool":
+            continue
         if name.endswith("_ns"):
             value = fields.time(name.removesuffix("_ns"), least)
         else:

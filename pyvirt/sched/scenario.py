@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +19,18 @@ from pyvirt.sched.policy_options import (
     make_policy,
     read_policy,
     read_vm_params,
+    takes_pools,
     vm_params,
 )
+from pyvirt.sched.pool_fields import ScenarioPool, admit_all, cpu_time, read_pools
 from pyvirt.sched.recording import Sink, run_recorded
 from pyvirt.sched.scheduler import Scheduler
 from pyvirt.sched.series import Series, sample
 from pyvirt.sched.workload_fields import read_workload
 
-__all__ = ["Scenario", "ScenarioRun", "ScenarioVM"]
+__all__ = ["Scenario", "ScenarioPool", "ScenarioRun", "ScenarioVM"]
 
 LEVELS = {level.value: level for level in Shares}
-PERCENT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*", re.ASCII)
 MOST_CPUS, MOST_WORLDS, MOST_WEIGHT = 1024, 1 << 20, 1 << 20
 MOST_INTERVALS = 1_000_000
 #: Into how many a run is split at least, so that its progress is seen; results are the same.
@@ -63,6 +63,8 @@ class ScenarioVM:
         CPU time in ns per second of time, of all vCPUs together, for policies that know of it.
     params : mapping of str to int
         What the scenario's policy declares as parameters of virtual machines.
+    pool : str or None
+        The resource pool that it is in; None: the host.
     """
 
     name: str
@@ -75,6 +77,7 @@ class ScenarioVM:
     reservation: int | None = None
     limit: int | None = None
     params: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    pool: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,8 @@ class Scenario:
         Of the samples; by default the whole duration.
     seed : int
         Of workloads, and of policies that draw.
+    pools : tuple of ScenarioPool
+        Breadth-first; for policies that know of them.
     """
 
     name: str
@@ -137,6 +142,7 @@ class Scenario:
     quantum_ns: int = QUANTUM_NS
     interval_ns: int | None = None
     seed: int = 0
+    pools: tuple[ScenarioPool, ...] = ()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Scenario:
@@ -146,6 +152,8 @@ class Scenario:
         ------
         InvalidValueError
             For what cannot be; the message names line, key, value and what is accepted.
+        AdmissionError
+            Reservations that cannot be met, in percent of one CPU.
         """
         file = Path(path)
         try:
@@ -164,23 +172,37 @@ class Scenario:
         if interval and -(-duration // interval) > MOST_INTERVALS:
             top.refuse("interval", f"at least a millionth of the duration, {duration:,} ns")
         policy, options = read_policy(top)
+        pools = read_pools(top)
+        if pools and not takes_pools(policy):
+            raise InvalidValueError(f"{top.name('pool')}: the policy {policy} knows of no pools")
         quantum = top.time("quantum") or QUANTUM_NS
         seed = top.integer("seed", 0, (1 << 63) - 1) or 0
         vms: list[ScenarioVM] = []
         names: set[str] = set()
         for fields in top.tables("vm", "one [[vm]] at least"):
-            for vm in _vms(fields, cpus, policy):
+            for vm in _vms(fields, cpus, policy, pools):
                 if vm.name in names:
                     fields.refuse("name", "a name that no other VM has")
                 names.add(vm.name)
                 vms.append(vm)
         if not vms:
             top.refuse("vm", "one [[vm]] at least")
+        clients = [(vm.name, vm.pool, vm.reservation or 0) for vm in vms]
+        admit_all(pools, clients, cpus)
         if sum(vm.vcpus for vm in vms) > MOST_WORLDS:
             raise InvalidValueError(f"{source}: a host has at most {MOST_WORLDS:,} vCPUs")
         top.finish("a scenario")
         return cls(
-            Path(source).stem, cpus, tuple(vms), duration, policy, options, quantum, interval, seed
+            Path(source).stem,
+            cpus,
+            tuple(vms),
+            duration,
+            policy,
+            options,
+            quantum,
+            interval,
+            seed,
+            pools,
         )
 
     def build(self, policy: str | None = None) -> tuple[Scheduler, dict[str, tuple[int, ...]]]:
@@ -198,7 +220,7 @@ class Scenario:
         """
         name = check_policy(policy or self.policy)
         own = name == self.policy
-        made, arguments = make_policy(name, self.options if own else {})
+        made, arguments = make_policy(name, self.options if own else {}, self.pools)
         host = Scheduler(
             self.cpus, policy=made, quantum_ns=self.quantum_ns, rng=self.seed, **arguments
         )
@@ -214,6 +236,9 @@ class Scenario:
     def _add(self, host: Scheduler, vm: ScenarioVM, known: Container[str]) -> tuple[int, ...]:
         """Add a virtual machine, of whose parameters the policy knows some."""
         every = set().union(*vm.affinity) if vm.affinity else None
+        params = {key: value for key, value in vm.params.items() if key in known}
+        if vm.pool is not None and "pool" in known:
+            params["pool"] = 1 + [pool.name for pool in self.pools].index(vm.pool)
         worlds = host.add_vm(
             vm.vcpus,
             vm.workload,
@@ -222,7 +247,7 @@ class Scenario:
             limit=vm.limit,
             slice_ns=vm.slice_ns,
             affinity=every,
-            **{key: value for key, value in vm.params.items() if key in known},
+            **params,
         ).worlds
         for i, world in enumerate(worlds):
             if vm.affinity and set(vm.affinity[i]) != every:
@@ -276,11 +301,12 @@ class Scenario:
         return ScenarioRun(self, policy or self.policy, host, groups, series)
 
 
-def _vms(fields: Fields, cpus: int, policy: str) -> list[ScenarioVM]:
+def _vms(fields: Fields, cpus: int, policy: str, pools: Sequence[ScenarioPool]) -> list[ScenarioVM]:
     """Read a [[vm]], which may stand for several that are alike."""
     name = fields.text("name", "its name") or ""
     vcpus = fields.integer("vcpus", 1, MOST_WORLDS) or 1
     count = fields.integer("count", 1, MOST_WORLDS)
+    pool = fields.choice("pool", [pool.name for pool in pools]) if pools else None
     vm = ScenarioVM(
         name,
         vcpus,
@@ -292,6 +318,7 @@ def _vms(fields: Fields, cpus: int, policy: str) -> list[ScenarioVM]:
         _cpu_time(fields, "reservation", policy),
         _cpu_time(fields, "limit", policy),
         read_vm_params(fields, policy),
+        pool,
     )
     fields.finish("a VM")
     if count is None:
@@ -314,18 +341,11 @@ def _shares(fields: Fields, vcpus: int) -> int:
 
 
 def _cpu_time(fields: Fields, key: str, policy: str) -> int | None:
-    """Read a part of CPUs, such as ``"150%"`` of one, as ns per second."""
-    text = fields.text(key)
-    if text is None:
-        return None
-    if policy in INLINED:
-        raise InvalidValueError(
-            f"{fields.name(key)}: the policy {policy} knows of no {key}, got {text!r:.80}"
-        )
-    found = PERCENT.fullmatch(text)
-    if found is None:
-        fields.refuse(key, 'a part of CPUs as percent of one, such as "150%"')
-    return round(float(found[1]) * 10_000_000)
+    """Read CPU time that a policy must know of."""
+    value = cpu_time(fields, key)
+    if value is not None and policy in INLINED:
+        raise InvalidValueError(f"{fields.name(key)}: the policy {policy} knows of no {key}")
+    return value
 
 
 def _affinity(fields: Fields, vcpus: int, cpus: int) -> tuple[tuple[int, ...], ...] | None:

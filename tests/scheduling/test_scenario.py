@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pyvirt.errors import InvalidValueError, PyvirtError
+from pyvirt.errors import AdmissionError, InvalidValueError, PyvirtError
 from pyvirt.sched import (
     PLUGS,
     OnOff,
@@ -16,6 +16,7 @@ from pyvirt.sched import (
     Poisson,
     PythonPolicy,
     Scenario,
+    ScenarioPool,
     ScenarioVM,
     Scheduler,
     workload_fields,
@@ -145,7 +146,9 @@ name = "b"
 class Declared(PythonPolicy):
     """Lowest number first."""
 
-    vm_params: ClassVar = {"cap": (0, 0, 100), "budget_ns": (MS, 1, 1 << 40)}
+    vm_params: ClassVar = {
+        "cap": (0, 0, 100), "budget_ns": (MS, 1, 1 << 40), "pool": (0, 0, 99)
+    }  # fmt: skip
     seen: ClassVar[list] = []
 
     def begin(self):
@@ -166,11 +169,11 @@ class Declared(PythonPolicy):
         return self.line.pop(0) if self.line else None
 
 
-def declared(pace_ns=MS, careful=False, ratio=1.0, mode="a", depth=1):
+def declared(pace_ns=MS, careful=False, ratio=1.0, mode="a", depth=1, pools=None):
     """The policy, as its name in the table makes it."""
     if mode not in ("a", "b"):
         raise InvalidValueError(f"mode must be a or b, got {mode!r}")
-    MADE.append((pace_ns, careful, ratio, mode, depth))
+    MADE.append((pace_ns, careful, ratio, mode, depth, pools))
     return Declared()
 
 
@@ -199,11 +202,12 @@ def test_plug_in_policies(plugged: None):
     )
     run = scenario.run()
     assert run.host.policy == "Declared"
-    assert (3 * MS, True, 0.5, "b", 3) in MADE
+    assert MADE[-1] == (MS, False, 1.0, "a", 1, None)  # to ask for its parameters
+    assert (3 * MS, True, 0.5, "b", 3, None) in MADE
     by_world = dict(Declared.seen)
     for world in run.groups["a"]:
-        assert by_world[world][:4] == (2000, 500_000_000, 1_500_000_000, (40, 4 * MS))
-    assert by_world[2][:4] == (1000, 0, None, (0, MS))
+        assert by_world[world][:4] == (2000, 500_000_000, 1_500_000_000, (40, 4 * MS, 0))
+    assert by_world[2][:4] == (1000, 0, None, (0, MS, 0))
     assert run.host.counters()["run"].tolist() == [1000 * MS, 1000 * MS, 0]
     # an inlined policy has no use for all that, but can be compared
     assert scenario.run("stride").host.counters()["run"].sum() == 2000 * MS
@@ -265,7 +269,7 @@ def test_the_least():
         ('"web"', '"app-2"', r"s.toml:18: vm\[1\].name must be a name that no other VM has"),
         ('"high"', '"hihg"', r"s.toml:14: vm\[0\].shares must be one of low, .*mean 'high'"),
         ('"high"', "0", r"s.toml:14: vm\[0\].shares must be low, normal, high or an int"),
-        ("slice = ", "limit = ", r"s.toml:23: vm\[1\].limit: the policy eevdf knows of no limit"),
+        ('slice = "2.5 ms"', 'limit = "5 %"', r"s.toml:23: vm\[1\].limit: the policy eevdf knows"),
         ("shares = 3000", "shares = 2.5", r"s.toml:20: vm\[1\].shares must be .*got 2.5"),
         ("gap = ", "gaps = ", r"s.toml:15: vm\[0\].workload lacks 'gap', a time; it has 'gaps'"),
         ('"poisson"', '"poison"', r"s.toml:15: vm\[0\].workload.kind must be .*mean 'poisson'"),
@@ -298,6 +302,90 @@ def test_no_machines():
             Scenario.parse(f'cpus = 1\nduration = "1s"\n{text}')
     with pytest.raises(InvalidValueError, match="at most 1,048,576 vCPUs"):
         Scenario.parse('cpus = 1\nduration = "1s"\n[[vm]]\nname = "a"\nvcpus = 1000000\ncount = 2')
+
+
+POOLS = """
+cpus = 4
+duration = "100ms"
+policy = "declared"
+[[pool]]
+name = "inner"
+parent = "outer"
+shares = 700
+limit = "150%"
+[[pool]]
+name = "outer"
+reservation = "200%"
+[[pool]]
+name = "other"
+shares = "low"
+reservation = "50%"
+expandable = false
+[[vm]]
+name = "a"
+pool = "inner"
+reservation = "100%"
+[[vm]]
+name = "b"
+pool = "other"
+reservation = "50%"
+[[vm]]
+name = "c"
+reservation = "100%"
+"""
+
+
+def test_pools(plugged: None):
+    scenario = Scenario.parse(POOLS)
+    assert [pool.name for pool in scenario.pools] == ["outer", "other", "inner"]
+    assert scenario.pools[2] == ScenarioPool("inner", "outer", 700, 0, 1_500_000_000)
+    run = scenario.run()
+    second = 1_000_000_000
+    assert [made[-1] for made in MADE if made[-1]] == [
+        [
+            (0, 1.0, 0, -1),
+            (0, 4000.0, 2 * second, -1),
+            (0, 2000.0, second // 2, -1),
+            (1, 700.0, 0, 1_500_000_000),
+        ]
+    ]
+    by_world = dict(Declared.seen)
+    assert [by_world[run.groups[vm][0]].params[2] for vm in "abc"] == [3, 2, 0]
+    # what another policy does with it: it knows of no pools
+    assert len(scenario.run("stride").series.groups) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"declared"', '"stride"', r"m:5: pool: the policy stride knows of no pools"),
+        ('parent = "outer"', 'parent = "outre"', r"m:7: pool\[0\].parent .*did you mean 'outer'"),
+        ('name = "outer"', 'name = "outer"\nparent = "inner"', r"pool\[[01]\].parent must be a"),
+        ('name = "other"', 'name = "inner"', r"m:14: pool\[2\].name must be a name that no other"),
+        ("shares = 700", "shares = 0", r"m:8: pool\[0\].shares must be an integer from 1 to"),
+        ("shares = 700", "weight = 700", r"m:8: pool\[0\].weight: a pool has no 'weight'; it has"),
+        ('"150%"', '"150"', r"m:9: pool\[0\].limit must be a part of CPUs as percent"),
+        ('pool = "inner"', 'pool = "iner"', r"m:20: vm\[0\].pool must be one of .*mean 'inner'"),
+        ('"50%"\nexp', '"50%"\nlimit = "20%"\nexp', r"m:17: pool\[2\].limit must be at least the"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_pools(plugged: None, old: str, new: str, message: str):
+    assert old in POOLS
+    with pytest.raises(InvalidValueError, match=message):
+        Scenario.parse(POOLS.replace(old, new, 1), "m")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"150%"', '"50%"', "'host/outer/inner' needs 100 and has 50: 50 is missing, for '.*/a'"),
+        ('reservation = "200%"', 'reservation = "301%"', "needs 100 and has 49: 51 is missing"),
+        ('"b"', '"b"\ncount = 2', "'host/other' needs 50 and has 0: 50 is missing, for '.*b-2'"),
+    ],
+)  # fmt: skip
+def test_reservations_that_cannot_be_met(plugged: None, old: str, new: str, message: str):
+    with pytest.raises(AdmissionError, match=message):
+        Scenario.parse(POOLS.replace(old, new, 1), "m")
 
 
 @dataclass(frozen=True)
@@ -426,12 +514,14 @@ q = 2
         ("t", "u", "k"): 7,
         ("t", "u", "after"): 11,
         ("t", "u", "after", "all"): 11,
+        ("list",): 12,
         ("list", 0): 12,
         ("list", 0, "x"): 13,
         ("list", 0, "sub"): 14,
         ("list", 0, "sub", "y"): 15,
         ("list", 1): 16,
         ("list", 1, "z"): 17,
+        ("list", 1, "inner"): 18,
         ("list", 1, "inner", 0): 18,
         ("list", 1, "inner", 0, "q"): 19,
         ("list", 1, "inner", 1): 20,
