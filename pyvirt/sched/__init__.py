@@ -5,7 +5,14 @@ from pyvirt.sched.chrome import ChromeTrace, write_chrome_trace
 from pyvirt.sched.esxtop import EsxtopColumn, EsxtopTable, read_esxtop, write_esxtop
 from pyvirt.sched.hosts import run_hosts
 from pyvirt.sched.latency import latency_percentiles
-from pyvirt.sched.policies import PLUGS, FixedPriority, Plug, PythonPolicy
+from pyvirt.sched.policies import (
+    PLUGS,
+    FixedPriority,
+    NativePolicy,
+    Plug,
+    PythonPolicy,
+    get_include,
+)
 from pyvirt.sched.scenario import Scenario, ScenarioPool, ScenarioRun, ScenarioVM
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
 from pyvirt.sched.series import Sampler, Series, sample
@@ -27,6 +34,7 @@ __all__ = [
     "EsxtopTable",
     "FixedPriority",
     "Jobs",
+    "NativePolicy",
     "OnOff",
     "Periodic",
     "Plug",
@@ -41,6 +49,7 @@ __all__ = [
     "SchedulerSnapshot",
     "Series",
     "Timeline",
+    "get_include",
     "latency_bounds",
     "latency_percentiles",
     "read_esxtop",
