@@ -1,4 +1,4 @@
-"""Sizes as people write them: ``"4GiB"``, ``"256 MiB"``, ``"0x1000"``, or plain bytes."""
+"""Sizes and times as people write them: ``"4GiB"``, ``"0x1000"``, ``"2.5 ms"``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import SupportsIndex
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["format_size", "parse_size"]
+__all__ = ["format_size", "format_time", "parse_size", "parse_time"]
 
 _PREFIXES = "KMGTPE"
 # The binary units, and the single letters that QEMU, dd and VMware's tools use for them.
@@ -17,6 +17,8 @@ _UNITS |= {p.lower() + "ib": 1024**i for i, p in enumerate(_PREFIXES, 1)}
 _UNITS |= {p.lower(): 1024**i for i, p in enumerate(_PREFIXES, 1)}
 _DECIMAL = {p.lower() + "b": p for p in _PREFIXES}
 _NUMBER = re.compile(r"\s*(0[xX][0-9a-fA-F]+|[0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", re.ASCII)
+_TIMES = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
+_TIME_ACCEPTED = 'a time with its unit, such as "10ms", "1.5 s" or "250us" (ns, us, ms, s, min, h)'
 _ACCEPTED = 'bytes as an integer, or text such as "4GiB", "1.5 GiB", "256M" or "0x1000"'
 
 
@@ -107,3 +109,62 @@ def format_size(n: int) -> str:
             decimals = f".{hundredths:02}".rstrip(".0")
             return f"{whole}{decimals} {_PREFIXES[power - 1]}iB"
     return f"{n} B"
+
+
+def parse_time(value: object, name: str = "time") -> int:
+    """Turn a time into nanoseconds.
+
+    Parameters
+    ----------
+    value : str
+        A decimal number, of which a fraction is fine where it comes to whole nanoseconds, with the
+        unit ns, us, ms, s, min or h.
+    name : str, default "time"
+        The argument that messages name.
+
+    Returns
+    -------
+    int
+        Nanoseconds, not negative.
+
+    Raises
+    ------
+    InvalidValueError
+        For other text.
+    InvalidTypeError
+        For a number, which has no unit, or another type.
+
+    Examples
+    --------
+    >>> parse_time("2.5 ms")
+    2500000
+    """
+    if not isinstance(value, str):
+        raise InvalidTypeError(f"{name} must be {_TIME_ACCEPTED}, got {value!r:.80}")
+    match = _NUMBER.fullmatch(value)
+    if match is None or match.group(2) not in _TIMES or match.group(1)[:2].lower() == "0x":
+        raise InvalidValueError(f"{name} must be {_TIME_ACCEPTED}, got {value!r:.80}")
+    whole, _, decimals = match.group(1).partition(".")
+    result, rest = divmod(int(whole + decimals) * _TIMES[match.group(2)], 10 ** len(decimals))
+    if rest:
+        raise InvalidValueError(f"{name}={value!r:.80} does not come to whole nanoseconds")
+    return result
+
+
+def format_time(ns: int) -> str:
+    """Write a time in the largest of ns, us, ms and s that leaves a number of at least 1.
+
+    Parameters
+    ----------
+    ns : int
+        Nanoseconds.
+
+    Returns
+    -------
+    str
+        With up to three decimals, for example ``"2.5 ms"``.
+    """
+    for unit in ("s", "ms", "us"):
+        if abs(ns) >= _TIMES[unit]:
+            return f"{ns / _TIMES[unit]:,.3f}".rstrip("0").rstrip(".") + f" {unit}"
+    return f"{ns} ns"

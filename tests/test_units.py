@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError, PyvirtError
-from pyvirt.units import format_size, parse_size
+from pyvirt.units import format_size, format_time, parse_size, parse_time
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,40 @@ def test_any_text_gives_a_size_or_a_named_error(text):
         assert parse_size(text) >= 0
     except PyvirtError:
         pass
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [
+        ("10ms", 10**7),
+        ("1.5 s", 1_500_000_000),
+        (" 250us ", 250_000),
+        ("0 ns", 0),
+        ("2min", 120 * 10**9),
+        ("0.5h", 1800 * 10**9),
+        ("0.000001ms", 1),
+    ],
+)
+def test_times(text, ns):
+    assert parse_time(text) == ns
+
+
+@pytest.mark.parametrize(
+    "text", ["", "10", "ms", "-1s", "1e3ms", "10 MS", "0x10ms", "0.5ns", "1 d"]
+)
+def test_what_is_no_time(text):
+    with pytest.raises(InvalidValueError, match="slice"):
+        parse_time(text, "slice")
+
+
+@pytest.mark.parametrize("value", [10, 1.5, None, True, b"1s"])
+def test_times_need_a_unit(value):
+    with pytest.raises(InvalidTypeError, match="slice must be a time with its unit"):
+        parse_time(value, "slice")
+
+
+@given(st.integers(0, 10**18))
+def test_formatted_times_are_near(ns):
+    number, unit = format_time(ns).split()
+    back = float(number.replace(",", "")) * {"ns": 1, "us": 1e3, "ms": 1e6, "s": 1e9}[unit]
+    assert back == pytest.approx(ns, rel=6e-4)

@@ -1,13 +1,26 @@
-"""`pyvirt.sched.Scheduler`: events a second, against SimPy and a heap in plain Python."""
+"""`pyvirt.sched.Scheduler`: events a second, against SimPy, SimSo and a heap in plain Python."""
 
 from __future__ import annotations
 
 import heapq
+import statistics
+import time
 
 import numpy as np
 
-from pyvirt.sched import Barrier, Demand, Lock, LogNormal, OnOff, Poisson, Scheduler
+from pyvirt.sched import (
+    Barrier,
+    Demand,
+    Lock,
+    LogNormal,
+    OnOff,
+    Periodic,
+    Poisson,
+    Scheduler,
+    run_hosts,
+)
 
+from . import simso_peer
 from .timing import paired, seconds, target, unit
 
 QUANTUM = 1_000_000
@@ -168,3 +181,70 @@ class SchedWorkloads:
     @unit("million events/s")
     def track_locks(self):
         return self.rate([Lock(QUANTUM, QUANTUM // 9, lock="test_and_set")], 4)
+
+
+class SchedSimSo:
+    """64 periodic tasks on 8 CPUs for a second, CPU time against CPU time.
+
+    SimSo under its global EDF, which prints (to nowhere here), and under PD2, which shares fairly;
+    here stride, with slices of 1 ms. All work is done within its period in all of them.
+    """
+
+    timeout = 300
+    params = ["EDF", "PD2"]
+    param_names = ["SimSo's scheduler"]
+
+    def ours(self) -> Scheduler:
+        made = Scheduler(simso_peer.CPUS, policy="stride", quantum_ns=simso_peer.MS)
+        for work, period in simso_peer.tasks():
+            made.add(Periodic(work, period))
+        return made
+
+    @unit("times SimSo's simulated time in a second of CPU time")
+    def track_over_simso(self, scheduler):
+        end = simso_peer.LENGTH_MS * simso_peer.MS - 1
+        times = []
+        for _ in range(21):
+            made = self.ours()
+            times.append(seconds(lambda made=made: made.run(end)))
+        peer = simso_peer.simso(scheduler)
+        done = int(made.counters()["jobs_done"].sum())
+        # What is not done yet at the end differs, by a job of each task at most.
+        assert abs(peer["jobs"] - done) <= simso_peer.TASKS
+        return peer["seconds"] / statistics.median(times)
+
+
+class SchedTimeline:
+    """What it costs to record the last 10,000 switches, of 1,000 worlds on 8 CPUs."""
+
+    timeout = 120
+    events = 2_000_000
+
+    @unit("times the time without")
+    def track_recording(self):
+        off, on = host("stride", 1000, 8), host("stride", 1000, 8)
+        on.record(ring=10_000)
+        pair = paired(
+            lambda: off.run(FOREVER, events=self.events),
+            lambda: on.run(FOREVER, events=self.events),
+        )
+        return pair.ratio
+
+
+class SchedHosts:
+    """A million worlds on 1,000 hosts of 16 CPUs, in as many threads as there are CPUs."""
+
+    timeout = 300
+
+    @unit("million events/s of wall time")
+    def track_million_worlds(self):
+        hosts = [host("stride", 1000, 16) for _ in range(1000)]
+        start = max(each.now_ns for each in hosts)
+        events = 0
+
+        def run() -> None:
+            nonlocal events
+            events = int(run_hosts(hosts, start + 500 * QUANTUM).sum())
+
+        elapsed = seconds(run, time.perf_counter)
+        return events / elapsed / 1e6

@@ -15,6 +15,7 @@ import click
 from pyvirt.cli.entitlement import entitlement
 from pyvirt.cli.image import image
 from pyvirt.cli.mmu import mmu
+from pyvirt.cli.sched import sched
 from pyvirt.cli.trace import trace
 from pyvirt.cli.validate import validate
 from pyvirt.errors import PyvirtError
@@ -92,5 +93,6 @@ def main() -> None:
 main.add_command(entitlement)
 main.add_command(image)
 main.add_command(mmu)
+main.add_command(sched)
 main.add_command(trace)
 main.add_command(validate)

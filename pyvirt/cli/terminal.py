@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-__all__ = ["byte_progress", "print_table", "stdout", "step_progress"]
+__all__ = ["byte_progress", "part_progress", "print_table", "stdout", "step_progress"]
 
 #: Width of tables that do not go to a terminal: no column is cut there.
 PLAIN_WIDTH = 400
@@ -108,3 +108,21 @@ def step_progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[
             lambda text: progress.update(task, description=text),
             lambda: progress.advance(task),
         )
+
+
+@contextmanager
+def part_progress(text: str) -> Iterator[Callable[[float], None]]:
+    """Show which part of the work is done, while the block runs, on a terminal only.
+
+    Yields
+    ------
+    callable
+        Takes the part that is done, from 0 to 1.
+    """
+    if not sys.stderr.isatty():
+        yield lambda part: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=_stderr(), transient=True) as progress:
+        task = progress.add_task(text, total=1.0)
+        yield lambda part: progress.update(task, completed=part)

@@ -1,5 +1,6 @@
-"""Results as tables and plots: what was counted, and where the cycles go."""
+"""Results as tables and plots: what was counted, where the cycles go, who ran when."""
 
+from pyvirt.report.gantt import gantt
 from pyvirt.report.mmu import (
     Summary,
     Table,
@@ -17,6 +18,7 @@ from pyvirt.report.plots import (
     miss_ratio_curves,
     save,
 )
+from pyvirt.report.sched import sched_document, sched_table, wake_latency
 
 __all__ = [
     "Summary",
@@ -27,9 +29,13 @@ __all__ = [
     "cycle_bars",
     "cycle_table",
     "event_table",
+    "gantt",
     "miss_ratio_curves",
     "reference_table",
     "save",
+    "sched_document",
+    "sched_table",
     "summarise",
     "tlb_table",
+    "wake_latency",
 ]

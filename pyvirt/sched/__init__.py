@@ -8,7 +8,11 @@ from pyvirt._core.sched.engine import (
     STATES,
     WORK_DTYPE,
 )
+from pyvirt.sched.chrome import ChromeTrace, write_chrome_trace
 from pyvirt.sched.demand import Demand
+from pyvirt.sched.esxtop import EsxtopColumn, EsxtopTable, read_esxtop, write_esxtop
+from pyvirt.sched.hosts import run_hosts
+from pyvirt.sched.latency import latency_percentiles
 from pyvirt.sched.policies import (
     CPU_RECORD,
     PLUG_RECORD,
@@ -23,7 +27,10 @@ from pyvirt.sched.policies import (
     get_include,
 )
 from pyvirt.sched.responses import percentiles, response_bounds
+from pyvirt.sched.scenario import Scenario, ScenarioPool, ScenarioRun, ScenarioVM
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
+from pyvirt.sched.series import Sampler, Series, sample
+from pyvirt.sched.timeline import SEGMENT_DTYPE, SWITCH_DTYPE, Timeline
 from pyvirt.sched.times import (
     Between,
     BoundedPareto,
@@ -43,18 +50,23 @@ __all__ = [
     "PLUG_RECORD",
     "POLICIES",
     "SCHED_RECORD",
+    "SEGMENT_DTYPE",
     "SPEED_DTYPE",
     "STATES",
+    "SWITCH_DTYPE",
     "VM",
     "VM_RECORD",
-    "WORLD_RECORD",
     "WORK_DTYPE",
+    "WORLD_RECORD",
     "Always",
     "Barrier",
     "Between",
     "BoundedPareto",
+    "ChromeTrace",
     "Demand",
     "Empirical",
+    "EsxtopColumn",
+    "EsxtopTable",
     "Exponential",
     "Fixed",
     "FixedPriority",
@@ -67,11 +79,24 @@ __all__ = [
     "Plug",
     "Poisson",
     "PythonPolicy",
+    "Sampler",
+    "Scenario",
+    "ScenarioPool",
+    "ScenarioRun",
+    "ScenarioVM",
     "Scheduler",
     "SchedulerSnapshot",
+    "Series",
+    "Timeline",
     "Topology",
     "get_include",
     "latency_bounds",
+    "latency_percentiles",
     "percentiles",
+    "read_esxtop",
     "response_bounds",
+    "run_hosts",
+    "sample",
+    "write_chrome_trace",
+    "write_esxtop",
 ]

@@ -15,6 +15,7 @@ from pyvirt.sched.demand import Demand
 from pyvirt.sched.loads import described, team
 from pyvirt.sched.policies import PLUGS
 from pyvirt.sched.responses import percentiles
+from pyvirt.sched.timeline import Timeline
 from pyvirt.sched.topology import Topology
 from pyvirt.sched.workloads import Always, Barrier, Lock, Workload
 
@@ -385,6 +386,22 @@ class Scheduler(SchedCore):
         """
         numbers = worlds.worlds if isinstance(worlds, VM) else worlds
         return percentiles(self.response_counts(numbers), q)
+
+    def timeline(self, *, clear: bool = False) -> Timeline:
+        """Give what was recorded since `record`.
+
+        Parameters
+        ----------
+        clear : bool, default False
+            Forget it, and go on recording from here: for long runs, a part at a time.
+
+        Raises
+        ------
+        InvalidValueError
+            If nothing is recorded.
+        """
+        switches, before, start, lost = self._switches(clear)
+        return Timeline(switches, before, start, self.now_ns, lost)
 
     # --- state ---
 

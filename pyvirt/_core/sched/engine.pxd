@@ -4,6 +4,7 @@ from libc.stdint cimport uint32_t
 
 from pyvirt._core.sched.plug cimport Plug
 from pyvirt._core.sched.state cimport plug_t, sched_t
+from pyvirt._core.sched.timeline cimport Recorder
 
 cdef class SchedCore:
     cdef sched_t s
@@ -15,6 +16,7 @@ cdef class SchedCore:
     cdef readonly object policy         # its name
     cdef list free_ids                  # of removed worlds; the last is given next
     cdef dict tables                    # number of a table of values by their count and hash
+    cdef Recorder recorder              # of switches, or None
     cdef list free_vms                  # likewise
 
     cdef sched_t *pointer(self) noexcept nogil
@@ -28,6 +30,7 @@ cdef class SchedCore:
     cdef object _params(self, object params, object before)
     cdef object _vm(self, object vm)
     cdef object _queue(self, object cpus)
+    cdef void _begin_recording(self) noexcept
     cdef uint32_t _world(self, object world) except? 0xFFFFFFFF
     cdef object _describe(self, list loads)
     cdef uint32_t _hist(self, uint32_t id) noexcept

@@ -98,6 +98,7 @@ from pyvirt._core.sched.state cimport (
     world_t,
 )
 from pyvirt._core.sched.sync cimport join_team
+from pyvirt._core.sched.timeline cimport Recorder, switch_t
 from pyvirt._core.sched.topology cimport (
     DISTANCES,
     build_topology,
@@ -1108,6 +1109,49 @@ cdef class SchedCore:
             into[i] = self.s.worlds[i].v
         return values
 
+    # --- timeline ---
+
+    def record(self, ring=None):
+        """Begin to record which world each CPU takes up, and when; `timeline` gives it.
+
+        What was recorded before is forgotten. Recording is no part of the state: a copy does not
+        record, and `restore` begins anew.
+
+        Parameters
+        ----------
+        ring : int, optional
+            Keep so many switches, the last ones, 24 bytes each. Default: all, as long as there is
+            memory.
+        """
+        self._check()
+        self.recorder = Recorder(self.s.cpu_count, ring)
+        self.s.timeline = &self.recorder.t
+        self._begin_recording()
+
+    cdef void _begin_recording(self) noexcept:
+        """From the present time, with the worlds that run."""
+        cdef uint32_t cpu
+        cdef switch_t *r
+        self.recorder.begin(self.s.now)
+        for cpu in range(self.s.cpu_count):
+            r = &self.recorder.t.open[cpu]
+            r.t_ns, r.ready_ns, r.world = self.s.now, 0, self.s.cpus[cpu].running
+            r.cpu, r.state, r.unused = <uint16_t>cpu, GONE, 0
+            self.recorder.t.on[cpu] = r.world
+
+    def stop_recording(self):
+        """End what `record` began, and forget it."""
+        self._check()
+        self.s.timeline = NULL
+        self.recorder = None
+
+    def _switches(self, clear):
+        """What `Recorder.take` gives."""
+        self._check()
+        if self.recorder is None:
+            raise InvalidValueError("nothing is recorded: call record() before time passes")
+        return self.recorder.take(clear, self.s.now)
+
     # --- state as a value ---
 
     def _state(self):
@@ -1122,6 +1166,7 @@ cdef class SchedCore:
         plain.serves, plain.due, plain.timers, plain.paces = NULL, NULL, NULL, NULL
         memset(&plain.topology, 0, sizeof(plain.topology))
         memset(&plain.more, 0, sizeof(more_t))
+        plain.timeline = NULL
         plain.plug, plain.vms, plain.siblings = NULL, NULL, NULL
         queues = []
         for i in range(s.queue_count):
@@ -1224,6 +1269,7 @@ cdef class SchedCore:
         plain.more = records
         plain.queues, plain.serves, plain.cpus, plain.due = made, s.serves, s.cpus, s.due
         plain.worlds, plain.loads, plain.timers = s.worlds, s.loads, s.timers
+        plain.timeline = s.timeline
         plain.plug, plain.vms, plain.siblings = s.plug, s.vms, s.siblings
         plain.capacity, plain.vm_capacity = s.capacity, s.vm_capacity
         plain.paces = s.paces
@@ -1246,6 +1292,8 @@ cdef class SchedCore:
         memcpy(s.due, <const char *>due, len(due))
         move_timer_base(s, s.timer_base)
         self.free_ids = list(free_ids)
+        if self.recorder is not None:
+            self._begin_recording()
         self.free_vms = list(free_vms)
         if not set_serves(s):
             raise MemoryError

@@ -76,7 +76,8 @@ cdef bint regular(const sched_t *s) noexcept nogil:
     cdef const load_t *l
     cdef const work_t *k
     cdef uint32_t i
-    if s.more.hists_count > MOST_HISTS:
+    # A timeline is of each switch.
+    if s.timeline != NULL or s.more.hists_count > MOST_HISTS:
         return False
     if s.policy in (POLICY_LOTTERY, POLICY_HSTRIDE, POLICY_PLUG) or s.paces != NULL:
         return False

@@ -9,7 +9,7 @@ the event is over. All that waits for it in between is consistent: a CPU whose w
 idle.
 """
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from pyvirt._core.sched.changes cimport halt
 from pyvirt._core.sched.due cimport (
@@ -58,6 +58,7 @@ from pyvirt._core.sched.state cimport (
     COSTOP,
     COSTOPPED,
     CPU_BITS,
+    GONE,
     FAULT_ENDLESS,
     FAULT_NONE,
     HAS_JOBS,
@@ -105,6 +106,7 @@ from pyvirt._core.sched.sync cimport (
     next_change,
     spin_t,
 )
+from pyvirt._core.sched.timeline cimport note_switch
 from pyvirt._core.sched.topology cimport SAME_CORE, lowest_bit, near_mask
 from pyvirt._core.sched.virtual cimport sync_queue
 from pyvirt._core.sched.work cimport NO_RECORD, PHASE_SPIN, work_t
@@ -222,11 +224,26 @@ cdef void pay_move(sched_t *s, uint32_t id, uint32_t before, uint32_t cpu) noexc
     moved(s, id, before, cpu)
 
 
+cdef void record(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
+    """Add to the timeline that the CPU takes up a ready world, or none."""
+    cdef uint32_t before = s.timeline.on[cpu]
+    cdef ns_t ready = now - s.worlds[id].since if id != NO_WORLD else 0
+    cdef uint8_t state = GONE if before == NO_WORLD else s.worlds[before].state
+    if before == id:
+        return                      # it was taken off and goes on at the same moment
+    if state == RUN:
+        state = READY               # and went on elsewhere at the same moment
+    s.timeline.on[cpu] = id
+    note_switch(s.timeline, now, cpu, id, ready, state)
+
+
 cdef inline void begin(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
     """A ready world, already out of its queue, gets the CPU after another world or idleness."""
     cdef world_t *w = &s.worlds[id]
     if w.flags & WOKEN:
         note_latency(s, id, now)
+    if s.timeline != NULL:
+        record(s, cpu, id, now)
     w.rdy += now - w.since
     w.since = now
     w.state = RUN
@@ -271,6 +288,8 @@ cdef void fill(sched_t *s, uint32_t cpu, uint32_t before, ns_t now) noexcept nog
     id = policy_choose(s, c, now)
     if id == NO_WORLD:
         if c.running != NO_WORLD:
+            if s.timeline != NULL:
+                record(s, cpu, NO_WORLD, now)
             c.running = NO_WORLD
             c.idle_since = now
             s.idle[cpu >> 6] |= bit
@@ -705,6 +724,8 @@ cdef inline void plug_fill(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
     s.asked[cpu >> 6] &= ~bit
     id = hook_pick(s, cpu)
     if id == NO_WORLD:
+        if s.timeline != NULL:
+            record(s, cpu, NO_WORLD, now)
         c.before = NO_WORLD
         if c.event != NEVER:
             disarm_cpu(s, cpu)

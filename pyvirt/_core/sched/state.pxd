@@ -8,6 +8,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from pyvirt._core.sched.timeline cimport timeline_t
 from pyvirt._core.sched.work cimport more_t
 from pyvirt._core.types cimport ns_t
 
@@ -360,6 +361,7 @@ cdef struct sched_s:
     load_t *loads
     pace_t *paces                   # NULL: all worlds work at full speed
     queue_t *queues
+    timeline_t *timeline            # where switches are recorded, or NULL
     uint32_t *serves                # the queues of each CPU, one CPU after the other
     uint64_t *due                   # winner tree of the CPUs' next events
     ns_t due_base

@@ -1,0 +1,165 @@
+"""``pyvirt sched``: the table, JSON, files, and one line for bad input."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pyvirt.cli import main
+from pyvirt.sched import read_esxtop
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "docs" / "examples").glob("sched_*.toml"))
+FILE = """
+cpus = 2
+policy = "stride"
+duration = "300ms"
+interval = "100ms"
+[[vm]]
+name = "big"
+vcpus = 2
+shares = "high"
+[[vm]]
+name = "small"
+shares = "low"
+[[vm]]
+name = "capped"
+quota = {run = "10ms", period = "100ms"}
+"""
+WEB = '[[vm]]\nname = "web"\nworkload = {kind = "poisson", work = "2ms", gap = "10ms"}\n'
+
+
+def call(tmp_path: Path, text: str, *args: str) -> Result:
+    path = tmp_path / "host.toml"
+    path.write_text(text)
+    return CliRunner().invoke(main, ["sched", str(path), *args])
+
+
+def test_table(tmp_path: Path):
+    result = call(tmp_path, FILE)
+    assert (result.exit_code, result.stderr) == (0, "")
+    title, heading, _, *rows, summary = result.stdout.splitlines()
+    assert title == "host: 2 CPUs, 3 VMs, 4 vCPUs, 300 ms"
+    assert heading.split() == [
+        *("vm", "vcpus", "shares", "%RUN", "%RDY", "%CSTP", "%MLMTD", "%WAIT"),
+        *("of", "all", "switches", "migrations"),
+    ]
+    cells = {row.split()[0]: row.split()[1:] for row in rows}
+    assert list(cells) == ["big", "small", "capped"]
+    assert cells["capped"][:3] == ["1", "1,000", "10.00"]
+    assert float(cells["big"][2]) + float(cells["small"][2]) == pytest.approx(190, abs=0.02)
+    assert float(cells["big"][2]) + float(cells["big"][3]) == pytest.approx(200, abs=0.02)
+    assert summary.startswith("stride: CPUs 100.0 % busy, ")
+    assert "wake" not in result.stdout
+
+
+def test_latencies_are_shown_where_worlds_wake(tmp_path: Path):
+    result = call(tmp_path, FILE + WEB)
+    assert "from wake-up to run p50 " in result.stdout
+    rows = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line.strip()}
+    assert rows["big"][-2:] == ["-", "-"]
+    assert rows["web"][-1] == "ms"
+
+
+def test_worlds(tmp_path: Path):
+    result = call(tmp_path, FILE, "--worlds")
+    names = [line.split()[0] for line in result.stdout.splitlines()[3:-1]]
+    assert names == ["big/0", "big/1", "small/0", "capped/0"]
+
+
+def test_compare(tmp_path: Path):
+    result = call(tmp_path, FILE, "--compare", "rr, lottery")
+    assert (result.exit_code, result.stderr) == (0, "")
+    rows = [line.split()[:2] for line in result.stdout.splitlines()[3:] if line.strip()]
+    assert rows == [
+        *(["rr", "big"], ["lottery", "big"], ["rr", "small"], ["lottery", "small"]),
+        *(["rr", "capped"], ["lottery", "capped"], ["rr:", "CPUs"], ["lottery:", "CPUs"]),
+    ]
+    both = json.loads(call(tmp_path, FILE, "--compare", "rr,stride", "--json").stdout)
+    assert [run["policy"] for run in both] == ["rr", "stride"]
+    assert both[1] == json.loads(call(tmp_path, FILE, "--json").stdout)
+
+
+def test_json(tmp_path: Path):
+    document = json.loads(call(tmp_path, FILE + WEB, "--json").stdout)
+    assert (document["scenario"], document["duration_ns"]) == ("host", 300_000_000)
+    for world in document["worlds"]:
+        times = ("run_ns", "rdy_ns", "mlmtd_ns", "wait_ns")
+        assert sum(world[t] for t in times) + world.get("cstp_ns", 0) == 300_000_000
+    assert sum(w["run_ns"] for w in document["worlds"]) == sum(
+        c["run_ns"] for c in document["cpus"]
+    )
+    assert [vm["vm"] for vm in document["vms"]] == ["big", "small", "capped", "web"]
+    assert document["series"]["times_ns"] == [100_000_000, 200_000_000, 300_000_000]
+    assert document["series"]["vms"]["capped"]["%RUN"] == [10.0, 10.0, 10.0]
+    latency = document["wake_latency_ns"]
+    assert latency["p50"] <= latency["p99"] <= latency["most"]
+    assert latency["most"] == max(vm["wake_most_ns"] for vm in document["vms"])
+    quiet = json.loads(call(tmp_path, FILE.replace('interval = "100ms"', ""), "--json").stdout)
+    assert "series" not in quiet
+    assert set(quiet["wake_latency_ns"].values()) == {None}
+
+
+def test_files(tmp_path: Path):
+    batch, trace = tmp_path / "b.csv", tmp_path / "t.json"
+    plain = call(tmp_path, FILE + WEB)
+    result = call(tmp_path, FILE + WEB, "--esxtop", str(batch), "--trace", str(trace))
+    assert result.exit_code == 0
+    assert result.stdout == plain.stdout
+    table = read_esxtop(batch)
+    assert table.host == "host"
+    assert table.groups() == ("big", "small", "capped", "web")
+    assert table.group("capped")["% Run"].tolist() == [10, 10, 10]
+    events = json.loads(trace.read_text())["traceEvents"]
+    assert {e["name"] for e in events if e["ph"] == "X" and e["pid"] == 1} == {
+        *("big/0", "big/1", "small", "capped", "web")
+    }
+
+
+def test_plot(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    for name, options in (("all.png", []), ("part.svg", ["--window", "10ms-25.5ms"])):
+        result = call(tmp_path, FILE, "--plot", str(tmp_path / name), *options)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert (tmp_path / name).stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (FILE.replace('"high"', '"hgih"'), [], "host.toml:9: vm[0].shares must be one of low"),
+        (FILE.replace("cpus", "cpsu", 1), [], "host.toml lacks 'cpus', the number of CPUs; it has"),
+        ("cpus = [", [], "host.toml: "),
+        (FILE, ["--compare", "rr,stied"], "must be one of rr, stride"),
+        (FILE, ["--compare", ""], "must be one of rr, stride"),
+        (FILE, ["--compare", "rr", "--trace", "x"], "--compare writes no files"),
+        (FILE, ["--window", "0s-1s"], "--window needs --plot"),
+        (FILE, ["--plot", "x.png", "--window", "1s"], "'1s' is not FROM-TO"),
+        (FILE, ["--plot", "x.png", "--window", "1s-1s"], "must end after it begins"),
+        (FILE, ["--plot", "x.png", "--window", "1-2"], "must be a time with its unit"),
+        (FILE, ["--plot", "x.gif"], "must end in one of .png"),
+        (FILE, ["--plot", "x.png", "--window", "5s-6s"], "from 1 to 20,000 stretches"),
+        (FILE, ["--trace", "no/such/folder/x"], "No such file or directory"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line(tmp_path: Path, text: str, options: list[str], message: str):
+    result = call(tmp_path, text, *options)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert message in result.stderr
+    assert result.stderr.startswith("pyvirt: error: ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_run(example: Path, tmp_path: Path):
+    trace = tmp_path / "t.json"
+    arguments = ["sched", str(example), "--json", "--trace", str(trace)]
+    result = CliRunner().invoke(main, arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    document = json.loads(result.stdout)
+    totals = dict.fromkeys((world["world"] for world in document["worlds"]), 0)
+    for event in json.loads(trace.read_text())["traceEvents"]:
+        if event["ph"] == "X" and event["pid"] == 1:
+            totals[event["args"]["world"]] += round(1000 * event["dur"])
+    assert totals == {world["world"]: world["run_ns"] for world in document["worlds"]}
