@@ -1,7 +1,8 @@
 """CPU scheduling of one host: worlds that share CPUs under a policy, exact to the nanosecond."""
 
 from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, STATES
-from pyvirt.sched.policies import PLUGS, FixedPriority, Plug
+from pyvirt.sched.esxhost import EsxHost, EsxVM
+from pyvirt.sched.policies import PLUGS, Esx, FixedPriority, Plug
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
 from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
 
@@ -13,6 +14,9 @@ __all__ = [
     "STATES",
     "VM",
     "Always",
+    "Esx",
+    "EsxHost",
+    "EsxVM",
     "FixedPriority",
     "Jobs",
     "OnOff",

@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from pyvirt._core.sched.plug import Plug
 from pyvirt._core.sched.policies.fixed import FixedPriority
+from pyvirt.sched.esx import Esx
 
-__all__ = ["PLUGS", "FixedPriority", "Plug"]
+__all__ = ["PLUGS", "Esx", "FixedPriority", "Plug"]
 
 PLUGS: dict[str, Callable[[], Plug]] = {
     "fixed": FixedPriority,
+    "esx": Esx,
 }

@@ -24,6 +24,7 @@ Policy: TypeAlias = (
         "lottery",
         "eevdf",
         "fixed",
+        "esx",
     ]
     | Plug
 )
