@@ -58,6 +58,9 @@ cdef void sync_progress(sched_t *s, uint32_t vm) noexcept nogil:
     cdef uint32_t id = s.vms[vm].first
     cdef esx_world_t *w
     cdef bint some = False
+    if dt == 0 and not v.blocked:
+        return
+    v.blocked = False
     while id != NO_WORLD:
         w = world_of(s, id)
         if w.known:
@@ -139,41 +142,67 @@ cdef void mark_laggards(sched_t *s, uint32_t vm) noexcept nogil:
         id = s.siblings[id]
 
 
-cdef void look_later(sched_t *s, uint32_t vm) noexcept nogil:
-    """Set when a skew crosses a threshold, if who runs or is halted goes on and the rest stands."""
-    cdef esx_t *e = host_of(s)
-    cdef ns_t still = INT64_MAX, moving = INT64_MAX, nearest = INT64_MAX, furthest = INT64_MIN
-    cdef ns_t rest = NEVER, other
+ctypedef struct survey_t:           # of the progress of a VM's worlds
+    ns_t still                      # least of those that would run and do not
+    ns_t moving                     # least of those that run or are halted
+    ns_t furthest                   # most of those that run
+    ns_t nearest                    # least of those that are co-stopped
+    ns_t most                       # of those that run or are ready
+    bint laggards                   # there are some
+
+
+cdef inline void survey(sched_t *s, uint32_t vm, survey_t *found) noexcept nogil:
     cdef uint32_t id = s.vms[vm].first
     cdef esx_world_t *w
+    found.still = found.moving = found.nearest = INT64_MAX
+    found.furthest = found.most = INT64_MIN
+    found.laggards = False
     while id != NO_WORLD:
         w = world_of(s, id)
         if w.known:
             if w.pace == STALLED:
-                if w.progress < still:
-                    still = w.progress
-            elif w.progress < moving:
-                moving = w.progress
-            if w.pace == RUNNING and w.progress > furthest:
-                furthest = w.progress
-            if s.worlds[id].state == COSTOP and w.progress < nearest:
-                nearest = w.progress
+                if w.progress < found.still:
+                    found.still = w.progress
+            elif w.progress < found.moving:
+                found.moving = w.progress
+            if w.pace == RUNNING and w.progress > found.furthest:
+                found.furthest = w.progress
+            if s.worlds[id].state == COSTOP:
+                if w.progress < found.nearest:
+                    found.nearest = w.progress
+            elif w.pace != IDLE and w.progress > found.most:
+                found.most = w.progress
+            found.laggards |= w.laggard
         id = s.siblings[id]
-    if still != INT64_MAX and furthest != INT64_MIN and (
+
+
+cdef inline void set_due(sched_t *s, uint32_t vm, const survey_t *now) noexcept nogil:
+    """When a skew crosses a threshold, if who runs or is halted goes on and the rest stands."""
+    cdef esx_t *e = host_of(s)
+    cdef ns_t rest = NEVER, other
+    if now.still != INT64_MAX and now.furthest != INT64_MIN and (
             e.cosched == COSCHED_RELAXED or vm_of(s, vm).fits):
-        rest = e.skew_stop - (furthest - still)
-    if e.cosched == COSCHED_RELAXED and nearest != INT64_MAX and moving != INT64_MAX:
-        if nearest - still <= e.skew_start:
-            other = nearest - moving - e.skew_start
-            rest = other if other < rest else rest
+        rest = e.skew_stop - (now.furthest - now.still)
+    if (e.cosched == COSCHED_RELAXED and now.nearest != INT64_MAX and now.moving != INT64_MAX
+            and now.nearest - now.still <= e.skew_start):
+        other = now.nearest - now.moving - e.skew_start
+        rest = other if other < rest else rest
     if rest < 0:
         rest = 0
     vm_of(s, vm).due = NEVER if rest == NEVER else s.now + rest
     set_alarm(s, vm)
 
 
+cdef void look_later(sched_t *s, uint32_t vm) noexcept nogil:
+    """Set when the VM, whose progress is that of now, is looked at next."""
+    cdef survey_t found
+    survey(s, vm, &found)
+    set_due(s, vm, &found)
+
+
 cdef void look_now(sched_t *s, uint32_t vm) noexcept nogil:
     """Let the policy's timer look at the VM at this moment, when the engine is done with it."""
+    vm_of(s, vm).blocked = True
     if is_together(s, vm) and not vm_of(s, vm).busy:
         vm_of(s, vm).due = s.now
         set_alarm(s, vm)
@@ -230,6 +259,8 @@ cdef void keep_together(sched_t *s, uint32_t vm) noexcept nogil:
     """Stop who is too far ahead, start who is no longer, and say when to look again."""
     cdef esx_vm_t *v = vm_of(s, vm)
     cdef uint32_t cosched = host_of(s).cosched
+    cdef survey_t found
+    cdef ns_t least
     if cosched < COSCHED_STRICT or v.busy:
         return
     if v.worlds < 2 and not has_stopped(s, vm):
@@ -237,6 +268,12 @@ cdef void keep_together(sched_t *s, uint32_t vm) noexcept nogil:
         set_alarm(s, vm)
         return
     sync_progress(s, vm)
+    survey(s, vm, &found)
+    least = found.still if found.still < found.moving else found.moving
+    if (cosched == COSCHED_RELAXED and found.nearest == INT64_MAX and not found.laggards
+            and (found.most == INT64_MIN or found.most - least < host_of(s).skew_stop)):
+        set_due(s, vm, &found)      # the usual case: all are together
+        return
     v.busy = True
     if cosched == COSCHED_RELAXED:
         keep_relaxed(s, vm)

@@ -24,6 +24,7 @@ from pyvirt._core.sched.policies.esx_alarm cimport (
 )
 from pyvirt._core.sched.policies.esx_entitle cimport solve_entitlements
 from pyvirt._core.sched.policies.esx_limit cimport (
+    advance,
     change_limit,
     change_pool,
     count_running,
@@ -163,6 +164,28 @@ cdef void add(sched_t *s, uint32_t id) noexcept nogil:
     v.worlds += 1
     e.stale = True
     v.fits = e.cosched != COSCHED_STRICT or fits_host(s, vm)
+    set_plain(s, vm)
+
+
+cdef void set_plain(sched_t *s, uint32_t vm) noexcept nogil:
+    """After limits, or the number of worlds, changed: what of a VM matters at each slice."""
+    cdef esx_vm_t *v = vm_of(s, vm)
+    cdef uint32_t id = s.vms[vm].first
+    cdef bint plain = not v.limited and not is_together(s, vm)
+    while id != NO_WORLD:
+        world_of(s, id).plain = plain
+        id = s.siblings[id]
+
+
+cdef void count_again(sched_t *s, uint32_t vm) noexcept nogil:
+    """How many of a VM's worlds run, which is not followed while they are plain."""
+    cdef esx_vm_t *v = vm_of(s, vm)
+    cdef uint32_t id = s.vms[vm].first
+    advance(&v.bucket, s.now)
+    v.bucket.running = 0
+    while id != NO_WORLD:
+        v.bucket.running += world_of(s, id).pace == RUNNING
+        id = s.siblings[id]
 
 
 cdef void remove(sched_t *s, uint32_t id) noexcept nogil:
@@ -175,6 +198,7 @@ cdef void remove(sched_t *s, uint32_t id) noexcept nogil:
     v.worlds -= 1
     e.stale = True
     if v.worlds:
+        set_plain(s, vm)
         v.fits = e.cosched != COSCHED_STRICT or fits_host(s, vm)
         keep_together(s, vm)
     else:
@@ -188,9 +212,11 @@ cdef void remove(sched_t *s, uint32_t id) noexcept nogil:
 cdef void change(sched_t *s, uint32_t id) noexcept nogil:
     cdef uint32_t vm = s.worlds[id].vm
     host_of(s).stale = True
+    count_again(s, vm)
     change_limit(s, vm)
     change_pool(s, vm, <uint32_t>s.vms[vm].param[0])
     vm_of(s, vm).fits = host_of(s).cosched != COSCHED_STRICT or fits_host(s, vm)
+    set_plain(s, vm)
     tend_refill(s)
 
 
@@ -200,10 +226,13 @@ cdef void change(sched_t *s, uint32_t id) noexcept nogil:
 cdef void leave(sched_t *s, uint32_t id, uint32_t pace) noexcept nogil:
     """A world no longer runs."""
     cdef uint32_t vm = s.worlds[id].vm
+    host_of(s).active -= 1
+    if world_of(s, id).plain:
+        world_of(s, id).pace = <unsigned char>pace
+        return
     if is_together(s, vm):
         sync_progress(s, vm)
     world_of(s, id).pace = <unsigned char>pace
-    host_of(s).active -= 1
     count_running(s, vm, -1)
 
 
@@ -240,14 +269,14 @@ cdef void arrive(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
 cdef void enqueue(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
     cdef uint32_t vm = s.worlds[id].vm, cpu = s.worlds[id].cpu
     if host_of(s).starting:
-        return
+        return                      # a gang: its CPU is reserved already
     if why == WHY_SLICE or why == WHY_PREEMPT:
         leave(s, id, STALLED)
         put(s, id, cpu)
         cpu_of(s, cpu).requeued = id
     else:
         arrive(s, id, why)
-    if is_together(s, vm):
+    if not world_of(s, id).plain and is_together(s, vm):
         keep_together(s, vm)
 
 
@@ -324,7 +353,7 @@ cdef uint32_t pick(sched_t *s, uint32_t cpu) noexcept nogil:
     else:
         id = choose(s, cpu)
     c.requeued = NOWHERE
-    if before != NOWHERE and before != id and world_of(s, before).queue == cpu and s.idle_count:
+    if before != NOWHERE and before != id and world_of(s, before).queue == cpu and s.idle_count > 1:
         other = idle_cpu_for(s, before)
         if other != NO_CPU:
             take(s, before)
@@ -332,12 +361,15 @@ cdef uint32_t pick(sched_t *s, uint32_t cpu) noexcept nogil:
             ask(s, other)
     if id == NO_WORLD:
         return NO_WORLD
+    host_of(s).active += 1
+    if world_of(s, id).plain:
+        world_of(s, id).pace = RUNNING
+        return id
     vm = s.worlds[id].vm
     if is_together(s, vm):
         sync_progress(s, vm)
     world_of(s, id).laggard = False
     world_of(s, id).pace = RUNNING
-    host_of(s).active += 1
     count_running(s, vm, 1)
     if is_together(s, vm):
         look_later(s, vm)

@@ -51,5 +51,7 @@ cdef inline void set_alarm(sched_t *s, uint32_t vm) noexcept nogil:
             other = alarm_at(v, n, i ^ 1)
             when = other if other < when else when
             i >>= 1
+            if v[i].node == when:
+                return
             v[i].node = when
     set_timer(s)

@@ -87,6 +87,8 @@ cdef inline void set_head(sched_t *s, uint32_t cpu) noexcept nogil:
         other = c[(i ^ 1) - s.cpu_count].head if (i ^ 1) >= s.cpu_count else c[i ^ 1].node
         key = other if other < key else key
         i >>= 1
+        if c[i].node == key:
+            break
         c[i].node = key
 
 

@@ -54,6 +54,7 @@ ctypedef struct esx_world_t:
     uint8_t pace
     uint8_t laggard                 # it waits for a CPU, and holds a sibling back
     uint8_t known                   # to the policy: between `add` and `remove`
+    uint8_t plain                   # neither limits nor siblings matter: its VM is not looked at
 
 ctypedef struct esx_vm_t:
     bucket_t bucket
@@ -68,6 +69,7 @@ ctypedef struct esx_vm_t:
     uint8_t busy                    # its worlds are being stopped or started
     uint8_t limited                 # it or a pool above it has a limit
     uint8_t fits                    # there is a CPU for each of its worlds at once
+    uint8_t blocked                 # some of its worlds may have begun to wait since `since`
     uint8_t gang                    # its worlds were stopped, to start all at once
     uint32_t later                  # VM that is to be looked at after it
 
