@@ -36,6 +36,10 @@ class Esx(_Esx):
         makes a new one necessary when it wakes.
     limit_period_ns : int, default 100 ms
         Limits hold in each period of this length; the periods begin at multiples of it.
+    credit_ns : int, default 0
+        Virtual time that a world which wakes may be behind the least that competes: how much of
+        what it did not use is saved up. ESX's own way is not published. With 0 it waits for its
+        turn; with a quantum, whoever sleeps much gets a CPU at once.
     wake_ns : int, default 0
         A world that comes to wait for a CPU takes it from one whose virtual time is more than so
         much above its own.
@@ -62,8 +66,8 @@ class Esx(_Esx):
     its worlds that is not waiting, within its limit, and its weight is its shares. They are divided
     equally among its worlds that demand one. A world's virtual time grows by the CPU time it uses
     over its entitlement, and the least runs: what it consumed over what it is entitled to ("The CPU
-    Scheduler in VMware vSphere 5.1"). A world that wakes is not behind the least that competes:
-    what it did not use is not saved up. How ESX itself forgets the past is not published.
+    Scheduler in VMware vSphere 5.1"). A world that wakes is not more than `credit_ns` behind
+    the least that competes.
 
     Each CPU has a queue. A world that comes to compete goes to an idle CPU, its last one or the
     lowest, else to the queue with the fewest worlds. A VM is in the pool that its parameter
@@ -93,6 +97,7 @@ class Esx(_Esx):
         resolve_ns: int = SECOND,
         resolve_on_wake: bool = True,
         limit_period_ns: int = 100_000_000,
+        credit_ns: int = 0,
         wake_ns: int = 0,
         pull_ns: int = 50_000_000,
         cosched: Cosched = "relaxed",
@@ -111,6 +116,7 @@ class Esx(_Esx):
             resolve_ns,
             resolve_on_wake,
             limit_period_ns,
+            credit_ns,
             wake_ns,
             pull_ns,
             cosched,

@@ -15,6 +15,7 @@ def esx(cosched: str, wake: bool) -> tuple:
     parameters = {
         "cosched": cosched,
         "resolve_on_wake": wake,
+        "credit_ns": 7 * wake,
         "wake_ns": 3 * wake,
         "quantum_ns": 10,
         "resolve_ns": 100,

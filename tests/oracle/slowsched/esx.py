@@ -72,6 +72,7 @@ class Esx(SlowPolicy):
         resolve_ns=1_000_000_000,
         resolve_on_wake=True,
         limit_period_ns=100_000_000,
+        credit_ns=0,
         wake_ns=0,
         pull_ns=50_000_000,
         cosched="relaxed",
@@ -82,6 +83,7 @@ class Esx(SlowPolicy):
     ) -> None:
         self.quantum, self.resolve, self.resolve_on_wake = quantum_ns, resolve_ns, resolve_on_wake
         self.period = limit_period_ns
+        self.credit = credit_ns * UNIT
         self.wake, self.pull, self.laggard = wake_ns * UNIT, pull_ns * UNIT, laggard_ns * UNIT
         self.cosched, self.skew_stop, self.skew_start = cosched, skew_stop_ns, skew_start_ns
         self.pools = [SlowPool(*each) for each in pools] or [SlowPool(0, 1.0, 0, -1)]
@@ -92,7 +94,7 @@ class Esx(SlowPolicy):
         self.parts: dict = {}
         self.wholes: dict = {}
         self.reserved: dict = {}  # CPU: the world of a gang that is to run there
-        self.requeued: dict = {}  # CPU: the world that ran there until now
+        self.first: dict = {}  # CPU: the world that ran there, or came while it was idle
         self.v = 0
         self.stale = True
         self.starting = False
@@ -431,7 +433,7 @@ class Esx(SlowPolicy):
         if why in ("slice", "preempt"):
             self.leave(w, "stalled")
             part.queue = w.cpu
-            self.requeued[w.cpu] = w
+            self.first[w.cpu] = w
             self.evaluate(self.vm_of(w))
             return
         if self.starting:
@@ -439,7 +441,7 @@ class Esx(SlowPolicy):
             return
         if why in ("wake", "new", "unpark", "refill"):
             self.least()
-            part.vt = max(part.vt, self.v)
+            part.vt = max(part.vt, self.v - self.credit)
         self.sync(self.vm_of(w))
         part.mode = "stalled"
         if why in ("wake", "new"):
@@ -455,7 +457,10 @@ class Esx(SlowPolicy):
         ):
             self.costop(w.id)
         else:
-            cpu = part.queue = self.place(w)
+            cpu = self.place(w)
+            if self.is_idle(cpu):
+                self.first[cpu] = w
+            part.queue = cpu
             running = self.host.cpus[cpu].running
             if running is None or self.key(w) + self.wake < self.runs_with(running):
                 self.ask(cpu)
@@ -467,7 +472,7 @@ class Esx(SlowPolicy):
         part.laggard = False
         waited = part.queue is not None
         part.queue = None
-        for held in (self.requeued, self.reserved):
+        for held in (self.first, self.reserved):
             for cpu in [c for c, each in held.items() if each is w]:
                 del held[cpu]
                 waited = True
@@ -529,11 +534,12 @@ class Esx(SlowPolicy):
             w = self.choose(cpu)
         if w is not None:
             self.parts[w].queue = None
-        before = self.requeued.pop(cpu, None)
+        before = self.first.pop(cpu, None)
         if before is not None and before is not w and self.parts[before].queue == cpu:
             other = self.idle_cpu(before)
             if other is not None and other != cpu:
                 self.parts[before].queue = other
+                self.first[other] = before
                 self.ask(other)
         if w is None:
             return None

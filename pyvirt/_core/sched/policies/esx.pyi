@@ -11,6 +11,7 @@ class Esx(Plug):
         resolve_ns: int = 1_000_000_000,
         resolve_on_wake: bool = True,
         limit_period_ns: int = 100_000_000,
+        credit_ns: int = 0,
         wake_ns: int = 0,
         pull_ns: int = 50_000_000,
         cosched: str = "relaxed",

@@ -38,6 +38,7 @@ from pyvirt._core.sched.policies.esx_queue cimport (
     advance_host,
     drop,
     idle_cpu_for,
+    is_idle,
     key_of,
     least_key,
     place_world,
@@ -109,7 +110,7 @@ cdef void begin(sched_t *s) noexcept nogil:
     cdef uint32_t i
     for i in range(s.cpu_count):
         cpu_of(s, i).head = cpu_of(s, i).node = INT64_MAX
-        cpu_of(s, i).root = cpu_of(s, i).reserved = cpu_of(s, i).requeued = NOWHERE
+        cpu_of(s, i).root = cpu_of(s, i).reserved = cpu_of(s, i).first = NOWHERE
     for i in range(e.pool_count):
         pools[i].bucket.quota = quota_of(s, pools[i].limit)
         pools[i].limited = pools[i].limit >= 0 or (i and pools[pools[i].parent].limited)
@@ -244,8 +245,8 @@ cdef void arrive(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
     cdef esx_world_t *w = world_of(s, id)
     if why != WHY_COSTART and why != WHY_MOVE:
         advance_host(s)
-        if w.vt < e.v:
-            w.vt = e.v
+        if w.vt < e.v - e.credit:
+            w.vt = e.v - e.credit
     if is_together(s, vm):
         sync_progress(s, vm)
     w.pace = STALLED
@@ -260,6 +261,8 @@ cdef void arrive(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
         costop(s, id)
     else:
         cpu = place_world(s, id, e.cosched == COSCHED_BALANCE)
+        if is_idle(s, cpu):
+            cpu_of(s, cpu).first = id
         put(s, id, cpu)
         running = s.cpus[cpu].running
         if running == NO_WORLD or key_of(s, id) + e.wake < runs_with(s, running):
@@ -273,7 +276,7 @@ cdef void enqueue(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
     if why == WHY_SLICE or why == WHY_PREEMPT:
         leave(s, id, STALLED)
         put(s, id, cpu)
-        cpu_of(s, cpu).requeued = id
+        cpu_of(s, cpu).first = id
     else:
         arrive(s, id, why)
     if not world_of(s, id).plain and is_together(s, vm):
@@ -345,19 +348,20 @@ cdef uint32_t choose(sched_t *s, uint32_t cpu) noexcept nogil:
 
 cdef uint32_t pick(sched_t *s, uint32_t cpu) noexcept nogil:
     cdef esx_cpu_t *c = cpu_of(s, cpu)
-    cdef uint32_t id = c.reserved, before = c.requeued, other, vm
+    cdef uint32_t id = c.reserved, before = c.first, other, vm
     if id != NOWHERE:
         c.reserved = NOWHERE
         world_of(s, id).queue = NOWHERE
         host_of(s).active -= 1
     else:
         id = choose(s, cpu)
-    c.requeued = NOWHERE
+    c.first = NOWHERE
     if before != NOWHERE and before != id and world_of(s, before).queue == cpu and s.idle_count > 1:
         other = idle_cpu_for(s, before)
         if other != NO_CPU:
             take(s, before)
             put(s, before, other)
+            cpu_of(s, other).first = before
             ask(s, other)
     if id == NO_WORLD:
         return NO_WORLD
@@ -426,7 +430,8 @@ cdef class Esx(Plug):
 
     Parameters
     ----------
-    quantum_ns, resolve_ns, resolve_on_wake, limit_period_ns, wake_ns, pull_ns, cosched, skew_stop_ns, \
+    quantum_ns, resolve_ns, resolve_on_wake, limit_period_ns, credit_ns, wake_ns, pull_ns, cosched, \
+skew_stop_ns, \
 skew_start_ns, laggard_ns
         See `pyvirt.sched.Esx`.
     pools : sequence of (int, float, int, int)
@@ -440,6 +445,7 @@ skew_start_ns, laggard_ns
         resolve_ns=1_000_000_000,
         resolve_on_wake=True,
         limit_period_ns=100_000_000,
+        credit_ns=0,
         wake_ns=0,
         pull_ns=50_000_000,
         cosched="relaxed",
@@ -461,6 +467,7 @@ skew_start_ns, laggard_ns
             resolve_ns=as_int(resolve_ns, "resolve_ns", 1, 1 << 50),
             resolve_on_wake=resolve_on_wake,
             limit_period_ns=as_int(limit_period_ns, "limit_period_ns", 1, 1 << 50),
+            credit_ns=as_int(credit_ns, "credit_ns", 0, 1 << 40),
             wake_ns=as_int(wake_ns, "wake_ns", 0, 1 << 40),
             pull_ns=as_int(pull_ns, "pull_ns", 0, 1 << 40),
             cosched=cosched,
@@ -478,6 +485,7 @@ skew_start_ns, laggard_ns
             raise MemoryError
         e.quantum, e.resolve, e.period = quantum_ns, resolve_ns, limit_period_ns
         e.resolve_on_wake = resolve_on_wake
+        e.credit = credit_ns * UNIT
         e.wake, e.pull, e.favour = wake_ns * UNIT, pull_ns * UNIT, laggard_ns * UNIT
         e.cosched = COSCHED[cosched]
         e.skew_stop, e.skew_start = skew_stop_ns, skew_start_ns

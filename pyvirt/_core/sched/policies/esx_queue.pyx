@@ -97,8 +97,8 @@ cdef void drop(sched_t *s, uint32_t id) noexcept nogil:
         host_of(s).active -= 1
     else:
         take(s, id)
-        if cpu_of(s, cpu).requeued == id:
-            cpu_of(s, cpu).requeued = NOWHERE
+        if cpu_of(s, cpu).first == id:
+            cpu_of(s, cpu).first = NOWHERE
     if host_of(s).active == 0 and w.vt > host_of(s).v:
         host_of(s).v = w.vt
 

@@ -79,14 +79,15 @@ ctypedef struct esx_cpu_t:
     uint32_t root                   # of the heap of who waits here
     uint32_t count                  # of who waits here
     uint32_t reserved               # world of a gang that is to run here next, or NOWHERE
-    uint32_t requeued               # world that ran here until now, or NOWHERE
+    uint32_t first                  # world that ran here, or came while it was idle, or NOWHERE
 
 ctypedef struct esx_t:
     # parameters
     ns_t quantum
     ns_t resolve
     ns_t period
-    int64_t wake                    # virtual times
+    int64_t credit                  # virtual times
+    int64_t wake
     int64_t pull
     int64_t favour
     ns_t skew_stop
