@@ -439,7 +439,7 @@ class Esx(SlowPolicy):
         if self.starting:
             part.mode = "stalled"
             return
-        if why in ("wake", "new", "unpark", "refill"):
+        if why in ("wake", "new", "refill"):
             self.least()
             part.vt = max(part.vt, self.v - self.credit)
         self.sync(self.vm_of(w))

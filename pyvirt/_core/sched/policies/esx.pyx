@@ -77,10 +77,9 @@ from pyvirt._core.sched.state cimport (
     NO_CPU,
     NO_WORLD,
     WAIT,
-    WHY_COSTART,
-    WHY_MOVE,
     WHY_NEW,
     WHY_PREEMPT,
+    WHY_REFILL,
     WHY_SLICE,
     WHY_WAKE,
     sched_t,
@@ -243,7 +242,7 @@ cdef void arrive(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
     cdef uint32_t vm = s.worlds[id].vm, cpu, running
     cdef esx_vm_t *v = vm_of(s, vm)
     cdef esx_world_t *w = world_of(s, id)
-    if why != WHY_COSTART and why != WHY_MOVE:
+    if why == WHY_WAKE or why == WHY_NEW or why == WHY_REFILL:
         advance_host(s)
         if w.vt < e.v - e.credit:
             w.vt = e.v - e.credit
