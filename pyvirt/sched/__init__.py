@@ -1,9 +1,10 @@
 """CPU scheduling of one host: worlds that share CPUs under a policy, exact to the nanosecond."""
 
-from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, STATES
+from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, SPEED_DTYPE, STATES
 from pyvirt.sched.esxhost import EsxHost, EsxVM
 from pyvirt.sched.policies import PLUGS, Esx, FixedPriority, Plug
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
+from pyvirt.sched.topology import Topology
 from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "CPU_DTYPE",
     "PLUGS",
     "POLICIES",
+    "SPEED_DTYPE",
     "STATES",
     "VM",
     "Always",
@@ -25,5 +27,6 @@ __all__ = [
     "Poisson",
     "Scheduler",
     "SchedulerSnapshot",
+    "Topology",
     "latency_bounds",
 ]
