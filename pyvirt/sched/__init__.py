@@ -10,6 +10,7 @@ from pyvirt._core.sched.engine import (
 )
 from pyvirt.sched.chrome import ChromeTrace, write_chrome_trace
 from pyvirt.sched.demand import Demand
+from pyvirt.sched.esxhost import EsxHost, EsxVM
 from pyvirt.sched.esxtop import EsxtopColumn, EsxtopTable, read_esxtop, write_esxtop
 from pyvirt.sched.hosts import run_hosts
 from pyvirt.sched.latency import latency_percentiles
@@ -20,6 +21,7 @@ from pyvirt.sched.policies import (
     SCHED_RECORD,
     VM_RECORD,
     WORLD_RECORD,
+    Esx,
     FixedPriority,
     NativePolicy,
     Plug,
@@ -65,6 +67,9 @@ __all__ = [
     "ChromeTrace",
     "Demand",
     "Empirical",
+    "Esx",
+    "EsxHost",
+    "EsxVM",
     "EsxtopColumn",
     "EsxtopTable",
     "Exponential",

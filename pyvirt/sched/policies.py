@@ -16,6 +16,7 @@ from pyvirt._core.sched.native import (
 from pyvirt._core.sched.plug import Plug
 from pyvirt._core.sched.policies.fixed import FixedPriority
 from pyvirt._core.sched.python import PythonPolicy
+from pyvirt.sched.esx import Esx
 
 __all__ = [
     "CPU_RECORD",
@@ -24,6 +25,7 @@ __all__ = [
     "SCHED_RECORD",
     "VM_RECORD",
     "WORLD_RECORD",
+    "Esx",
     "FixedPriority",
     "NativePolicy",
     "Plug",
@@ -33,6 +35,7 @@ __all__ = [
 
 PLUGS: dict[str, Callable[[], Plug]] = {
     "fixed": FixedPriority,
+    "esx": Esx,
 }
 
 

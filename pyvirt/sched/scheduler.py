@@ -29,6 +29,7 @@ Policy: TypeAlias = (
         "lottery",
         "eevdf",
         "fixed",
+        "esx",
     ]
     | Plug
 )

@@ -5,10 +5,31 @@ from copy import copy
 import numpy as np
 
 from oracle.slowsched import SlowPlugged, SlowScheduler
+from oracle.slowsched.esx import Esx as SlowEsx
 from oracle.slowsched.fixed import Fixed
 from pyvirt._core.sched.engine import STATES, SchedCore
-from pyvirt.sched import FixedPriority, Topology
+from pyvirt.sched import Esx, FixedPriority, Topology
 from scheduling.churn import FastChurn, SlowChurn
+
+
+def esx(cosched: str, wake: bool) -> tuple:
+    """The ESX policy at the scale of the scenarios, both ways."""
+    parameters = {
+        "cosched": cosched,
+        "resolve_on_wake": wake,
+        "credit_ns": 7 * wake,
+        "wake_ns": 3 * wake,
+        "quantum_ns": 10,
+        "resolve_ns": 100,
+        "limit_period_ns": 30,
+        "pull_ns": 12,
+        "skew_stop_ns": 5,
+        "skew_start_ns": 2,
+        "laggard_ns": 20,
+        "pools": ((0, 1.0, 0, -1), (0, 2.0, 10**8, -1), (0, 1.0, 0, 3 * 10**8)),
+    }
+    return lambda: Esx(**parameters), lambda: SlowEsx(**parameters), True
+
 
 NAMES = {"run": "run", "rdy": "ready", "mlmtd": "limited", "cstp": "costop", "wait": "wait"}
 WORK = ["spin", "waits", "wait_time", "yields", "holder_preempted", "holder_off"]
@@ -17,6 +38,10 @@ WORK += ["waiter_preempted", "demanded", "dropped", "dropped_jobs"]
 # Of each plug-in policy: it, its slow version, and whether no CPU idles beside a ready world.
 PLUGS = {
     "fixed": (FixedPriority, Fixed, True),
+    "esx": esx("relaxed", True),
+    "esx, strict": esx("strict", True),
+    "esx, balance": esx("balance", False),
+    "esx, none": esx("none", False),
     "fixed, 3": (lambda: FixedPriority(timeslice_ns=3), lambda: Fixed(3), True),
     "churn": (FastChurn, SlowChurn, False),
 }
