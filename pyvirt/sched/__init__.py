@@ -1,7 +1,15 @@
 """CPU scheduling of one host: worlds that share CPUs under a policy, exact to the nanosecond."""
 
 from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, STATES
-from pyvirt.sched.policies import PLUGS, FixedPriority, Plug, PythonPolicy
+from pyvirt.sched.policies import (
+    PLUGS,
+    Credit,
+    Credit2,
+    FixedPriority,
+    Plug,
+    PythonPolicy,
+    Rtds,
+)
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
 from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
 
@@ -13,6 +21,8 @@ __all__ = [
     "STATES",
     "VM",
     "Always",
+    "Credit",
+    "Credit2",
     "FixedPriority",
     "Jobs",
     "OnOff",
@@ -20,6 +30,7 @@ __all__ = [
     "Plug",
     "Poisson",
     "PythonPolicy",
+    "Rtds",
     "Scheduler",
     "SchedulerSnapshot",
     "latency_bounds",

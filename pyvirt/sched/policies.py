@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pyvirt._core.sched.plug import Plug
+from pyvirt._core.sched.policies.credit import Credit
+from pyvirt._core.sched.policies.credit2 import Credit2
 from pyvirt._core.sched.policies.fixed import FixedPriority
+from pyvirt._core.sched.policies.rtds import Rtds
 from pyvirt._core.sched.python import PythonPolicy
 
-__all__ = ["PLUGS", "FixedPriority", "Plug", "PythonPolicy"]
+__all__ = ["PLUGS", "Credit", "Credit2", "FixedPriority", "Plug", "PythonPolicy", "Rtds"]
 
 PLUGS: dict[str, Callable[[], Plug]] = {
     "fixed": FixedPriority,
+    "credit": Credit,
+    "credit2": Credit2,
+    "rtds": Rtds,
 }

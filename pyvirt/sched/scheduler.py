@@ -24,6 +24,9 @@ Policy: TypeAlias = (
         "lottery",
         "eevdf",
         "fixed",
+        "credit",
+        "credit2",
+        "rtds",
     ]
     | Plug
 )

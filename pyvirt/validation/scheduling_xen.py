@@ -1,0 +1,85 @@
+"""Xen's part of S11: shares and wake-ups under credit, budgets under RTDS."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pyvirt.sched import OnOff, Scheduler
+from pyvirt.validation.tally import Tally
+
+__all__ = ["boost", "budgets", "weights"]
+
+MS = 1_000_000
+#: Of Xen's credit scheduler.
+TIMESLICE = 30 * MS
+RATELIMIT = MS
+
+
+def weights(tally: Tally) -> str:
+    """Two VMs of weights 512 and 256 on one CPU for 3 s: 2:1, to a timeslice."""
+    host = Scheduler(policy="credit")
+    for weight in (512, 256):
+        host.add_vm(1, weight=weight)
+    most = 0.0
+    for second in (3, 4, 5, 6):
+        host.run(second * 1000 * MS)
+        off = np.abs(host.counters()["run"] - host.now_ns * np.array([2, 1]) / 3)
+        tally.check(off <= TIMESLICE, f"after {second} s off by {off / MS} ms")
+        most = max(most, float(off.max()))
+    return "credit 2:1" if most <= TIMESLICE else f"credit off by {most / MS:.1f} ms"
+
+
+def boost(tally: Tally) -> str:
+    """A VM that works 0.5 ms and sleeps, beside always runnable ones: it waits for the rate limit.
+
+    A switch takes no time here.
+    """
+    most = wakes = 0
+    for hogs in (1, 2, 5):
+        for cpus in (1, 2):
+            host = Scheduler(cpus, policy="credit", rng=hogs)
+            for _ in range(hogs * cpus):
+                host.add_vm(1)
+            world = host.add_vm(1, OnOff(MS // 2, 15 * MS)).worlds[0]
+            host.run(10_000 * MS)
+            row = host.counters()[world]
+            tally.check(row["wakes"] > 300, f"{row['wakes']} wake-ups")
+            tally.check(
+                row["wake_most"] <= RATELIMIT,
+                f"a wait of {row['wake_most'] / MS} ms beside {hogs} on each of {cpus} CPUs",
+            )
+            wakes += int(row["wakes"])
+            most = max(most, int(row["wake_most"]))
+    tally.figure("wake-ups", wakes, wakes if most <= RATELIMIT else 0)
+    return "wake-ups within 1 ms" if most <= RATELIMIT else f"a wake-up took {most / MS:.2f} ms"
+
+
+def budgets(tally: Tally) -> str:
+    """Sets of servers that need the whole of one CPU: each gets its budget in each period.
+
+    That is what the theorem of Liu and Layland (1973) says of earliest deadline first.
+    """
+    rng = np.random.default_rng(11)
+    met = periods = 0
+    for _ in range(50):
+        count = int(rng.integers(1, 8))
+        period = rng.integers(2, 60, count) * MS
+        share = rng.dirichlet(np.ones(count))
+        budget = np.maximum((period * share).astype(np.int64), 1)
+        budget[-1] -= (budget / period).sum() > 1
+        host = Scheduler(policy="rtds")
+        for p, b in zip(period.tolist(), budget.tolist(), strict=True):
+            host.add_vm(1, period_ns=p, budget_ns=b)
+        ends = np.unique(np.concatenate([np.arange(p, 600 * MS, p) for p in period]))
+        before = np.zeros(count, np.int64)
+        for end in ends.tolist():
+            host.run(end)
+            run = host.counters()["run"]
+            over = end % period == 0
+            got = run[over] - before[over]
+            before[over] = run[over]
+            tally.check(got == budget[over], f"{got} ns for {budget[over]} in periods of {period}")
+            periods += int(over.sum())
+            met += int((got == budget[over]).sum())
+    tally.figure("budgets met", periods, met)
+    return "rtds all budgets met" if met == periods else f"rtds {periods - met} budgets missed"
