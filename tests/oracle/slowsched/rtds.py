@@ -146,17 +146,19 @@ class Rtds(SlowPolicy):
             self.leave(self.servers[id])
 
     def pick(self, cpu):
+        ran = self.serving == cpu
         self.serving = cpu
         able = [u for u in self.queue if self.allowed(u.id, cpu)]
         u = min(able, key=lambda u: (*self.order(u), u.id), default=None)
         if u is not None:
             self.queue.remove(u)
-            self.offer()
+            if not ran:
+                self.offer()
         self.serving = None
         return None if u is None else u.id
 
     def offer(self):
-        """Who still waits may have an idle CPU: the one called for it took another."""
+        """An idle CPU took one: another that still waits may have an idle CPU of its own."""
         for u in sorted(self.queue, key=lambda u: (*self.order(u), u.id)):
             idle = self.idle_cpu(u)
             if idle is not None:

@@ -240,8 +240,8 @@ cdef void offer(sched_t *s, uint32_t queue) noexcept nogil:
     """An idle CPU took one: another that still waits may have an idle CPU of its own."""
     cdef const uint32_t *root = &queue_of(s, queue).waiting
     cdef uint32_t id, idle
-    if not s.idle_count:
-        return
+    if s.idle_count < 2:
+        return                      # the one that picks counts as idle
     id = ordered_first(root, places(s))
     while id != NO_WORLD:
         idle = idle_cpu(s, id)

@@ -147,9 +147,9 @@ cdef uint32_t idle_cpu(const sched_t *s, uint32_t id) noexcept nogil:
     cdef const uint64_t *ours = queue_of(s, world(s, id).queue).mask
     cdef uint32_t i, cpu, best = NO_CPU, last = s.worlds[id].cpu
     cdef uint64_t free
-    if not s.idle_count:
-        return NO_CPU
-    for i in range(MASK_WORDS):
+    if s.idle_count <= <uint32_t>(own(s).serving != NO_CPU):
+        return NO_CPU               # the one that picks counts as idle
+    for i in range((s.cpu_count + 63) >> 6):
         free = s.idle[i] & mask[i] & ours[i] & ~s.asked[i]
         cpu = 64 * i
         while free:

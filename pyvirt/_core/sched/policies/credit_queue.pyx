@@ -22,7 +22,7 @@ from pyvirt._core.sched.policies.credit_state cimport (
     own,
     world,
 )
-from pyvirt._core.sched.state cimport MASK_WORDS, NO_CPU, NO_WORLD, sched_t
+from pyvirt._core.sched.state cimport NO_CPU, NO_WORLD, sched_t
 
 
 cdef void put(sched_t *s, uint32_t id) noexcept nogil:
@@ -75,9 +75,9 @@ cdef uint32_t idle_cpu(const sched_t *s, uint32_t id) noexcept nogil:
     cdef const uint64_t *mask = s.queues[s.worlds[id].queue].mask
     cdef uint64_t free
     cdef uint32_t i, cpu
-    if not s.idle_count:
-        return NO_CPU
-    for i in range(MASK_WORDS):
+    if s.idle_count <= <uint32_t>(own(s).serving != NO_CPU):
+        return NO_CPU               # the one that picks counts as idle
+    for i in range((s.cpu_count + 63) >> 6):
         free = s.idle[i] & mask[i] & ~s.asked[i]
         cpu = 64 * i
         while free:
@@ -134,8 +134,8 @@ cdef uint32_t steal(const sched_t *s, uint32_t cpu, uint32_t rank) noexcept nogi
 cdef void offer(sched_t *s) noexcept nogil:
     """An idle CPU took one: another that still waits may have an idle CPU of its own."""
     cdef uint32_t cpu, rank, id, idle
-    if not s.idle_count or not own(s).waiting:
-        return
+    if s.idle_count < 2 or not own(s).waiting:
+        return                      # the one that picks counts as idle
     for cpu in range(s.cpu_count):
         for rank in range(RANKS):
             id = fifo_first(&cpu_of(s, cpu).queue[rank])

@@ -17,7 +17,6 @@ from pyvirt._core.sched.ordered cimport (
 )
 from pyvirt._core.sched.plug cimport Plug, account, allowed, ask, park, unpark
 from pyvirt._core.sched.state cimport (
-    MASK_WORDS,
     NEVER,
     NO_CPU,
     NO_WORLD,
@@ -158,9 +157,9 @@ cdef uint32_t idle_cpu(const sched_t *s, uint32_t id) noexcept nogil:
     cdef const uint64_t *mask = s.queues[s.worlds[id].queue].mask
     cdef uint32_t i, cpu, best = NO_CPU
     cdef uint64_t free
-    if not s.idle_count:
-        return NO_CPU
-    for i in range(MASK_WORDS):
+    if s.idle_count <= <uint32_t>(own(s).serving != NO_CPU):
+        return NO_CPU               # the one that picks counts as idle
+    for i in range((s.cpu_count + 63) >> 6):
         free = s.idle[i] & mask[i] & ~s.asked[i]
         cpu = 64 * i
         while free:
@@ -222,10 +221,10 @@ cdef void stopped(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
 
 
 cdef void offer(sched_t *s) noexcept nogil:
-    """Who still waits may have an idle CPU: the one called for it took another."""
+    """An idle CPU took one: another that still waits may have an idle CPU of its own."""
     cdef uint32_t id, idle
-    if not s.idle_count:
-        return
+    if s.idle_count < 2:
+        return                      # the one that picks counts as idle
     id = ordered_first(&own(s).queue, places(s))
     while id != NO_WORLD:
         idle = idle_cpu(s, id)
@@ -237,12 +236,14 @@ cdef void offer(sched_t *s) noexcept nogil:
 
 cdef uint32_t pick(sched_t *s, uint32_t cpu) noexcept nogil:
     cdef uint32_t id = ordered_first(&own(s).queue, places(s))
+    cdef bint ran = own(s).serving == cpu
     own(s).serving = cpu
     while id != NO_WORLD and not allowed(s, id, cpu):
         id = ordered_next(places(s), id)
     if id != NO_WORLD:
         take(s, id)
-        offer(s)
+        if not ran:
+            offer(s)
     own(s).serving = NO_CPU
     return id
 
