@@ -6,9 +6,11 @@ from pyvirt.sched.policies import (
     Credit,
     Credit2,
     FixedPriority,
+    NativePolicy,
     Plug,
     PythonPolicy,
     Rtds,
+    get_include,
 )
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
 from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
@@ -25,6 +27,7 @@ __all__ = [
     "Credit2",
     "FixedPriority",
     "Jobs",
+    "NativePolicy",
     "OnOff",
     "Periodic",
     "Plug",
@@ -33,5 +36,6 @@ __all__ = [
     "Rtds",
     "Scheduler",
     "SchedulerSnapshot",
+    "get_include",
     "latency_bounds",
 ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+from pyvirt._core.sched.native import NativePolicy
 from pyvirt._core.sched.plug import Plug
 from pyvirt._core.sched.policies.credit import Credit
 from pyvirt._core.sched.policies.credit2 import Credit2
@@ -11,7 +13,17 @@ from pyvirt._core.sched.policies.fixed import FixedPriority
 from pyvirt._core.sched.policies.rtds import Rtds
 from pyvirt._core.sched.python import PythonPolicy
 
-__all__ = ["PLUGS", "Credit", "Credit2", "FixedPriority", "Plug", "PythonPolicy", "Rtds"]
+__all__ = [
+    "PLUGS",
+    "Credit",
+    "Credit2",
+    "FixedPriority",
+    "NativePolicy",
+    "Plug",
+    "PythonPolicy",
+    "Rtds",
+    "get_include",
+]
 
 PLUGS: dict[str, Callable[[], Plug]] = {
     "fixed": FixedPriority,
@@ -19,3 +31,8 @@ PLUGS: dict[str, Callable[[], Plug]] = {
     "credit2": Credit2,
     "rtds": Rtds,
 }
+
+
+def get_include() -> str:
+    """Give the folder of the C headers ``pyvirt/sched.h`` and ``pyvirt/ordered.h``."""
+    return str(Path(__file__).resolve().parents[1] / "include")

@@ -22,7 +22,7 @@ from pyvirt._core.sched.changes cimport (
 from pyvirt._core.sched.due cimport move_timer_base
 from pyvirt._core.sched.hooks cimport hook_begin
 from pyvirt._core.sched.loop cimport next_event, run_until, serve
-from pyvirt._core.sched.plug cimport Plug
+from pyvirt._core.sched.plug cimport Plug, services
 from pyvirt._core.sched.policies.eevdf cimport has_deadlines
 from pyvirt._core.sched.queue cimport (
     add_room,
@@ -162,6 +162,7 @@ cdef class SchedCore:
             self.plugin._take()
             self.plug = self.plugin.table
             self.plug.user = <void *>self.plugin
+            self.plug.services = &services
             self.policy = self.plugin.name
             s.plug = &self.plug
             s.policy = POLICY_PLUG
