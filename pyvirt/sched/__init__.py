@@ -1,8 +1,21 @@
 """CPU scheduling of one host: worlds that share CPUs under a policy, exact to the nanosecond."""
 
-from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, STATES
+from pyvirt._core.sched.engine import (
+    COUNTER_DTYPE,
+    CPU_DTYPE,
+    POLICIES,
+    SPEED_DTYPE,
+    STATES,
+    WORK_DTYPE,
+)
+from pyvirt.sched.demand import Demand
 from pyvirt.sched.policies import (
+    CPU_RECORD,
+    PLUG_RECORD,
     PLUGS,
+    SCHED_RECORD,
+    VM_RECORD,
+    WORLD_RECORD,
     Credit,
     Credit2,
     FixedPriority,
@@ -12,21 +25,47 @@ from pyvirt.sched.policies import (
     Rtds,
     get_include,
 )
+from pyvirt.sched.responses import percentiles, response_bounds
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
-from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
+from pyvirt.sched.times import (
+    Between,
+    BoundedPareto,
+    Empirical,
+    Exponential,
+    Fixed,
+    LogNormal,
+)
+from pyvirt.sched.topology import Topology
+from pyvirt.sched.workloads import Always, Barrier, Jobs, Lock, OnOff, Periodic, Poisson
 
 __all__ = [
     "COUNTER_DTYPE",
     "CPU_DTYPE",
+    "CPU_RECORD",
     "PLUGS",
+    "PLUG_RECORD",
     "POLICIES",
+    "SCHED_RECORD",
+    "SPEED_DTYPE",
     "STATES",
     "VM",
+    "VM_RECORD",
+    "WORK_DTYPE",
+    "WORLD_RECORD",
     "Always",
+    "Barrier",
+    "Between",
+    "BoundedPareto",
     "Credit",
     "Credit2",
+    "Demand",
+    "Empirical",
+    "Exponential",
+    "Fixed",
     "FixedPriority",
     "Jobs",
+    "Lock",
+    "LogNormal",
     "NativePolicy",
     "OnOff",
     "Periodic",
@@ -36,6 +75,9 @@ __all__ = [
     "Rtds",
     "Scheduler",
     "SchedulerSnapshot",
+    "Topology",
     "get_include",
     "latency_bounds",
+    "percentiles",
+    "response_bounds",
 ]

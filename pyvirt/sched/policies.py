@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pyvirt._core.sched.native import NativePolicy
+from pyvirt._core.sched.native import (
+    CPU_RECORD,
+    PLUG_RECORD,
+    SCHED_RECORD,
+    VM_RECORD,
+    WORLD_RECORD,
+    NativePolicy,
+)
 from pyvirt._core.sched.plug import Plug
 from pyvirt._core.sched.policies.credit import Credit
 from pyvirt._core.sched.policies.credit2 import Credit2
@@ -14,7 +21,12 @@ from pyvirt._core.sched.policies.rtds import Rtds
 from pyvirt._core.sched.python import PythonPolicy
 
 __all__ = [
+    "CPU_RECORD",
     "PLUGS",
+    "PLUG_RECORD",
+    "SCHED_RECORD",
+    "VM_RECORD",
+    "WORLD_RECORD",
     "Credit",
     "Credit2",
     "FixedPriority",

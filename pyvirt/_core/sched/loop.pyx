@@ -1,8 +1,8 @@
 """The event loop: slices end, work ends, limits are met, jobs arrive.
 
 At equal times timers come before CPUs, and each in the order of their numbers; of one world, the
-refill of its limit comes before the arrival of a job. Between them comes the timer of a plug-in
-policy.
+refill of its limit comes first, then the end of a pause, then the arrival of a job. Between timers
+and CPUs comes the timer of a plug-in policy.
 
 A plug-in policy says itself which CPU picks anew: it asks for it, and those asked are served when
 the event is over. All that waits for it in between is consistent: a CPU whose world stopped is
@@ -11,6 +11,7 @@ idle.
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
+from pyvirt._core.sched.changes cimport halt
 from pyvirt._core.sched.due cimport (
     arm_cpu,
     arm_timer,
@@ -30,6 +31,16 @@ from pyvirt._core.sched.hooks cimport (
     hook_timeslice,
     set_fault,
 )
+from pyvirt._core.sched.jobs cimport (
+    arrive,
+    book_wait,
+    finish,
+    has_work,
+    may_compete,
+    work_of,
+)
+from pyvirt._core.sched.pace cimport busy_threads, moved, set_speed, time_for, work_in
+from pyvirt._core.sched.placement cimport idle_cpu
 from pyvirt._core.sched.policies cimport (
     policy_charge,
     policy_choose,
@@ -41,9 +52,8 @@ from pyvirt._core.sched.policies cimport (
     policy_run,
     policy_timeslice,
 )
-from pyvirt._core.sched.policies.stride cimport stride_best
+from pyvirt._core.sched.policies.stride cimport stride_best, stride_out
 from pyvirt._core.sched.queue cimport fetch_later, first
-from pyvirt._core.sched.random cimport draw_time
 from pyvirt._core.sched.state cimport (
     COSTOP,
     COSTOPPED,
@@ -52,13 +62,13 @@ from pyvirt._core.sched.state cimport (
     FAULT_NONE,
     HAS_JOBS,
     HAS_LIMIT,
-    HELD,
     LATENCY_BUCKETS,
     LIMITED,
     MASK_WORDS,
     NEVER,
     NO_CPU,
     NO_WORLD,
+    PACED,
     PARKED,
     POLICY_PLUG,
     POLICY_STRIDE,
@@ -66,7 +76,8 @@ from pyvirt._core.sched.state cimport (
     READY,
     RUN,
     SOURCE_CLOSED,
-    SOURCE_OPEN,
+    SOURCE_TEAM,
+    SOURCE_TRACE,
     WAIT,
     WHY_BLOCK,
     WHY_LIMIT,
@@ -84,10 +95,23 @@ from pyvirt._core.sched.state cimport (
     world_state_t,
     world_t,
 )
+from pyvirt._core.sched.sync cimport (
+    SPIN_ON,
+    SPIN_SLEEP,
+    SPIN_YIELD,
+    begin_round,
+    end_of_phase,
+    end_of_spin,
+    next_change,
+    spin_t,
+)
+from pyvirt._core.sched.topology cimport SAME_CORE, lowest_bit, near_mask
 from pyvirt._core.sched.virtual cimport sync_queue
+from pyvirt._core.sched.work cimport NO_RECORD, PHASE_SPIN, work_t
 from pyvirt._core.types cimport ns_t
 
-# Queues are synced before what they collected could overflow: 2**20 slices of 2**32 ns.
+# The queues of stride are synced before what they collected could overflow: 2**20 slices of 2**32
+# ns. Those of other policies keep what they need with each charge.
 cdef enum:
     SYNC_EVENTS = (1 << 20) - 1
 
@@ -95,15 +119,29 @@ cdef enum:
 # --- one world ---
 
 
+cdef void count_spin(work_t *k, ns_t dt) noexcept nogil:
+    k.spun += dt
+    k.spin_left -= dt
+    k.window_left -= dt
+
+
+# What only some worlds need stands apart: the usual case stays short.
+cdef void charge_load(sched_t *s, world_t *w, uint32_t id, ns_t dt) noexcept nogil:
+    cdef load_t *l = &s.loads[id]
+    cdef ns_t work = work_in(&s.paces[id], dt) if w.flags & PACED else dt
+    l.budget -= dt
+    if l.more != NO_RECORD and s.more.works[l.more].phase == PHASE_SPIN:
+        count_spin(&s.more.works[l.more], dt)
+    else:
+        l.left -= work
+
+
 cdef inline void charge_now(sched_t *s, queue_t *q, world_t *w, uint32_t id, ns_t now) noexcept nogil:
     cdef ns_t dt = now - w.since
-    cdef load_t *l
     w.run += dt
     w.since = now
-    if w.flags & (HAS_JOBS | HAS_LIMIT):
-        l = &s.loads[id]
-        l.left -= dt
-        l.budget -= dt
+    if w.flags & (HAS_JOBS | HAS_LIMIT | PACED):
+        charge_load(s, w, id, dt)
     if s.policy == POLICY_PLUG:
         hook_charge(s, id, dt)
         return
@@ -124,26 +162,36 @@ cdef inline void refresh(load_t *l, ns_t now) noexcept nogil:
         l.budget = l.quota
 
 
-cdef inline void settle(load_t *l, ns_t now) noexcept nogil:
-    l.area += l.jobs * (now - l.area_since)
-    l.area_since = now
+cdef ns_t load_event(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
+    """The first of: end of the slice, of the work, of the limit or its period."""
+    cdef ns_t when = s.cpus[cpu].slice_end, change
+    cdef load_t *l = &s.loads[id]
+    if s.worlds[id].flags & PACED:
+        set_speed(s, id, cpu)
+    if s.worlds[id].flags & HAS_JOBS:
+        if l.source == SOURCE_TEAM:
+            change = next_change(s, id, now)
+        elif s.worlds[id].flags & PACED:
+            change = now + time_for(&s.paces[id], l.left)
+        else:
+            change = now + l.left
+        if change < when:
+            when = change
+    if s.worlds[id].flags & HAS_LIMIT:
+        refresh(l, now)             # it may have been ready for longer than a period
+        if now + l.budget < when:
+            when = now + l.budget
+        if l.period_end < when:
+            when = l.period_end
+    return when
 
 
 cdef inline void set_event(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
-    """Arm the CPU for the first of: end of the slice, of the work, of the limit or its period."""
-    cdef ns_t when = s.cpus[cpu].slice_end
-    cdef load_t *l
-    if s.worlds[id].flags & (HAS_JOBS | HAS_LIMIT):
-        l = &s.loads[id]
-        if s.worlds[id].flags & HAS_JOBS and now + l.left < when:
-            when = now + l.left
-        if s.worlds[id].flags & HAS_LIMIT:
-            refresh(l, now)         # it may have been ready for longer than a period
-            if now + l.budget < when:
-                when = now + l.budget
-            if l.period_end < when:
-                when = l.period_end
-    arm_cpu(s, cpu, when)
+    """Arm the CPU for what comes first."""
+    if s.worlds[id].flags & (HAS_JOBS | HAS_LIMIT | PACED):
+        arm_cpu(s, cpu, load_event(s, cpu, id, now))
+    else:
+        arm_cpu(s, cpu, s.cpus[cpu].slice_end)
 
 
 cdef void rearm(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
@@ -170,6 +218,10 @@ cdef void note_latency(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
     s.latency[bucket if bucket < LATENCY_BUCKETS else LATENCY_BUCKETS - 1] += 1
 
 
+cdef void pay_move(sched_t *s, uint32_t id, uint32_t before, uint32_t cpu) noexcept nogil:
+    moved(s, id, before, cpu)
+
+
 cdef inline void begin(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
     """A ready world, already out of its queue, gets the CPU after another world or idleness."""
     cdef world_t *w = &s.worlds[id]
@@ -181,6 +233,8 @@ cdef inline void begin(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept
     w.switches += 1
     if w.cpu != cpu:
         w.migrations += w.cpu != NO_CPU
+        if w.flags & PACED:
+            pay_move(s, id, w.cpu, cpu)
         w.cpu = <uint16_t>cpu
     s.cpus[cpu].running = id
     s.cpus[cpu].began = now
@@ -188,6 +242,19 @@ cdef inline void begin(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept
 
 
 # --- one CPU ---
+
+
+cdef void settle_core(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
+    """A thread became busy or idle: the others of its core work at another speed from now on."""
+    cdef uint32_t core = s.topology.core[cpu], i, other, id
+    for i in range(s.topology.first[core], s.topology.first[core + 1]):
+        other = s.topology.threads[i]
+        id = s.cpus[other].running
+        if other != cpu and id != NO_WORLD and s.worlds[id].state == RUN:
+            if s.worlds[id].since < now:
+                charge(s, id, now)
+            if s.cpus[other].running == id:
+                set_event(s, other, id, now)
 
 
 cdef void fill(sched_t *s, uint32_t cpu, uint32_t before, ns_t now) noexcept nogil:
@@ -209,11 +276,15 @@ cdef void fill(sched_t *s, uint32_t cpu, uint32_t before, ns_t now) noexcept nog
             s.idle[cpu >> 6] |= bit
             s.idle_count += 1
             disarm_cpu(s, cpu)
+            if s.paces != NULL and s.topology.smt:
+                settle_core(s, cpu, now)
         return
     if c.running == NO_WORLD:
         c.idle += now - c.idle_since
         s.idle[cpu >> 6] &= ~bit
         s.idle_count -= 1
+        if s.paces != NULL and s.topology.smt:
+            settle_core(s, cpu, now)
     w = &s.worlds[id]
     q = &s.queues[w.queue]
     policy_run(s, q, id)
@@ -228,25 +299,13 @@ cdef void fill(sched_t *s, uint32_t cpu, uint32_t before, ns_t now) noexcept nog
 
 
 cdef void place(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
-    """Let a ready world run at once if a CPU of its is idle: its last one, or the lowest."""
-    cdef world_t *w = &s.worlds[id]
-    cdef queue_t *q = &s.queues[w.queue]
-    cdef uint32_t i, cpu
-    cdef uint64_t free
+    """Let a ready world run at once if a CPU of its is idle: the one that suits it best."""
+    cdef uint32_t cpu
     if not s.idle_count or s.policy == POLICY_PLUG:
         return
-    if w.cpu != NO_CPU and (s.idle[w.cpu >> 6] & q.mask[w.cpu >> 6]) >> (w.cpu & 63) & 1:
-        fill(s, w.cpu, NO_WORLD, now)
-        return
-    for i in range(MASK_WORDS):
-        free = s.idle[i] & q.mask[i]
-        if free:
-            cpu = 64 * i
-            while not free & 1:
-                free >>= 1
-                cpu += 1
-            fill(s, cpu, NO_WORLD, now)
-            return
+    cpu = idle_cpu(s, id)
+    if cpu != NO_CPU:
+        fill(s, cpu, NO_WORLD, now)
 
 
 cdef void enter(sched_t *s, uint32_t id, why_t why, ns_t now) noexcept nogil:
@@ -355,8 +414,7 @@ cdef void make_runnable(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
     """A waiting world has work: it competes, or is over its limit."""
     cdef world_t *w = &s.worlds[id]
     cdef load_t *l = &s.loads[id]
-    w.wait += now - w.since
-    w.since = now
+    book_wait(w, l, now)
     if w.flags & HAS_LIMIT:
         refresh(l, now)
         if l.budget <= 0:
@@ -373,26 +431,40 @@ cdef void make_runnable(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
 
 
 cdef bint end_of_work(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
-    """A job is done; returns whether there is another."""
+    """A job or a phase is done; returns whether the world goes on."""
     cdef load_t *l = &s.loads[id]
-    settle(l, now)
-    l.jobs -= 1
-    l.done += 1
+    cdef bint more
+    if l.source == SOURCE_TEAM:
+        return end_of_phase(s, id, now)
+    more = finish(s, l, now)
     if l.source == SOURCE_CLOSED:
-        l.arrival = now + draw_time(&l.random, l.gap_kind, l.gap)
         arm_timer(s, id)
-    if l.jobs > 0:
-        l.left = draw_time(&l.random, l.work_kind, l.work)
-        return True
-    l.left = 0
-    return False
+    return more
+
+
+cdef void end_slice(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
+    """Before its time."""
+    cdef world_t *w = &s.worlds[id]
+    if s.policy == POLICY_STRIDE:
+        stride_out(&s.queues[w.queue], w)
+    s.cpus[cpu].slice_end = now
 
 
 cdef bint stops(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
     """Stop a running world that is charged if its work is done or its limit used up."""
     cdef world_t *w = &s.worlds[id]
     cdef load_t *l = &s.loads[id]
-    if w.flags & HAS_JOBS and l.left == 0 and not end_of_work(s, id, now):
+    cdef work_t *k = work_of(s, l)
+    cdef spin_t spin = SPIN_ON
+    cdef bint goes_on = True
+    if k != NULL and k.phase == PHASE_SPIN:
+        spin = end_of_spin(s, k)
+        goes_on = spin != SPIN_SLEEP
+        if spin == SPIN_YIELD:
+            end_slice(s, w.cpu, id, now)
+    elif w.flags & HAS_JOBS and l.left == 0:
+        goes_on = end_of_work(s, id, now)
+    if not goes_on:
         stop(s, id, WAIT, WHY_BLOCK, now)
         return True
     if w.flags & HAS_LIMIT:
@@ -427,8 +499,33 @@ cdef inline void cpu_event(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
         requeue(s, cpu, id, now)
 
 
+cdef void job_event(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
+    """A job arrives, or the next part of a trace; it may take the place of undone work."""
+    cdef world_t *w = &s.worlds[id]
+    cdef load_t *l = &s.loads[id]
+    # a job that is worked on goes on, but for dropped ones, and after interrupts
+    cdef bint other_work = not l.jobs or l.source == SOURCE_TRACE
+    if l.source == SOURCE_TEAM:
+        l.jobs, l.area_since = 1, now
+        l.arrival = NEVER
+        begin_round(s, id, now)
+    else:
+        if w.state == RUN and other_work:
+            charge(s, id, now)
+        arrive(s, l, now)
+    arm_timer(s, id)
+    if w.state == WAIT:
+        if may_compete(s, w, l):
+            make_runnable(s, id, now)
+    elif other_work:
+        if not has_work(s, w, l):
+            halt(s, id, WAIT)
+        elif w.state == RUN:
+            set_event(s, w.cpu, id, now)
+
+
 cdef void timer_event(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
-    """A limit is refilled, or a job arrives."""
+    """A limit is refilled, a pause ends, or a job arrives."""
     cdef world_t *w = &s.worlds[id]
     cdef load_t *l = &s.loads[id]
     if l.refill == now:
@@ -436,17 +533,14 @@ cdef void timer_event(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
         arm_timer(s, id)
         refresh(l, now)
         resume(s, id, WHY_REFILL, now)
-        return
-    settle(l, now)
-    l.jobs += 1
-    l.arrival = NEVER
-    if l.source == SOURCE_OPEN:
-        l.arrival = now + draw_time(&l.random, l.gap_kind, l.gap)
-    arm_timer(s, id)
-    if l.jobs == 1:
-        l.left = draw_time(&l.random, l.work_kind, l.work)
-        if not w.flags & HELD:
+    elif l.pause_end == now:
+        book_wait(w, l, now)
+        l.pause_end = NEVER
+        arm_timer(s, id)
+        if may_compete(s, w, l):
             make_runnable(s, id, now)
+    else:
+        job_event(s, id, now)
 
 
 cdef ns_t next_event(sched_t *s) noexcept nogil:
@@ -497,7 +591,7 @@ cdef inline uint64_t events(sched_t *s, ns_t until, uint64_t most, bint plugged)
             serve(s, s.now)
             if s.fault.kind != FAULT_NONE:
                 break
-        elif not count & SYNC_EVENTS:
+        elif not count & SYNC_EVENTS and s.policy == POLICY_STRIDE:
             for i in range(s.queue_count):
                 sync_queue(&s.queues[i], s.now)
     s.events += count
@@ -524,6 +618,41 @@ cdef inline void ask_cpu(sched_t *s, uint32_t cpu) noexcept nogil:
     s.asking = True
 
 
+cdef inline void turn(sched_t *s, uint32_t cpu) noexcept nogil:
+    """A CPU became busy or idle, perhaps not for good: what that means is seen after the event."""
+    if s.paces != NULL and s.topology.smt:
+        s.turned[cpu >> 6] |= <uint64_t>1 << (cpu & 63)
+        s.turning = True
+
+
+cdef void settle_turned(sched_t *s, ns_t now) noexcept nogil:
+    """Where the number of busy threads of a core is another one, its worlds go on at that speed."""
+    cdef uint64_t cores[MASK_WORDS]
+    cdef const uint64_t *core
+    cdef uint32_t i, k, cpu, id
+    s.turning = False
+    for i in range(s.topology.words):
+        cores[i] = 0
+    for i in range(s.topology.words):
+        while s.turned[i]:
+            cpu = 64 * i + lowest_bit(s.turned[i])
+            s.turned[i] &= s.turned[i] - 1
+            core = near_mask(s, cpu, SAME_CORE)
+            for k in range(s.topology.words):
+                cores[k] |= core[k]
+    for i in range(s.topology.words):
+        while cores[i]:
+            cpu = 64 * i + lowest_bit(cores[i])
+            cores[i] &= cores[i] - 1
+            id = s.cpus[cpu].running
+            if id == NO_WORLD or s.cpus[cpu].threads == busy_threads(s, cpu):
+                continue
+            if s.worlds[id].since < now:
+                charge(s, id, now)
+            if s.cpus[cpu].running == id:
+                set_event(s, cpu, id, now)
+
+
 cdef inline void vacate(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
     """Its world no longer runs: it is idle until it picks. The CPU's event is left to that."""
     cdef cpu_t *c = &s.cpus[cpu]
@@ -531,6 +660,7 @@ cdef inline void vacate(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
     c.idle_since = now
     s.idle[cpu >> 6] |= <uint64_t>1 << (cpu & 63)
     s.idle_count += 1
+    turn(s, cpu)
 
 
 cdef void plug_stop(sched_t *s, uint32_t id, world_state_t state, why_t why, ns_t now) noexcept nogil:
@@ -584,6 +714,7 @@ cdef inline void plug_fill(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
     c.idle += now - c.idle_since
     s.idle[cpu >> 6] &= ~bit
     s.idle_count -= 1
+    turn(s, cpu)
     if id == c.before:
         w.state = RUN               # at the same moment: it just goes on
         c.running = id
@@ -602,14 +733,17 @@ cdef void serve(sched_t *s, ns_t now) noexcept nogil:
     cdef uint32_t i, cpu, id
     cdef uint64_t rest, rounds = 0
     cdef cpu_t *c
-    while s.asking and s.fault.kind == FAULT_NONE:
+    while (s.asking or s.turning) and s.fault.kind == FAULT_NONE:
+        if not s.asking:
+            settle_turned(s, now)
+            continue
         s.asking = False
         for i in range((s.cpu_count + 63) >> 6):
             if s.asked[i]:
                 s.asking = True
                 break
         if not s.asking:
-            break
+            continue
         rest = s.asked[i]
         cpu = 64 * i
         while not rest & 1:

@@ -8,6 +8,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from pyvirt._core.sched.work cimport more_t
 from pyvirt._core.types cimport ns_t
 
 cdef enum:
@@ -25,6 +26,9 @@ cdef enum:
 # Virtual time is CPU time over weight, in units of 2**-10 ns at weight 1.
 cdef enum:
     VIRTUAL_SHIFT = 10
+
+cdef enum:
+    FULL_SPEED = 1 << 16
 
 # Bounds that do not fit in an enum of C; verbatim, so that who cimports this needs no header.
 cdef extern from * nogil:
@@ -66,11 +70,18 @@ cdef enum world_flag_t:
     FRESH = 16                      # has not competed yet
     ELIGIBLE = 32                   # EEVDF: is in the tree by deadline
     AHEAD = 64                      # stride: runs, and is in the tree with its rank after the slice
+    PACED = 128                     # may work at another than full speed
 
 cdef enum source_t:
     SOURCE_NONE = 0                 # work comes from the caller alone
     SOURCE_OPEN = 1                 # jobs arrive whether or not the last one is done
     SOURCE_CLOSED = 2               # the next job comes some time after the last is done
+    SOURCE_TRACE = 3                # work comes at recorded rates
+    SOURCE_TEAM = 4                 # it shares a barrier or a lock with others
+
+cdef enum pause_t:                  # what a world waits for up to a time
+    PAUSE_SWAP = 1                  # pages that the host swapped out: esxtop's SWPWT
+    PAUSE_DEVICE = 2
 
 cdef enum distribution_t:
     FIXED = 0
@@ -207,12 +218,13 @@ ctypedef struct world_t:
     int64_t remain                  # while not active: what it is ahead of its queue
     int64_t deadline                # EEVDF: virtual, of its present request
 
-ctypedef struct load_t:             # what only worlds with jobs or limits need
+ctypedef struct load_t:             # what only worlds with jobs, limits or pauses need
     ns_t born
     ns_t arrival                    # next job, or NEVER
     ns_t refill                     # end of its time in LIMITED, or NEVER
-    uint64_t random                 # xorshift64*
-    ns_t left                       # work of the present job
+    uint64_t random                 # xorshift64*: of work
+    uint64_t random_gap             # and of gaps
+    ns_t left                       # work of the present job, and of interrupts
     int64_t jobs                    # that are in the system
     uint64_t done                   # jobs
     int64_t area                    # integral of `jobs` over time up to `area_since`: by Little's
@@ -226,9 +238,16 @@ ctypedef struct load_t:             # what only worlds with jobs or limits need
     uint64_t wakes                  # that led to a run
     ns_t wake_sum                   # time from them to the run
     ns_t wake_most
+    ns_t idle                       # part of `wait` in which it had nothing to do
+    ns_t swap                       # part of `wait` for pages that the host swapped out
+    ns_t pause_end                  # of its wait for a device or a page, or NEVER
+    uint64_t interrupts
+    uint32_t more                   # its record in sched_t.more, or NO_RECORD
     uint8_t source
     uint8_t work_kind
     uint8_t gap_kind
+    uint8_t pause                   # what for
+    uint8_t halted                  # by its guest, until an interrupt or a job
 
 ctypedef struct cpu_t:
     uint32_t running                # or NO_WORLD
@@ -241,6 +260,7 @@ ctypedef struct cpu_t:
     uint64_t switches
     uint32_t serves                 # first of its queues in sched_t.serves
     uint32_t serve_count
+    uint32_t threads                # busy ones of its core when its world's speed was set
 
 ctypedef struct vm_t:               # worlds that belong together
     uint32_t weight                 # shares of the whole
@@ -274,6 +294,36 @@ ctypedef struct queue_t:
     ns_t started                    # sum of `since` of the running ones
     uint64_t mask[MASK_WORDS]       # its CPUs
 
+ctypedef struct pace_t:             # what only worlds need that work at different speeds
+    ns_t used                       # work done: of `run`, what counts at full speed
+    ns_t stall                      # time that passes before work goes on after a move
+    ns_t stalled                    # of `run`, what moves cost so far
+    uint32_t part                   # of a unit of work, in 2**-16
+    uint32_t speed                  # while it runs, in 2**-16
+    uint32_t memory_speed           # of that, what remote memory leaves
+    uint32_t moves[6]               # to another CPU, by distance
+
+ctypedef struct topology_t:         # numbers are dense, from 0; it never changes
+    uint16_t *core                  # of each CPU; all arrays are in one block, which begins here
+    uint16_t *llc
+    uint16_t *node
+    uint16_t *socket
+    uint16_t *threads               # CPUs, core by core
+    uint16_t *first                 # of each core, its place in `threads`; one more at the end
+    uint64_t *core_mask             # CPUs of each core, MASK_WORDS words each
+    uint64_t *llc_mask
+    uint64_t *node_mask
+    uint64_t *socket_mask
+    uint32_t cores
+    uint32_t llcs
+    uint32_t nodes
+    uint32_t sockets
+    uint32_t *speed                 # of a thread, by the number of busy ones of its core, in 2**-16
+    ns_t move_cost[6]               # time that a world loses after a move, by distance
+    uint32_t words                  # of a mask in which there are CPUs
+    bint flat                       # each CPU is a core, and all share one cache
+    bint smt                        # there are cores of several threads
+
 cdef struct sched_s:
     # what plug-in policies may read: as in include/pyvirt/sched.h
     ns_t now
@@ -304,8 +354,11 @@ cdef struct sched_s:
     uint32_t depth                  # of hooks
     uint32_t timed_count            # times that the policy's timer was due at
     ns_t timed_at                   # this moment
+    bint turning                    # some CPU became busy or idle during this event, beside
+    uint64_t turned[MASK_WORDS]     # other threads: these
     fault_t fault                   # what a plug-in policy did wrong; nothing happens any more
     load_t *loads
+    pace_t *paces                   # NULL: all worlds work at full speed
     queue_t *queues
     uint32_t *serves                # the queues of each CPU, one CPU after the other
     uint64_t *due                   # winner tree of the CPUs' next events
@@ -313,3 +366,5 @@ cdef struct sched_s:
     uint64_t *timers                # winner tree of the worlds' next arrival or refill
     ns_t timer_base
     uint64_t latency[LATENCY_BUCKETS]
+    topology_t topology
+    more_t more                     # of what only some worlds have
