@@ -122,6 +122,49 @@ class SchedEsx:
         return self.rate(parameter, cosched="none")
 
 
+class SchedXen:
+    """Events of Xen's policies: ends of turns, periods, and what is done in them for all worlds.
+
+    Of `credit` also simulated seconds a second: each 30 ms it pays every world, with few events.
+    """
+
+    params = ["1000 on 8", "1000 on 64"]
+    param_names = ["worlds on CPUs"]
+
+    def setup(self, parameter):
+        self.worlds, self.cpus = map(int, parameter.split(" on "))
+
+    def host(self, policy: str) -> Scheduler:
+        made = Scheduler(self.cpus, policy=policy)
+        for i, weight in enumerate(weights(self.worlds)):
+            params = {}
+            if policy == "rtds":
+                period = 10_000_000 + 1000 * i
+                params = {"period_ns": period, "budget_ns": period * self.cpus // self.worlds}
+            made.add_vm(1, weight=weight, **params)
+        made.run(FOREVER, events=2 * self.worlds)
+        return made
+
+    @unit("million events/s")
+    def track_credit(self, parameter):
+        return rate(self.host("credit"), 100_000)
+
+    @unit("simulated seconds a second")
+    def track_credit_time(self, parameter):
+        made = self.host("credit")
+        began = made.now_ns
+        spent = seconds(lambda: made.run(began + 100_000_000_000))
+        return 100 / spent
+
+    @unit("million events/s")
+    def track_credit2(self, parameter):
+        return rate(self.host("credit2"), 500_000)
+
+    @unit("million events/s")
+    def track_rtds(self, parameter):
+        return rate(self.host("rtds"), 500_000)
+
+
 def simpy_round_robin(worlds: int, cpus: int, quanta: int) -> None:
     """Worlds that take turns on CPUs: a process each, the CPUs a resource."""
     try:

@@ -30,6 +30,9 @@ Policy: TypeAlias = (
         "eevdf",
         "fixed",
         "esx",
+        "credit",
+        "credit2",
+        "rtds",
     ]
     | Plug
 )
