@@ -241,6 +241,7 @@ ctypedef struct cpu_t:
     uint64_t switches
     uint32_t serves                 # first of its queues in sched_t.serves
     uint32_t serve_count
+    uint32_t threads                # busy ones of its core when its world's speed was set
 
 ctypedef struct vm_t:               # worlds that belong together
     uint32_t weight                 # shares of the whole
