@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import collections
+import ctypes
 import heapq
+import pathlib
 import statistics
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -14,10 +19,13 @@ from pyvirt.sched import (
     Esx,
     Lock,
     LogNormal,
+    NativePolicy,
     OnOff,
     Periodic,
     Poisson,
+    PythonPolicy,
     Scheduler,
+    get_include,
     run_hosts,
 )
 
@@ -33,7 +41,7 @@ def weights(worlds: int) -> list[int]:
     return np.random.default_rng(1).integers(1, 1000, worlds).tolist()
 
 
-def host(policy: str, worlds: int, cpus: int) -> Scheduler:
+def host(policy, worlds: int, cpus: int) -> Scheduler:
     made = Scheduler(cpus, policy=policy, quantum_ns=QUANTUM)
     made.fast_forward = False  # each event is to happen
     for weight in weights(worlds):
@@ -331,3 +339,80 @@ class SchedHosts:
 
         elapsed = seconds(run, time.perf_counter)
         return events / elapsed / 1e6
+
+
+class PlugEvents:
+    """Policies from outside pyvirt, 1,000 worlds on 8 CPUs: the same stride in C and in Numba."""
+
+    timeout = 300
+
+    def setup_cache(self) -> None:
+        folder = pathlib.Path(__file__).parents[2] / "docs" / "guide" / "policies"
+        include = ["-I", get_include()]
+        command = ["cc", "-O3", "-shared", "-fPIC", *include, str(folder / "stride.c")]
+        try:
+            subprocess.run([*command, "-o", "stride.so"], check=True)
+        except FileNotFoundError:
+            raise NotImplementedError("there is no C compiler") from None
+
+    @unit("million events/s")
+    def track_c(self):
+        capsule = ctypes.pythonapi.PyCapsule_New
+        capsule.restype = ctypes.py_object
+        capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+        library = ctypes.CDLL(str(pathlib.Path("stride.so").resolve()))
+        table = ctypes.addressof(ctypes.c_char.in_dll(library, "stride"))
+        policy = NativePolicy("stride", capsule(table, b"pyvirt.sched.plug", None))
+        return rate(host(policy, 1000, 8), 1_000_000)
+
+    @unit("million events/s")
+    def track_numba(self):
+        sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "docs" / "guide" / "policies"))
+        try:
+            from jitstride import jit_stride
+        finally:
+            del sys.path[0]
+        return rate(host(jit_stride(), 1000, 8), 1_000_000)
+
+    @unit("million events/s")
+    def track_fixed_priorities(self):
+        return rate(host("fixed", 1000, 8), 1_000_000)
+
+
+class Turns(PythonPolicy):
+    """Round robin in Python."""
+
+    def __init__(self):
+        self.line = collections.deque()
+
+    def enqueue(self, id, why):
+        self.line.append(id)
+        if why == "new":
+            for cpu in range(self.cpu_count):
+                if self.running(cpu) is None and not self.asked(cpu):
+                    self.ask(cpu)
+                    break
+
+    def dequeue(self, id):
+        self.line.remove(id)
+
+    def pick(self, cpu):
+        return self.line.popleft() if self.line else None
+
+
+class PlugPython:
+    """A policy in Python, 1,000 worlds on 8 CPUs, against SimPy in the same run."""
+
+    timeout = 120
+    peer_quanta = 20_000
+    ours = 300_000
+
+    @target(">=", 20.0)
+    @unit("times SimPy's slices a second, round robin")
+    def track_over_simpy(self):
+        made = host(Turns(), 1000, 8)
+        pair = paired(
+            lambda: made.run(FOREVER, events=self.ours),
+            lambda: simpy_round_robin(1000, 8, self.peer_quanta),
+        )
+        return pair.ratio * self.ours / self.peer_quanta

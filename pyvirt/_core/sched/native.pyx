@@ -35,17 +35,18 @@ _HOOKS = (
 _REQUIRED = ("enqueue", "dequeue", "pick", "timeslice")
 
 
-cdef object record(size_t size, list fields):
-    """A dtype from (name, format, address within a structure at 0)."""
-    names, formats, offsets = zip(*fields)
+cdef object record(size_t size, size_t start, list fields):
+    """A dtype from (name, format, address) within a structure that begins at `start`."""
+    names, formats, places = zip(*fields)
     return np.dtype({
-        "names": list(names), "formats": list(formats), "offsets": list(offsets),
-        "itemsize": size})
+        "names": list(names), "formats": list(formats),
+        "offsets": [place - start for place in places], "itemsize": size})
 
 
 cdef object world_record():
-    cdef world_t *w = NULL
-    return record(sizeof(world_t), [
+    cdef world_t example
+    cdef world_t *w = &example
+    return record(sizeof(world_t), <size_t>&example, [
         ("since", "<i8", <size_t>&w.since), ("run", "<i8", <size_t>&w.run),
         ("rdy", "<i8", <size_t>&w.rdy), ("switches", "<u8", <size_t>&w.switches),
         ("weight", "<u4", <size_t>&w.weight), ("slice", "<u4", <size_t>&w.slice),
@@ -56,24 +57,27 @@ cdef object world_record():
 
 
 cdef object cpu_record():
-    cdef cpu_t *c = NULL
-    return record(sizeof(cpu_t), [
+    cdef cpu_t example
+    cdef cpu_t *c = &example
+    return record(sizeof(cpu_t), <size_t>&example, [
         ("running", "<u4", <size_t>&c.running), ("began", "<i8", <size_t>&c.began),
         ("slice_end", "<i8", <size_t>&c.slice_end), ("idle_since", "<i8", <size_t>&c.idle_since),
         ("idle", "<i8", <size_t>&c.idle), ("switches", "<u8", <size_t>&c.switches)])
 
 
 cdef object vm_record():
-    cdef vm_t *v = NULL
-    return record(sizeof(vm_t), [
+    cdef vm_t example
+    cdef vm_t *v = &example
+    return record(sizeof(vm_t), <size_t>&example, [
         ("weight", "<u4", <size_t>&v.weight), ("worlds", "<u4", <size_t>&v.worlds),
         ("first", "<u4", <size_t>&v.first), ("reservation", "<i8", <size_t>&v.reservation),
         ("limit", "<i8", <size_t>&v.limit), ("param", ("<i8", 4), <size_t>&v.param)])
 
 
 cdef object services_record():
-    cdef services_t *f = NULL
-    return record(sizeof(services_t), [
+    cdef services_t example
+    cdef services_t *f = &example
+    return record(sizeof(services_t), <size_t>&example, [
         ("ask", "<u8", <size_t>&f.ask), ("allowed", "<u8", <size_t>&f.allowed),
         ("account", "<u8", <size_t>&f.account), ("park", "<u8", <size_t>&f.park),
         ("unpark", "<u8", <size_t>&f.unpark), ("costop", "<u8", <size_t>&f.costop),
@@ -81,8 +85,9 @@ cdef object services_record():
 
 
 cdef object plug_record():
-    cdef plug_t *p = NULL
-    return record(sizeof(plug_t), [
+    cdef plug_t example
+    cdef plug_t *p = &example
+    return record(sizeof(plug_t), <size_t>&example, [
         ("own", "<u8", <size_t>&p.own), ("cpus", "<u8", <size_t>&p.cpus),
         ("worlds", "<u8", <size_t>&p.worlds), ("vms", "<u8", <size_t>&p.vms),
         ("timer", "<i8", <size_t>&p.timer), ("services", "<u8", <size_t>&p.services)])
@@ -90,8 +95,9 @@ cdef object plug_record():
 
 cdef object sched_record():
     """The first part; an array of it makes no sense."""
-    cdef sched_t *s = NULL
-    return record(<size_t>&s.asking, [
+    cdef sched_t example
+    cdef sched_t *s = &example
+    return record(<size_t>&s.asking - <size_t>s, <size_t>s, [
         ("now", "<i8", <size_t>&s.now), ("cpu_count", "<u4", <size_t>&s.cpu_count),
         ("world_count", "<u4", <size_t>&s.world_count), ("vm_count", "<u4", <size_t>&s.vm_count),
         ("idle_count", "<u4", <size_t>&s.idle_count), ("worlds", "<u8", <size_t>&s.worlds),
