@@ -69,9 +69,9 @@ class Esx(_Esx):
     Scheduler in VMware vSphere 5.1"). A world that wakes is not more than `credit_ns` behind
     the least that competes.
 
-    Each CPU has a queue. A world that comes to compete goes to an idle CPU, its last one or the
-    lowest, else to the queue with the fewest worlds. A VM is in the pool that its parameter
-    ``pool`` names by number.
+    Each CPU has a queue. A world that comes to compete goes to an idle CPU, its last one or one
+    near it (`Topology`), else to the queue with the fewest worlds. A VM is in the pool that its
+    parameter ``pool`` names by number.
 
     Limits of VMs and of pools are budgets of CPU time in each period for all worlds below: while k
     of them run and r ns are left, the limit ends r // k ns later. Then they are in the state
@@ -88,7 +88,8 @@ class Esx(_Esx):
     is equal then. A VM that could not have a CPU for each vCPU if it were alone is not held to
     that.
 
-    Not modelled: time spent in the hypervisor, frequency scaling, and which caches CPUs share.
+    Not modelled: time spent in the hypervisor, frequency scaling. Progress and entitlement count
+    the time on a CPU, whatever a busy thread of the same core leaves of it.
     """
 
     def __init__(

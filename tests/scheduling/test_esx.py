@@ -14,7 +14,7 @@ from oracle.slowsched.esx import Esx as SlowEsx
 from pyvirt._core.sched.engine import SchedCore
 from pyvirt.entitlement import Pool, Shares
 from pyvirt.errors import AdmissionError, InvalidTypeError, InvalidValueError
-from pyvirt.sched import Esx, EsxHost, OnOff, Scheduler
+from pyvirt.sched import Esx, EsxHost, OnOff, Scheduler, Topology
 from scheduling.machine import Both
 
 MS = 1_000_000
@@ -30,7 +30,12 @@ class Drawn(Both):
 
     def __init__(self, seed: int) -> None:
         self.draw = r = random.Random(seed)
+        topology = None
         self.count = r.randint(1, 4)
+        if r.random() < 0.4:
+            sockets, cores, threads = r.choice([(1, 2, 2), (2, 1, 2), (2, 2, 1), (1, 3, 2)])
+            topology = Topology(sockets=sockets, cores=cores, threads=threads)
+            self.count = topology.cpus
         start = r.randint(0, 4)
         parameters = {
             "quantum_ns": r.randint(1, 30),
@@ -48,8 +53,10 @@ class Drawn(Both):
         }
         self.pool_count = len(parameters["pools"])
         self.conserving = True
-        self.fast = SchedCore(Esx(**parameters), self.count, 1, 1)
-        self.slow = SlowPlugged(self.count, SlowEsx(**parameters), 1)
+        parts = topology and (topology._array(), topology._speeds(), topology._costs())
+        shape = parts and [each.tolist() for each in parts]
+        self.fast = SchedCore(Esx(**parameters), self.count, 1, 1, None, parts)
+        self.slow = SlowPlugged(self.count, SlowEsx(**parameters), 1, shape)
 
     def limit(self) -> int:
         return self.draw.choice([-1, -1, self.draw.randint(10**8, 3 * 10**9)])

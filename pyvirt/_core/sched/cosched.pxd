@@ -9,6 +9,7 @@ from pyvirt._core.sched.state cimport sched_t
 from pyvirt._core.types cimport ns_t
 
 cdef void sync_progress(sched_t *s, uint32_t vm) noexcept nogil
+cdef void run_on(sched_t *s, uint32_t id, uint32_t runs) noexcept nogil
 cdef ns_t skew_of(sched_t *s, uint32_t id) noexcept nogil
 cdef bint has_stopped(sched_t *s, uint32_t vm) noexcept nogil
 cdef void keep_together(sched_t *s, uint32_t vm) noexcept nogil

@@ -57,8 +57,8 @@ cdef void sync_progress(sched_t *s, uint32_t vm) noexcept nogil:
     cdef ns_t dt = s.now - v.since, lead = INT64_MIN, idle, most
     cdef uint32_t id = s.vms[vm].first
     cdef esx_world_t *w
-    cdef bint some = False
-    if dt == 0 and not v.blocked:
+    cdef bint some = False, blocked = v.blocked
+    if dt == 0 and not blocked:
         return
     v.blocked = False
     while id != NO_WORLD:
@@ -66,11 +66,12 @@ cdef void sync_progress(sched_t *s, uint32_t vm) noexcept nogil:
         if w.known:
             if w.pace == RUNNING:
                 w.progress += dt
-            if w.pace == IDLE or (w.pace == STALLED and s.worlds[id].state == WAIT):
+            if w.pace == IDLE or (blocked and w.pace == STALLED and s.worlds[id].state == WAIT):
                 some = True
             elif w.progress > lead:
                 lead = w.progress
         id = s.siblings[id]
+    v.idles = some
     if some:
         id = s.vms[vm].first
         while id != NO_WORLD:
@@ -167,7 +168,7 @@ cdef inline void survey(sched_t *s, uint32_t vm, survey_t *found) noexcept nogil
                 found.moving = w.progress
             if w.pace == RUNNING and w.progress > found.furthest:
                 found.furthest = w.progress
-            if s.worlds[id].state == COSTOP:
+            if w.pace == STALLED and s.worlds[id].state == COSTOP:
                 if w.progress < found.nearest:
                     found.nearest = w.progress
             elif w.pace != IDLE and w.progress > found.most:
@@ -200,6 +201,22 @@ cdef void look_later(sched_t *s, uint32_t vm) noexcept nogil:
     set_due(s, vm, &found)
 
 
+cdef void run_on(sched_t *s, uint32_t id, uint32_t runs) noexcept nogil:
+    """Progress up to now, of which `id`, the world that stops or starts, has all if none else can.
+
+    `runs` is how many worlds of its VM ran until now.
+    """
+    cdef uint32_t vm = s.worlds[id].vm
+    cdef esx_vm_t *v = vm_of(s, vm)
+    cdef esx_world_t *w = world_of(s, id)
+    if v.idles or v.blocked or runs != (w.pace == RUNNING):
+        sync_progress(s, vm)
+        return
+    if runs:
+        w.progress += s.now - v.since
+    v.since = s.now
+
+
 cdef void look_now(sched_t *s, uint32_t vm) noexcept nogil:
     """Let the policy's timer look at the VM at this moment, when the engine is done with it."""
     vm_of(s, vm).blocked = True
@@ -210,6 +227,7 @@ cdef void look_now(sched_t *s, uint32_t vm) noexcept nogil:
 
 cdef void stop_one(sched_t *s, uint32_t id) noexcept nogil:
     """Co-stop a world, unless its limit ends at this very moment: then that is what keeps it."""
+    vm_of(s, s.worlds[id].vm).split = True
     drop(s, id)
     costop(s, id)
     if s.worlds[id].state == LIMITED:
@@ -272,6 +290,7 @@ cdef void keep_together(sched_t *s, uint32_t vm) noexcept nogil:
     least = found.still if found.still < found.moving else found.moving
     if (cosched == COSCHED_RELAXED and found.nearest == INT64_MAX and not found.laggards
             and (found.most == INT64_MIN or found.most - least < host_of(s).skew_stop)):
+        v.split = False
         set_due(s, vm, &found)      # the usual case: all are together
         return
     v.busy = True

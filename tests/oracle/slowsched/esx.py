@@ -351,8 +351,10 @@ class Esx(SlowPolicy):
         )
 
     def idle_cpu(self, w) -> int | None:
-        idle = [cpu for cpu in sorted(w.cpus) if self.is_idle(cpu)]
-        return (w.cpu if w.cpu in idle else idle[0]) if idle else None
+        cpus = range(len(self.host.cpus))
+        free = {cpu for cpu in cpus if self.host.cpus[cpu].running is None} - self.host.asked
+        able = [cpu for cpu in sorted(w.cpus) if self.is_idle(cpu)]
+        return self.host.shape.choose_idle(free, able, w.cpu)
 
     def has_sibling(self, cpu: int, w) -> bool:
         return any(

@@ -11,6 +11,7 @@ from pyvirt._core.sched.cosched cimport (
     keep_together,
     look_later,
     look_now,
+    run_on,
     skew_of,
     start_gang,
     sync_progress,
@@ -160,6 +161,7 @@ cdef void add(sched_t *s, uint32_t id) noexcept nogil:
     w.rate = v.rate
     w.queue = w.child = w.next = w.prev = NOWHERE
     w.pace = IDLE
+    v.idles = True
     w.known = True
     v.worlds += 1
     e.stale = True
@@ -231,7 +233,8 @@ cdef void leave(sched_t *s, uint32_t id, uint32_t pace) noexcept nogil:
         world_of(s, id).pace = <unsigned char>pace
         return
     if is_together(s, vm):
-        sync_progress(s, vm)
+        run_on(s, id, vm_of(s, vm).bucket.running)
+        vm_of(s, vm).idles |= pace == IDLE
     world_of(s, id).pace = <unsigned char>pace
     count_running(s, vm, -1)
 
@@ -257,6 +260,7 @@ cdef void arrive(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
         park(s, id)
     elif is_together(s, vm) and (
             skew_of(s, id) >= e.skew_stop if e.cosched == COSCHED_RELAXED else has_stopped(s, vm)):
+        v.split = True
         costop(s, id)
     else:
         cpu = place_world(s, id, e.cosched == COSCHED_BALANCE)
@@ -270,6 +274,7 @@ cdef void arrive(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
 
 cdef void enqueue(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
     cdef uint32_t vm = s.worlds[id].vm, cpu = s.worlds[id].cpu
+    cdef esx_vm_t *v
     if host_of(s).starting:
         return                      # a gang: its CPU is reserved already
     if why == WHY_SLICE or why == WHY_PREEMPT:
@@ -279,7 +284,13 @@ cdef void enqueue(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
     else:
         arrive(s, id, why)
     if not world_of(s, id).plain and is_together(s, vm):
-        keep_together(s, vm)
+        v = vm_of(s, vm)
+        if v.bucket.running or v.split or v.due <= s.now or v.busy:
+            keep_together(s, vm)
+        else:
+            # none runs, so that no skew grows, and none is stopped
+            v.due = NEVER
+            set_alarm(s, vm)
 
 
 cdef void dequeue(sched_t *s, uint32_t id) noexcept nogil:
@@ -315,6 +326,7 @@ cdef void stopped(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
         if is_together(s, vm):
             sync_progress(s, vm)
         w.pace = IDLE if waits else STALLED
+        vm_of(s, vm).idles = True
     if e.active == 0 and w.vt > e.v:
         e.v = w.vt
     if waits:
@@ -370,7 +382,7 @@ cdef uint32_t pick(sched_t *s, uint32_t cpu) noexcept nogil:
         return id
     vm = s.worlds[id].vm
     if is_together(s, vm):
-        sync_progress(s, vm)
+        run_on(s, id, vm_of(s, vm).bucket.running)
     world_of(s, id).laggard = False
     world_of(s, id).pace = RUNNING
     count_running(s, vm, 1)

@@ -40,9 +40,9 @@ cdef inline int64_t runs_with(sched_t *s, uint32_t id) noexcept nogil:
 
 cdef inline uint32_t merge(esx_world_t *w, uint32_t a, uint32_t b) noexcept nogil:
     """Make one heap of two that are not empty; give its root, whose `next` is not set."""
-    cdef uint32_t low = a, high = b
-    if w[b].key < w[a].key or (w[b].key == w[a].key and b < a):
-        low, high = b, a
+    # without a branch on the keys, which no one could predict
+    cdef uint32_t swap = (w[b].key < w[a].key) | ((w[b].key == w[a].key) & (b < a))
+    cdef uint32_t low = a ^ ((a ^ b) & (0 - swap)), high = a ^ b ^ low
     w[high].next = w[low].child
     if w[low].child != NOWHERE:
         w[w[low].child].prev = high

@@ -3,6 +3,7 @@
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 
 from pyvirt._core.sched.hooks cimport allowed
+from pyvirt._core.sched.placement cimport idle_cpu_among
 from pyvirt._core.sched.policies.esx_state cimport (
     NOWHERE,
     cpu_of,
@@ -11,7 +12,8 @@ from pyvirt._core.sched.policies.esx_state cimport (
     host_of,
     world_of,
 )
-from pyvirt._core.sched.state cimport NO_CPU, NO_WORLD, sched_t
+from pyvirt._core.sched.state cimport MASK_WORDS, NO_CPU, NO_WORLD, sched_t
+from pyvirt._core.sched.topology cimport lowest_bit
 
 
 cdef bint is_idle(sched_t *s, uint32_t cpu) noexcept nogil:
@@ -21,23 +23,20 @@ cdef bint is_idle(sched_t *s, uint32_t cpu) noexcept nogil:
 
 
 cdef uint32_t idle_cpu_for(sched_t *s, uint32_t id) noexcept nogil:
-    """An idle CPU that the world may run on, its last one or the lowest; or NO_CPU."""
-    cdef uint32_t last = s.worlds[id].cpu, cpu, word
-    cdef const uint64_t *mask = s.queues[s.worlds[id].queue].mask
+    """The idle CPU that suits a world best, or NO_CPU."""
+    cdef uint64_t idle[MASK_WORDS]
     cdef uint64_t rest
+    cdef uint32_t word, cpu
     if not s.idle_count:
         return NO_CPU
-    if last != NO_CPU and allowed(s, id, last) and is_idle(s, last):
-        return last
     for word in range((s.cpu_count + 63) >> 6):
-        rest = s.idle[word] & mask[word]
-        cpu = 64 * word
+        idle[word] = rest = s.idle[word]
         while rest:
-            if rest & 1 and is_idle(s, cpu):
-                return cpu
-            rest >>= 1
-            cpu += 1
-    return NO_CPU
+            cpu = 64 * word + lowest_bit(rest)
+            if not is_idle(s, cpu):
+                idle[word] &= ~(<uint64_t>1 << (cpu & 63))
+            rest &= rest - 1
+    return idle_cpu_among(s, id, idle)
 
 
 cdef bint has_sibling(sched_t *s, uint32_t cpu, uint32_t id) noexcept nogil:

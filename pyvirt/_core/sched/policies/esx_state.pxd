@@ -43,14 +43,14 @@ ctypedef struct esx_pool_t:
     uint32_t limited                # it or one above it has a limit
 
 ctypedef struct esx_world_t:
-    int64_t vt                      # virtual time
-    double rate                     # of it, a ns of CPU time
     int64_t key                     # in the queue
-    ns_t progress
     uint32_t child                  # the heap of its queue: first child, next and previous sibling;
     uint32_t next                   # a first child's `prev` is its parent
     uint32_t prev
     uint32_t queue                  # CPU where it waits, or NOWHERE
+    int64_t vt                      # virtual time
+    double rate                     # of it, a ns of CPU time
+    ns_t progress
     uint8_t pace
     uint8_t laggard                 # it waits for a CPU, and holds a sibling back
     uint8_t known                   # to the policy: between `add` and `remove`
@@ -69,6 +69,8 @@ ctypedef struct esx_vm_t:
     uint8_t busy                    # its worlds are being stopped or started
     uint8_t limited                 # it or a pool above it has a limit
     uint8_t fits                    # there is a CPU for each of its worlds at once
+    uint8_t idles                   # some of its worlds may be halted
+    uint8_t split                   # some of its worlds may be co-stopped, or laggards
     uint8_t blocked                 # some of its worlds may have begun to wait since `since`
     uint8_t gang                    # its worlds were stopped, to start all at once
     uint32_t later                  # VM that is to be looked at after it
