@@ -6,7 +6,7 @@ import heapq
 
 import numpy as np
 
-from pyvirt.sched import Scheduler
+from pyvirt.sched import Bvt, Cfs, Scheduler
 
 from .timing import paired, seconds, target, unit
 
@@ -19,7 +19,7 @@ def weights(worlds: int) -> list[int]:
     return np.random.default_rng(1).integers(1, 1000, worlds).tolist()
 
 
-def host(policy: str, worlds: int, cpus: int) -> Scheduler:
+def host(policy, worlds: int, cpus: int) -> Scheduler:
     made = Scheduler(cpus, policy=policy, quantum_ns=QUANTUM)
     for weight in weights(worlds):
         made.add(weight=weight)
@@ -66,6 +66,25 @@ class SchedEvents:
     @unit("million events/s")
     def track_eevdf(self, parameter):
         return self.rate("eevdf", parameter)
+
+
+class SchedOtherPolicies:
+    """BVT and CFS, which are plugged in: always running worlds of random weights."""
+
+    params = ["1000 on 8", "1000 on 64"]
+    param_names = ["worlds on CPUs"]
+
+    def rate(self, policy, parameter: str) -> float:
+        worlds, cpus = map(int, parameter.split(" on "))
+        return rate(host(policy, worlds, cpus), 500_000)
+
+    @unit("million events/s")
+    def track_bvt(self, parameter):
+        return self.rate(Bvt(allowance_ns=QUANTUM), parameter)
+
+    @unit("million events/s")
+    def track_cfs(self, parameter):
+        return self.rate(Cfs(), parameter)
 
 
 def simpy_round_robin(worlds: int, cpus: int, quanta: int) -> None:

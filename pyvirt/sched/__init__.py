@@ -1,18 +1,22 @@
 """CPU scheduling of one host: worlds that share CPUs under a policy, exact to the nanosecond."""
 
 from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, STATES
-from pyvirt.sched.policies import PLUGS, FixedPriority, Plug
+from pyvirt.sched.nice import NICE_WEIGHTS, nice_weight
+from pyvirt.sched.policies import PLUGS, Bvt, Cfs, FixedPriority, Plug
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
 from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
 
 __all__ = [
     "COUNTER_DTYPE",
     "CPU_DTYPE",
+    "NICE_WEIGHTS",
     "PLUGS",
     "POLICIES",
     "STATES",
     "VM",
     "Always",
+    "Bvt",
+    "Cfs",
     "FixedPriority",
     "Jobs",
     "OnOff",
@@ -22,4 +26,5 @@ __all__ = [
     "Scheduler",
     "SchedulerSnapshot",
     "latency_bounds",
+    "nice_weight",
 ]

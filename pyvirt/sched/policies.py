@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pyvirt._core.sched.plug import Plug
+from pyvirt._core.sched.policies.bvt import Bvt
+from pyvirt._core.sched.policies.cfs import Cfs
 from pyvirt._core.sched.policies.fixed import FixedPriority
 
-__all__ = ["PLUGS", "FixedPriority", "Plug"]
+__all__ = ["PLUGS", "Bvt", "Cfs", "FixedPriority", "Plug"]
 
 PLUGS: dict[str, Callable[[], Plug]] = {
+    "bvt": Bvt,
+    "cfs": Cfs,
     "fixed": FixedPriority,
 }

@@ -24,6 +24,8 @@ Policy: TypeAlias = (
         "lottery",
         "eevdf",
         "fixed",
+        "bvt",
+        "cfs",
     ]
     | Plug
 )

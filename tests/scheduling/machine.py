@@ -3,8 +3,12 @@
 import numpy as np
 
 from oracle.slowsched import SlowPlugged, SlowScheduler
+from oracle.slowsched.bvt import Bvt as SlowBvt
+from oracle.slowsched.cfs import Cfs as SlowCfs
 from oracle.slowsched.fixed import Fixed
 from pyvirt._core.sched.engine import STATES, SchedCore
+from pyvirt._core.sched.policies.bvt import Bvt
+from pyvirt._core.sched.policies.cfs import Cfs
 from pyvirt._core.sched.policies.fixed import FixedPriority
 
 NAMES = {"run": "run", "rdy": "ready", "mlmtd": "limited", "cstp": "costop", "wait": "wait"}
@@ -13,6 +17,13 @@ NAMES = {"run": "run", "rdy": "ready", "mlmtd": "limited", "cstp": "costop", "wa
 PLUGS = {
     "fixed": (FixedPriority, Fixed, True),
     "fixed, 3": (lambda: FixedPriority(timeslice_ns=3), lambda: Fixed(3), True),
+    "bvt": (lambda: Bvt(allowance_ns=8), lambda: SlowBvt(8), True),
+    "cfs": (lambda: Cfs(24, 3, 4, 2, 37), lambda: SlowCfs(24, 3, 4, 2, 37), True),
+    "cfs, groups": (
+        lambda: Cfs(30, 7, 1, 5, 21, 100, groups=True),
+        lambda: SlowCfs(30, 7, 1, 5, 21, 100, groups=True),
+        True,
+    ),
 }
 
 
