@@ -6,7 +6,7 @@ import heapq
 
 import numpy as np
 
-from pyvirt.sched import Bvt, Cfs, Scheduler
+from pyvirt.sched import Bvt, Cfs, HyperV, Scheduler
 
 from .timing import paired, seconds, target, unit
 
@@ -69,7 +69,7 @@ class SchedEvents:
 
 
 class SchedOtherPolicies:
-    """BVT and CFS, which are plugged in: always running worlds of random weights."""
+    """BVT, CFS and Hyper-V, which are plugged in: always running worlds of random weights."""
 
     params = ["1000 on 8", "1000 on 64"]
     param_names = ["worlds on CPUs"]
@@ -85,6 +85,10 @@ class SchedOtherPolicies:
     @unit("million events/s")
     def track_cfs(self, parameter):
         return self.rate(Cfs(), parameter)
+
+    @unit("million events/s")
+    def track_hyperv(self, parameter):
+        return self.rate(HyperV("classic", quantum_ns=QUANTUM), parameter)
 
 
 def simpy_round_robin(worlds: int, cpus: int, quanta: int) -> None:

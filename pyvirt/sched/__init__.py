@@ -1,9 +1,10 @@
 """CPU scheduling of one host: worlds that share CPUs under a policy, exact to the nanosecond."""
 
-from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, STATES
+from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, SPEED_DTYPE, STATES
 from pyvirt.sched.nice import NICE_WEIGHTS, nice_weight
-from pyvirt.sched.policies import PLUGS, Bvt, Cfs, FixedPriority, Plug
+from pyvirt.sched.policies import PLUGS, Bvt, Cfs, FixedPriority, HyperV, Plug
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
+from pyvirt.sched.topology import Topology
 from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
 
 __all__ = [
@@ -12,12 +13,14 @@ __all__ = [
     "NICE_WEIGHTS",
     "PLUGS",
     "POLICIES",
+    "SPEED_DTYPE",
     "STATES",
     "VM",
     "Always",
     "Bvt",
     "Cfs",
     "FixedPriority",
+    "HyperV",
     "Jobs",
     "OnOff",
     "Periodic",
@@ -25,6 +28,7 @@ __all__ = [
     "Poisson",
     "Scheduler",
     "SchedulerSnapshot",
+    "Topology",
     "latency_bounds",
     "nice_weight",
 ]

@@ -161,6 +161,7 @@ def experiments() -> dict[str, Experiment]:
         projection,
         references,
         scheduling,
+        scheduling_documented,
         scheduling_kernel,
         tlb_streams,
         walk_caches,

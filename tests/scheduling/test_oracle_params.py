@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pyvirt.sched import Topology
 from scheduling.machine import Both
 from scheduling.test_oracle import scenarios
 
@@ -13,6 +14,14 @@ PARAMETERS = {
         "warp": st.integers(0, 60),
         "warp_limit": st.integers(0, 20),
         "unwarp": st.integers(0, 60),
+    },
+    "cfs": {},
+    "cfs, groups": {},
+    "hyperv": {"reserve": st.integers(0, 100), "maximum": st.integers(1, 100)},
+    "hyperv, core": {
+        "reserve": st.integers(0, 100),
+        "maximum": st.integers(1, 100),
+        "threads": st.integers(0, 2),
     },
 }
 
@@ -45,7 +54,9 @@ def with_parameters(draw, names):
 
 def play(policy, scenario):
     cpus, steps = scenario
-    both = Both(cpus, policy)
+    # some CPUs are threads of one core, neighbours or not
+    numbers = [[0], [0, 0], [0, 1, 1], [0, 1, 0, 1]][cpus - 1]
+    both = Both(cpus, policy, topology=Topology.from_numbers(core=numbers))
     for gap, (name, *arguments) in steps:
         if gap:
             both.advance(both.slow.now + gap)

@@ -89,15 +89,21 @@ class Bvt(SlowPolicy):
         self.competing.add(w)
         self.find_cpu(w)
 
-    def idle(self, w, left: int | None) -> list:
-        cpus = [c for c in sorted(w.cpus) if c != left and c not in self.host.asked]
-        return [c for c in cpus if self.running(c) is None]
+    def is_free(self, cpu: int) -> bool:
+        """Idle, and not about to pick."""
+        return self.host.cpus[cpu].running is None and cpu not in self.host.asked
+
+    def idle(self, w, left: int | None) -> int | None:
+        """The idle CPU that suits it best."""
+        idle = {c for c in range(self.cpu_count) if self.is_free(c)}
+        able = [c for c in w.cpus if c != left]
+        return self.host.shape.choose_idle(idle, able, w.cpu)
 
     def find_cpu(self, w, left: int | None = None) -> None:
         """Where it may run; `left` is the CPU that it had and lost just now."""
         idle = self.idle(w, left)
-        if idle:
-            self.ask(w.cpu if w.cpu in idle else idle[0])
+        if idle is not None:
+            self.ask(idle)
             return
         others = [c for c in sorted(w.cpus) if c != left]
         busy = [(c, self.host.cpus[c].running) for c in others]
@@ -147,8 +153,10 @@ class Bvt(SlowPolicy):
                 best = last
             elif self.now < self.host.cpus[cpu].slice_end:
                 self.find_cpu(last, cpu)
-            elif self.idle(last, cpu):
-                self.ask(self.idle(last, cpu)[0])
+            else:
+                idle = self.idle(last, cpu)
+                if idle is not None:
+                    self.ask(idle)
         self.queued.remove(best)
         return best.id
 

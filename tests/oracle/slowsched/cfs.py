@@ -24,7 +24,7 @@ class Cfs(SlowPolicy):
         self.members: list = [set() for _ in cpus]  # who waits or runs
         self.least = [0 for _ in cpus]  # min_vruntime
         self.put_back: list = [None for _ in cpus]
-        self.timer = self.balance
+        self.timer = self.balance if self.cpu_count > 1 else None
 
     # --- virtual runtimes ---
 
@@ -116,14 +116,21 @@ class Cfs(SlowPolicy):
 
     def choose(self, w) -> int:
         idle = self.idle(w)
-        if idle:
-            return w.home if w.home in idle else idle[0]
+        if idle is not None:
+            return idle
         if w.home in w.cpus:
             return w.home
         return min(w.cpus, key=lambda c: (self.load(c), c))
 
-    def idle(self, w) -> list:
-        return [c for c in sorted(w.cpus) if not self.members[c]]
+    def is_free(self, cpu: int) -> bool:
+        """Idle, and not about to pick."""
+        return self.host.cpus[cpu].running is None and cpu not in self.host.asked
+
+    def idle(self, w) -> int | None:
+        """The CPU that suits it best, of those where nobody runs or waits."""
+        idle = {c for c in range(self.cpu_count) if self.is_free(c)}
+        able = [c for c in w.cpus if not self.members[c]]
+        return self.host.shape.choose_idle(idle, able, w.cpu)
 
     def preempt(self, cpu: int, w) -> None:
         other = self.current(cpu)
@@ -177,8 +184,8 @@ class Cfs(SlowPolicy):
             best = self.pull(cpu)
         if best is not None:
             self.queues[cpu].remove(best)
-        if last is not None and last is not best and self.idle(last):
-            self.ask(self.idle(last)[0])
+        if last is not None and last is not best and self.idle(last) is not None:
+            self.ask(self.idle(last))
         return None if best is None else best.id
 
     def expired(self, cpu: int, w) -> bool:

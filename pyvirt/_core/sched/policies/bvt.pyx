@@ -12,8 +12,10 @@ from pyvirt._core.sched.ordered cimport (
     ordered_next,
     ordered_remove,
 )
-from pyvirt._core.sched.plug cimport Plug, allowed, ask, asked
+from pyvirt._core.sched.placement cimport idle_cpu_among
+from pyvirt._core.sched.plug cimport Plug, allowed, ask
 from pyvirt._core.sched.state cimport (
+    MASK_WORDS,
     MOST_SLICE,
     NEVER,
     NO_CPU,
@@ -171,21 +173,15 @@ cdef void add(sched_t *s, uint32_t id) noexcept nogil:
     of(s, id).woken = NEVER
 
 
-cdef inline bint is_free(const sched_t *s, uint32_t cpu) noexcept nogil:
-    return s.cpus[cpu].running == NO_WORLD and not asked(s, cpu)
-
-
 cdef uint32_t find_idle(sched_t *s, uint32_t id, uint32_t left) noexcept nogil:
-    """An idle CPU that is not about to pick: its last one, or the lowest; but not `left`."""
-    cdef uint32_t cpu = s.worlds[id].cpu
+    """An idle CPU that is not about to pick, but not `left`; or NO_CPU."""
+    cdef uint64_t among[MASK_WORDS]
     if not s.idle_count:
         return NO_CPU
-    if cpu != NO_CPU and cpu != left and is_free(s, cpu) and allowed(s, id, cpu):
-        return cpu
-    for cpu in range(s.cpu_count):
-        if cpu != left and is_free(s, cpu) and allowed(s, id, cpu):
-            return cpu
-    return NO_CPU
+    memset(among, 0xFF, sizeof(among))
+    if left != NO_CPU:
+        among[left >> 6] &= ~(<uint64_t>1 << (left & 63))
+    return idle_cpu_among(s, id, among)
 
 
 cdef void look_for_cpu(sched_t *s, uint32_t id, uint32_t left) noexcept nogil:

@@ -1,6 +1,6 @@
 """Linux's completely fair scheduler, up to Linux 6.5."""
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pyvirt._core.arrays cimport as_int
@@ -12,8 +12,11 @@ from pyvirt._core.sched.ordered cimport (
     ordered_next,
     ordered_remove,
 )
+from pyvirt._core.sched.placement cimport idle_cpu_among
 from pyvirt._core.sched.plug cimport Plug, allowed, ask, next_sibling
 from pyvirt._core.sched.state cimport (
+    MASK_WORDS,
+    NEVER,
     NO_CPU,
     NO_WORLD,
     RUN,
@@ -299,7 +302,7 @@ cdef void begin(sched_t *s) noexcept nogil:
         o.balance = s.cpu_count * BALANCE
     for cpu in range(s.cpu_count):
         cpu_of(s, cpu).last = NO_WORLD
-    s.plug.timer = o.balance
+    s.plug.timer = o.balance if s.cpu_count > 1 else NEVER
 
 
 cdef void add(sched_t *s, uint32_t id) noexcept nogil:
@@ -308,16 +311,15 @@ cdef void add(sched_t *s, uint32_t id) noexcept nogil:
 
 
 cdef uint32_t find_idle(sched_t *s, uint32_t id) noexcept nogil:
-    """A CPU without a world that runs or waits: its last one, or the lowest; or NO_CPU."""
-    cdef uint32_t cpu = of(s, id).home
+    """A CPU without a world that runs or waits; or NO_CPU."""
+    cdef uint64_t among[MASK_WORDS]
+    cdef uint32_t cpu
     if not s.idle_count:
         return NO_CPU
-    if cpu != NO_CPU and not cpu_of(s, cpu).count and allowed(s, id, cpu):
-        return cpu
+    memset(among, 0, sizeof(among))
     for cpu in range(s.cpu_count):
-        if not cpu_of(s, cpu).count and allowed(s, id, cpu):
-            return cpu
-    return NO_CPU
+        among[cpu >> 6] |= <uint64_t>(cpu_of(s, cpu).count == 0) << (cpu & 63)
+    return idle_cpu_among(s, id, among)
 
 
 cdef uint32_t choose(sched_t *s, uint32_t id) noexcept nogil:
@@ -464,8 +466,8 @@ cdef class Cfs(Plug):
     a slice behind it. Who wakes or is new preempts the world that runs if that is ahead of it by
     more than the wake-up granularity, in virtual time of the one that comes.
 
-    *CPUs.* Who comes to compete goes to an idle CPU, its last one or the lowest; else it stays with
-    its last one, or takes the one with the least load. A CPU that would idle pulls the first one
+    *CPUs.* Who comes to compete goes to an idle CPU as `Scheduler` says; else it stays with its
+    last one, or takes the one with the least load. A CPU that would idle pulls the first one
     that may run there from the queue with the greatest load. Every `balance_ns` each CPU, in order,
     pulls from the most loaded one what is at most half the difference, 32 worlds at most. Between
     queues what a world is ahead of ``min_vruntime`` stays the same. That is a simple form of what
@@ -487,8 +489,7 @@ cdef class Cfs(Plug):
     >>> from pyvirt.sched import Cfs, Scheduler, nice_weight
     >>> host = Scheduler(policy=Cfs())
     >>> worlds = [host.add(weight=nice_weight(nice)) for nice in (0, 5)]
-    >>> host.run(10**10)
-    2501
+    >>> _ = host.run(10**10)
     >>> (host.counters()["run"] / 10**10).round(2)
     array([0.75, 0.25])
     """
