@@ -462,16 +462,19 @@ cdef void timed(sched_t *s) noexcept nogil:
     cdef hyperv_t *o = own_of(s)
     cdef hyperv_group_t *h
     cdef uint32_t g, id, next
-    cdef bint waits
+    cdef ns_t reserve
+    cdef bint rises                 # its place in the queue changes
     s.plug.timer = s.now + o.period
     for g in range(s.world_count):
         if is_group(s, g):
             h = group_of(s, g)
             settle(s, g)
-            waits = is_waiting(s, g)
-            take(s, g)
-            h.reserve, h.limit = part(s, g, RESERVE, o.period), part(s, g, MAXIMUM, o.period)
-            if waits:
+            reserve = part(s, g, RESERVE, o.period)
+            rises = is_waiting(s, g) and (reserve > 0 or h.urgent)
+            if rises:
+                take(s, g)
+            h.reserve, h.limit = reserve, part(s, g, MAXIMUM, o.period)
+            if rises:
                 put(s, g)
             if h.capped:
                 h.capped = FREED
