@@ -6,7 +6,18 @@ import heapq
 
 import numpy as np
 
-from pyvirt.sched import Bvt, Cfs, HyperV, Scheduler
+from pyvirt.sched import (
+    Barrier,
+    Bvt,
+    Cfs,
+    Demand,
+    HyperV,
+    Lock,
+    LogNormal,
+    OnOff,
+    Poisson,
+    Scheduler,
+)
 
 from .timing import paired, seconds, target, unit
 
@@ -21,6 +32,7 @@ def weights(worlds: int) -> list[int]:
 
 def host(policy, worlds: int, cpus: int) -> Scheduler:
     made = Scheduler(cpus, policy=policy, quantum_ns=QUANTUM)
+    made.fast_forward = False  # each event is to happen
     for weight in weights(worlds):
         made.add(weight=weight)
     made.run(FOREVER, events=2 * worlds)
@@ -158,3 +170,35 @@ class SchedMemory:
     @unit("bytes")
     def track_bytes_per_world(self):
         return host("stride", 100_000, 64).nbytes / 100_000
+
+
+class SchedWorkloads:
+    """Events of 1,000 worlds with work of their own on 8 CPUs, round robin."""
+
+    def rate(self, workloads: list, vcpus: int = 1) -> float:
+        made = Scheduler(8, policy="rr", quantum_ns=QUANTUM)
+        for _ in range(1000 // (vcpus * len(workloads))):
+            for workload in workloads:
+                made.add_vm(vcpus, workload, responses=True)
+        made.run(FOREVER, events=20_000)
+        return rate(made, 1_000_000)
+
+    @unit("million events/s")
+    def track_on_off_and_poisson(self):
+        return self.rate([OnOff(QUANTUM, 100 * QUANTUM), Poisson(QUANTUM, 120 * QUANTUM)])
+
+    @unit("million events/s")
+    def track_lognormal(self):
+        return self.rate([Poisson(LogNormal(QUANTUM, 1.0), 120 * QUANTUM)])
+
+    @unit("million events/s")
+    def track_demand(self):
+        return self.rate([Demand.sampled([0.002, 0.01], 1000 * QUANTUM, repeat=True)])
+
+    @unit("million events/s")
+    def track_barriers(self):
+        return self.rate([Barrier(QUANTUM, spin_ns=0)], 4)
+
+    @unit("million events/s")
+    def track_locks(self):
+        return self.rate([Lock(QUANTUM, QUANTUM // 9, lock="test_and_set")], 4)

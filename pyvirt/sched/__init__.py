@@ -1,34 +1,86 @@
 """CPU scheduling of one host: worlds that share CPUs under a policy, exact to the nanosecond."""
 
-from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, SPEED_DTYPE, STATES
+from pyvirt._core.sched.engine import (
+    COUNTER_DTYPE,
+    CPU_DTYPE,
+    POLICIES,
+    SPEED_DTYPE,
+    STATES,
+    WORK_DTYPE,
+)
+from pyvirt.sched.demand import Demand
 from pyvirt.sched.nice import NICE_WEIGHTS, nice_weight
-from pyvirt.sched.policies import PLUGS, Bvt, Cfs, FixedPriority, HyperV, Plug
+from pyvirt.sched.policies import (
+    CPU_RECORD,
+    PLUG_RECORD,
+    PLUGS,
+    SCHED_RECORD,
+    VM_RECORD,
+    WORLD_RECORD,
+    Bvt,
+    Cfs,
+    FixedPriority,
+    HyperV,
+    NativePolicy,
+    Plug,
+    PythonPolicy,
+    get_include,
+)
+from pyvirt.sched.responses import percentiles, response_bounds
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
+from pyvirt.sched.times import (
+    Between,
+    BoundedPareto,
+    Empirical,
+    Exponential,
+    Fixed,
+    LogNormal,
+)
 from pyvirt.sched.topology import Topology
-from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
+from pyvirt.sched.workloads import Always, Barrier, Jobs, Lock, OnOff, Periodic, Poisson
 
 __all__ = [
     "COUNTER_DTYPE",
     "CPU_DTYPE",
+    "CPU_RECORD",
     "NICE_WEIGHTS",
     "PLUGS",
+    "PLUG_RECORD",
     "POLICIES",
+    "SCHED_RECORD",
     "SPEED_DTYPE",
     "STATES",
     "VM",
+    "VM_RECORD",
+    "WORK_DTYPE",
+    "WORLD_RECORD",
     "Always",
+    "Barrier",
+    "Between",
+    "BoundedPareto",
     "Bvt",
     "Cfs",
+    "Demand",
+    "Empirical",
+    "Exponential",
+    "Fixed",
     "FixedPriority",
     "HyperV",
     "Jobs",
+    "Lock",
+    "LogNormal",
+    "NativePolicy",
     "OnOff",
     "Periodic",
     "Plug",
     "Poisson",
+    "PythonPolicy",
     "Scheduler",
     "SchedulerSnapshot",
     "Topology",
+    "get_include",
     "latency_bounds",
     "nice_weight",
+    "percentiles",
+    "response_bounds",
 ]

@@ -10,9 +10,11 @@ cdef class SchedCore:
     cdef plug_t plug                    # of a plug-in policy
     cdef Plug plugin                    # or None
     cdef bint begun
+    cdef public bint fast_forward       # leap over periods, exactly
     cdef bint busy                      # runs without the GIL
     cdef readonly object policy         # its name
     cdef list free_ids                  # of removed worlds; the last is given next
+    cdef dict tables                    # number of a table of values by their count and hash
     cdef list free_vms                  # likewise
 
     cdef sched_t *pointer(self) noexcept nogil
@@ -27,3 +29,5 @@ cdef class SchedCore:
     cdef object _vm(self, object vm)
     cdef object _queue(self, object cpus)
     cdef uint32_t _world(self, object world) except? 0xFFFFFFFF
+    cdef object _describe(self, list loads)
+    cdef uint32_t _hist(self, uint32_t id) noexcept

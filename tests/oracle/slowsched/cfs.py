@@ -161,10 +161,11 @@ class Cfs(SlowPolicy):
 
     def change(self, id: int) -> None:
         w = self.world(id)
-        if w.competes:
+        if w.competes or self.groups:
             self.reweigh(self.vm(w.vm))
-        else:
+        elif w.share != w.weight * UNIT:
             w.runtime = Fraction(floor(w.runtime))
+            w.share = w.weight * UNIT
 
     def charge(self, id: int, dt: int) -> None:
         w = self.world(id)
