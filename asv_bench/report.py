@@ -30,7 +30,7 @@ import pyvirt
 
 MODULES = [
     "translate", "nested", "images", "imports", "mmu", "reuse", "shadow", "tables", "guest",
-    "entitlement", "sched",
+    "entitlement", "sched", "sched_policies",
 ]  # fmt: skip
 RELATIONS = {
     ">=": operator.ge,

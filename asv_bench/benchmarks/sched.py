@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import collections
-import ctypes
 import heapq
-import pathlib
 import statistics
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -16,16 +11,12 @@ import numpy as np
 from pyvirt.sched import (
     Barrier,
     Demand,
-    Esx,
     Lock,
     LogNormal,
-    NativePolicy,
     OnOff,
     Periodic,
     Poisson,
-    PythonPolicy,
     Scheduler,
-    get_include,
     run_hosts,
 )
 
@@ -89,88 +80,6 @@ class SchedEvents:
     @unit("million events/s")
     def track_eevdf(self, parameter):
         return self.rate("eevdf", parameter)
-
-
-def esx_host(worlds: int, cpus: int, **policy) -> Scheduler:
-    """VMs of 1, 2 and 4 vCPUs with drawn shares, every fourth with a limit that it reaches."""
-    made = Scheduler(cpus, policy=Esx(quantum_ns=QUANTUM, **policy))
-    shares = iter(weights(worlds))
-    added = 0
-    while added < worlds:
-        number = len(made.counters()) and int(made.counters()["vm"][-1]) + 1
-        vcpus = min((1, 2, 4)[number % 3], worlds - added)
-        limit = cpus * vcpus * 10**9 // (2 * worlds) if number % 4 == 0 else None
-        made.add_vm(vcpus, weight=vcpus * next(shares), limit=limit)
-        added += vcpus
-    made.run(FOREVER, events=4 * worlds)
-    return made
-
-
-class SchedEsx:
-    """The ESX policy: ends of slices and of limits, skews, with all counters kept."""
-
-    params = ["1000 on 8", "1000 on 64"]
-    param_names = ["worlds on CPUs"]
-
-    def rate(self, parameter: str, **policy) -> float:
-        worlds, cpus = map(int, parameter.split(" on "))
-        return rate(esx_host(worlds, cpus, **policy), 1_000_000)
-
-    @target(">=", {"1000 on 64": 10.0})
-    @unit("million events/s")
-    def track_relaxed(self, parameter):
-        return self.rate(parameter)
-
-    @unit("million events/s")
-    def track_balance(self, parameter):
-        return self.rate(parameter, cosched="balance")
-
-    @unit("million events/s")
-    def track_none(self, parameter):
-        return self.rate(parameter, cosched="none")
-
-
-class SchedXen:
-    """Events of Xen's policies: ends of turns, periods, and what is done in them for all worlds.
-
-    Of `credit` also simulated seconds a second: each 30 ms it pays every world, with few events.
-    """
-
-    params = ["1000 on 8", "1000 on 64"]
-    param_names = ["worlds on CPUs"]
-
-    def setup(self, parameter):
-        self.worlds, self.cpus = map(int, parameter.split(" on "))
-
-    def host(self, policy: str) -> Scheduler:
-        made = Scheduler(self.cpus, policy=policy)
-        for i, weight in enumerate(weights(self.worlds)):
-            params = {}
-            if policy == "rtds":
-                period = 10_000_000 + 1000 * i
-                params = {"period_ns": period, "budget_ns": period * self.cpus // self.worlds}
-            made.add_vm(1, weight=weight, **params)
-        made.run(FOREVER, events=2 * self.worlds)
-        return made
-
-    @unit("million events/s")
-    def track_credit(self, parameter):
-        return rate(self.host("credit"), 100_000)
-
-    @unit("simulated seconds a second")
-    def track_credit_time(self, parameter):
-        made = self.host("credit")
-        began = made.now_ns
-        spent = seconds(lambda: made.run(began + 100_000_000_000))
-        return 100 / spent
-
-    @unit("million events/s")
-    def track_credit2(self, parameter):
-        return rate(self.host("credit2"), 500_000)
-
-    @unit("million events/s")
-    def track_rtds(self, parameter):
-        return rate(self.host("rtds"), 500_000)
 
 
 def simpy_round_robin(worlds: int, cpus: int, quanta: int) -> None:
@@ -339,80 +248,3 @@ class SchedHosts:
 
         elapsed = seconds(run, time.perf_counter)
         return events / elapsed / 1e6
-
-
-class PlugEvents:
-    """Policies from outside pyvirt, 1,000 worlds on 8 CPUs: the same stride in C and in Numba."""
-
-    timeout = 300
-
-    def setup_cache(self) -> None:
-        folder = pathlib.Path(__file__).parents[2] / "docs" / "guide" / "policies"
-        include = ["-I", get_include()]
-        command = ["cc", "-O3", "-shared", "-fPIC", *include, str(folder / "stride.c")]
-        try:
-            subprocess.run([*command, "-o", "stride.so"], check=True)
-        except FileNotFoundError:
-            raise NotImplementedError("there is no C compiler") from None
-
-    @unit("million events/s")
-    def track_c(self):
-        capsule = ctypes.pythonapi.PyCapsule_New
-        capsule.restype = ctypes.py_object
-        capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-        library = ctypes.CDLL(str(pathlib.Path("stride.so").resolve()))
-        table = ctypes.addressof(ctypes.c_char.in_dll(library, "stride"))
-        policy = NativePolicy("stride", capsule(table, b"pyvirt.sched.plug", None))
-        return rate(host(policy, 1000, 8), 1_000_000)
-
-    @unit("million events/s")
-    def track_numba(self):
-        sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "docs" / "guide" / "policies"))
-        try:
-            from jitstride import jit_stride
-        finally:
-            del sys.path[0]
-        return rate(host(jit_stride(), 1000, 8), 1_000_000)
-
-    @unit("million events/s")
-    def track_fixed_priorities(self):
-        return rate(host("fixed", 1000, 8), 1_000_000)
-
-
-class Turns(PythonPolicy):
-    """Round robin in Python."""
-
-    def __init__(self):
-        self.line = collections.deque()
-
-    def enqueue(self, id, why):
-        self.line.append(id)
-        if why == "new":
-            for cpu in range(self.cpu_count):
-                if self.running(cpu) is None and not self.asked(cpu):
-                    self.ask(cpu)
-                    break
-
-    def dequeue(self, id):
-        self.line.remove(id)
-
-    def pick(self, cpu):
-        return self.line.popleft() if self.line else None
-
-
-class PlugPython:
-    """A policy in Python, 1,000 worlds on 8 CPUs, against SimPy in the same run."""
-
-    timeout = 120
-    peer_quanta = 20_000
-    ours = 300_000
-
-    @target(">=", 20.0)
-    @unit("times SimPy's slices a second, round robin")
-    def track_over_simpy(self):
-        made = host(Turns(), 1000, 8)
-        pair = paired(
-            lambda: made.run(FOREVER, events=self.ours),
-            lambda: simpy_round_robin(1000, 8, self.peer_quanta),
-        )
-        return pair.ratio * self.ours / self.peer_quanta

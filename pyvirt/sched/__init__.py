@@ -14,6 +14,7 @@ from pyvirt.sched.esxhost import EsxHost, EsxVM
 from pyvirt.sched.esxtop import EsxtopColumn, EsxtopTable, read_esxtop, write_esxtop
 from pyvirt.sched.hosts import run_hosts
 from pyvirt.sched.latency import latency_percentiles
+from pyvirt.sched.nice import NICE_WEIGHTS, nice_weight
 from pyvirt.sched.policies import (
     CPU_RECORD,
     PLUG_RECORD,
@@ -21,10 +22,13 @@ from pyvirt.sched.policies import (
     SCHED_RECORD,
     VM_RECORD,
     WORLD_RECORD,
+    Bvt,
+    Cfs,
     Credit,
     Credit2,
     Esx,
     FixedPriority,
+    HyperV,
     NativePolicy,
     Plug,
     PythonPolicy,
@@ -51,6 +55,7 @@ __all__ = [
     "COUNTER_DTYPE",
     "CPU_DTYPE",
     "CPU_RECORD",
+    "NICE_WEIGHTS",
     "PLUGS",
     "PLUG_RECORD",
     "POLICIES",
@@ -67,6 +72,8 @@ __all__ = [
     "Barrier",
     "Between",
     "BoundedPareto",
+    "Bvt",
+    "Cfs",
     "ChromeTrace",
     "Credit",
     "Credit2",
@@ -80,6 +87,7 @@ __all__ = [
     "Exponential",
     "Fixed",
     "FixedPriority",
+    "HyperV",
     "Jobs",
     "Lock",
     "LogNormal",
@@ -103,6 +111,7 @@ __all__ = [
     "get_include",
     "latency_bounds",
     "latency_percentiles",
+    "nice_weight",
     "percentiles",
     "read_esxtop",
     "response_bounds",

@@ -14,9 +14,12 @@ from pyvirt._core.sched.native import (
     NativePolicy,
 )
 from pyvirt._core.sched.plug import Plug
+from pyvirt._core.sched.policies.bvt import Bvt
+from pyvirt._core.sched.policies.cfs import Cfs
 from pyvirt._core.sched.policies.credit import Credit
 from pyvirt._core.sched.policies.credit2 import Credit2
 from pyvirt._core.sched.policies.fixed import FixedPriority
+from pyvirt._core.sched.policies.hyperv import HyperV
 from pyvirt._core.sched.policies.rtds import Rtds
 from pyvirt._core.sched.python import PythonPolicy
 from pyvirt.sched.esx import Esx
@@ -28,10 +31,13 @@ __all__ = [
     "SCHED_RECORD",
     "VM_RECORD",
     "WORLD_RECORD",
+    "Bvt",
+    "Cfs",
     "Credit",
     "Credit2",
     "Esx",
     "FixedPriority",
+    "HyperV",
     "NativePolicy",
     "Plug",
     "PythonPolicy",
@@ -40,11 +46,14 @@ __all__ = [
 ]
 
 PLUGS: dict[str, Callable[[], Plug]] = {
+    "bvt": Bvt,
+    "cfs": Cfs,
     "fixed": FixedPriority,
     "esx": Esx,
     "credit": Credit,
     "credit2": Credit2,
     "rtds": Rtds,
+    "hyperv": HyperV,
 }
 
 

@@ -33,6 +33,9 @@ Policy: TypeAlias = (
         "credit",
         "credit2",
         "rtds",
+        "bvt",
+        "cfs",
+        "hyperv",
     ]
     | Plug
 )

@@ -161,6 +161,7 @@ def experiments() -> dict[str, Experiment]:
         projection,
         references,
         scheduling,
+        scheduling_documented,
         scheduling_kernel,
         scheduling_together,
         tlb_streams,

@@ -5,10 +5,13 @@ from copy import copy
 import numpy as np
 
 from oracle.slowsched import SlowPlugged, SlowScheduler
+from oracle.slowsched.bvt import Bvt as SlowBvt
+from oracle.slowsched.cfs import Cfs as SlowCfs
 from oracle.slowsched.esx import Esx as SlowEsx
 from oracle.slowsched.fixed import Fixed
+from oracle.slowsched.hyperv import HyperV as SlowHyperV
 from pyvirt._core.sched.engine import STATES, SchedCore
-from pyvirt.sched import Esx, FixedPriority, Topology
+from pyvirt.sched import Bvt, Cfs, Esx, FixedPriority, HyperV, Topology
 from scheduling.churn import FastChurn, SlowChurn
 
 
@@ -43,6 +46,15 @@ PLUGS = {
     "esx, balance": esx("balance", False),
     "esx, none": esx("none", False),
     "fixed, 3": (lambda: FixedPriority(timeslice_ns=3), lambda: Fixed(3), True),
+    "bvt": (lambda: Bvt(allowance_ns=8), lambda: SlowBvt(8), True),
+    "cfs": (lambda: Cfs(24, 3, 4, 2, 37), lambda: SlowCfs(24, 3, 4, 2, 37), True),
+    "cfs, groups": (
+        lambda: Cfs(30, 7, 1, 5, 21, 100, groups=True),
+        lambda: SlowCfs(30, 7, 1, 5, 21, 100, groups=True),
+        True,
+    ),
+    "hyperv": (lambda: HyperV("classic", 6, 29), lambda: SlowHyperV(6, 29), True),
+    "hyperv, core": (lambda: HyperV("core", 4, 41), lambda: SlowHyperV(4, 41, core=True), False),
     "churn": (FastChurn, SlowChurn, False),
 }
 
