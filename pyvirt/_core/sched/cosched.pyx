@@ -68,7 +68,7 @@ cdef void sync_progress(sched_t *s, uint32_t vm) noexcept nogil:
                 w.progress += dt
             if w.pace == IDLE or (blocked and w.pace == STALLED and s.worlds[id].state == WAIT):
                 some = True
-            elif w.progress > lead:
+            if w.pace != IDLE and w.progress > lead:
                 lead = w.progress
         id = s.siblings[id]
     v.idles = some

@@ -217,6 +217,7 @@ class Esx(SlowPolicy):
         dt = now - whole.since
         parts = {w: self.parts[w] for w in self.members(vm)}
         idle = {w: dt for w, part in parts.items() if part.mode == "idle"}
+        others = [part for part in parts.values() if part.mode != "idle"]
         for w, part in parts.items():
             if part.mode == "run":
                 part.progress += dt
@@ -225,7 +226,7 @@ class Esx(SlowPolicy):
                 idle[w] = now - max(w.since, whole.since)
                 part.mode = "idle"
         whole.since = now
-        lead = max((p.progress for w, p in parts.items() if w not in idle), default=inf)
+        lead = max((part.progress for part in others), default=inf)
         for w, time in idle.items():
             parts[w].progress = min(parts[w].progress + time, max(parts[w].progress, lead))
 

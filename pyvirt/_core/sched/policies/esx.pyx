@@ -180,13 +180,14 @@ cdef void set_plain(sched_t *s, uint32_t vm) noexcept nogil:
 
 
 cdef void count_again(sched_t *s, uint32_t vm) noexcept nogil:
-    """How many of a VM's worlds run, which is not followed while they are plain."""
+    """How many of a VM's worlds run, which is followed from now on, until `set_plain`."""
     cdef esx_vm_t *v = vm_of(s, vm)
     cdef uint32_t id = s.vms[vm].first
     advance(&v.bucket, s.now)
     v.bucket.running = 0
     while id != NO_WORLD:
         v.bucket.running += world_of(s, id).pace == RUNNING
+        world_of(s, id).plain = False
         id = s.siblings[id]
 
 
