@@ -383,7 +383,7 @@ cdef void change(sched_t *s, uint32_t id) noexcept nogil:
     release(s, vm)
 
 
-KINDS = {
+_KINDS = {
     "cpu": EACH_CPU,
     "core": EACH_CORE,
     "llc": EACH_LLC,
@@ -462,10 +462,10 @@ cdef class Credit2(Plug):
     ):
         cdef credit2_own_t o
         memset(&o, 0, sizeof(o))
-        if not isinstance(runqueue, str) or runqueue not in KINDS:
+        if not isinstance(runqueue, str) or runqueue not in _KINDS:
             raise InvalidValueError(
-                f"runqueue must be one of {', '.join(KINDS)}, got {runqueue!r:.80}")
-        o.kind = KINDS[runqueue]
+                f"runqueue must be one of {', '.join(_KINDS)}, got {runqueue!r:.80}")
+        o.kind = _KINDS[runqueue]
         o.credit = as_int(credit_ns, "credit_ns", 1, 1 << 30)
         o.most_credit = credit_ns + as_int(carryover_ns, "carryover_ns", 0, 1 << 30)
         o.min_run = as_int(min_run_ns, "min_run_ns", 1, 1 << 30)
