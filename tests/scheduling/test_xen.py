@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyvirt.errors import InvalidValueError
-from pyvirt.sched import Credit, Credit2, Jobs, OnOff, Periodic, Rtds, Scheduler
+from pyvirt.sched import Credit, Credit2, Jobs, OnOff, Periodic, Rtds, Scheduler, Topology
 
 MS = 1_000_000
 
@@ -17,6 +17,32 @@ def relative(host, weights):
     """CPU time of always runnable VMs, one for each weight, over their parts."""
     run = host.counters()["run"]
     return run / run.sum() * sum(weights) / np.array(weights)
+
+
+def test_credit2_balances_run_queues():
+    """All worlds begin in the first of two queues, whose CPUs they may all use later."""
+    host = Scheduler(topology=Topology(sockets=2, cores=2), policy="credit2")
+    worlds = host.add_vm(4, affinity=[0, 1]).worlds
+    host.run(500 * MS)
+    for world in worlds:
+        host.set_affinity(world, None)
+    host.run(3000 * MS)
+    before = host.counters()["run"]
+    host.run(4000 * MS)
+    assert (host.counters()["run"] - before).tolist() == [1000 * MS] * 4
+
+
+def test_credit_moves_to_idle_cores():
+    """Of two worlds on one core one moves, at the second tick that finds it running."""
+    host = Scheduler(topology=Topology(cores=2, threads=2), policy="credit")
+    worlds = [host.add_vm(1, affinity=[cpu]).worlds[0] for cpu in (0, 1)]
+    host.run(5 * MS)
+    for world in worlds:
+        host.set_affinity(world, None)
+    host.run(19 * MS)
+    assert host.counters()["cpu"].tolist() == [0, 1]
+    host.run(21 * MS)
+    assert sorted(host.counters()["cpu"].tolist()) == [1, 2]
 
 
 @pytest.mark.parametrize("policy", [Credit(ratelimit_ns=0), Credit2(runqueue="cpu"), Rtds()])

@@ -12,6 +12,7 @@ from pyvirt._core.sched.engine import SchedCore
 from pyvirt._core.sched.policies.credit import Credit
 from pyvirt._core.sched.policies.credit2 import Credit2
 from pyvirt._core.sched.policies.rtds import Rtds
+from pyvirt.sched import Topology
 from scheduling.machine import Both
 from scheduling.test_oracle import limits, loads, times
 
@@ -32,7 +33,7 @@ credit_constants = st.fixed_dictionaries(
 )
 credit2_constants = st.fixed_dictionaries(
     {
-        "runqueue": st.sampled_from(["all", "cpu"]),
+        "runqueue": st.sampled_from(["cpu", "core", "llc", "node", "socket", "all"]),
         "credit_ns": st.sampled_from([10, 25]),
         "carryover_ns": st.sampled_from([0, 2]),
         "min_run_ns": st.sampled_from([1, 2]),
@@ -46,6 +47,15 @@ credit2_constants = st.fixed_dictionaries(
         "balance_over": st.sampled_from([-3, 0]),
     }
 )
+TOPOLOGIES = [
+    None,
+    None,
+    Topology(cores=2, threads=2),
+    Topology(sockets=2, cores=2),
+    Topology(sockets=2, threads=2),
+    Topology(cores=4, llcs_per_node=2, migration_ns=(1, 1, 2, 3, 4)),
+    Topology(sockets=2, nodes_per_socket=2, cores=2, threads=1),
+]
 # of each policy: constants, parameters of VMs, it and its slow version
 KINDS = {
     "credit": (credit_constants, caps, Credit, credit.Credit),
@@ -57,7 +67,8 @@ KINDS = {
 @st.composite
 def scenarios(draw, policy):
     constants, params, _, _ = KINDS[policy]
-    cpus = draw(st.integers(1, 4))
+    topology = draw(st.sampled_from(TOPOLOGIES))
+    cpus = topology.cpus if topology else draw(st.integers(1, 4))
     affinity = st.one_of(
         st.none(), st.frozensets(st.integers(0, cpus - 1), min_size=1, max_size=cpus)
     )
@@ -87,22 +98,23 @@ def scenarios(draw, policy):
     )
     first = draw(st.lists(new, min_size=1, max_size=5))
     later = draw(st.lists(st.tuples(st.integers(0, 60), actions), max_size=20))
-    return draw(constants), cpus, [(0, a) for a in first] + later
+    return draw(constants), cpus, topology, [(0, a) for a in first] + later
 
 
 class Pair(Both):
-    def __init__(self, cpus, fast, slow, conserving):
+    def __init__(self, cpus, fast, slow, conserving, topology):
+        parts = topology and (topology._array(), topology._speeds(), topology._costs())
         self.conserving = conserving
         self.policies = ()
-        self.fast = SchedCore(fast, cpus, 1, 1)
-        self.slow = SlowPlugged(cpus, slow, 1)
+        self.fast = SchedCore(fast, cpus, 1, 1, None, parts)
+        self.slow = SlowPlugged(cpus, slow, 1, parts and [each.tolist() for each in parts])
 
 
 def play(policy, scenario):
-    constants, cpus, steps = scenario
+    constants, cpus, topology, steps = scenario
     _, _, fast, slow = KINDS[policy]
-    conserving = constants.get("runqueue") != "cpu"
-    both = Pair(cpus, fast(**constants), slow(**constants), conserving)
+    conserving = constants.get("runqueue", "all") == "all"
+    both = Pair(cpus, fast(**constants), slow(**constants), conserving, topology)
     for gap, (name, *arguments) in steps:
         if gap:
             both.advance(both.slow.now + gap)

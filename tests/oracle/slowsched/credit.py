@@ -84,11 +84,11 @@ class Credit(SlowPolicy):
         return cpu == self.serving or self.asked(cpu)
 
     def idle_cpu(self, u):
-        """The lowest idle CPU that is not about to pick."""
-        for cpu in range(self.cpu_count):
-            if self.allowed(u.id, cpu) and self.running(cpu) is None and not self.picks(cpu):
-                return cpu
-        return None
+        """The idle CPU that suits best; not the one that picks, which counts as idle."""
+        cpus = range(self.cpu_count)
+        idle = {cpu for cpu in cpus if self.running(cpu) is None and not self.asked(cpu)}
+        able = [cpu for cpu in cpus if self.allowed(u.id, cpu) and cpu != self.serving]
+        return self.host.shape.choose_idle(idle, able, self.world(u.id).cpu)
 
     def find_home(self, u):
         """An idle CPU, or that with the fewest worlds, unless it has one."""
@@ -124,13 +124,15 @@ class Credit(SlowPolicy):
             idle = self.idle_cpu(current)
             if idle is not None:
                 current.home = idle
+                self.ask(idle)
             self.ask(u.home)
 
     def requeue(self, u, why):
         cpu = self.world(u.id).cpu
         self.serving = cpu
         self.was[cpu] = u
-        self.find_home(u)
+        if u.home != cpu and self.running(u.home) is not None:
+            u.home = cpu  # another one was faster
         self.put(u)
         if u.home != cpu:
             self.ask(u.home)
@@ -175,11 +177,18 @@ class Credit(SlowPolicy):
             if not self.active(self.vm_of(u)):
                 self.active_vms.insert(0, self.vm_of(u))
             u.active = True
-        elif self.queues[cpu]:
-            idle = self.idle_cpu(u)
-            if idle is not None:
-                u.home = idle
-                self.ask(cpu)
+            return
+        others = [other for other in self.host.shape.core(cpu) if other != cpu]
+        crowded = any(self.running(other) is not None for other in others)
+        idle = self.idle_cpu(u)
+        if idle is None:
+            return
+        core = self.host.shape.core(idle)
+        alone = all(self.running(other) is None and not self.asked(other) for other in core)
+        if self.queues[cpu] or (crowded and alone):
+            u.home = idle
+            self.ask(idle)
+            self.ask(cpu)
 
     def settle(self):
         """Give out the credits of a period."""
@@ -257,9 +266,12 @@ class Credit(SlowPolicy):
         if rank == IDLE or (rank == OVER and free):
             if rank == OVER:
                 self.balanced[cpu] = self.now
-            for k in range(1, self.cpu_count):
-                for u in self.queues[(cpu + k) % self.cpu_count]:
-                    if u.queued_rank < rank and self.allowed(u.id, cpu):
+            peers = [(cpu + k) % self.cpu_count for k in range(1, self.cpu_count)]
+            node = self.host.shape.numbers[2]
+            for peer in sorted(peers, key=lambda peer: node[peer] != node[cpu]):
+                for u in self.queues[peer]:
+                    able = u is not was and self.allowed(u.id, cpu)
+                    if able and u.queued_rank < rank:
                         return u
         return queue[0] if queue else None
 

@@ -44,15 +44,21 @@ class Pool:
 class Credit2(SlowPolicy):
     vm_params: ClassVar = {"cap": (0, 0, 1_000_000)}
 
-    def __init__(self, runqueue="all", **constants):
+    def __init__(self, runqueue="llc", **constants):
         self.runqueue = runqueue
         self.__dict__.update(constants)
         self.most_credit = self.credit_ns + self.carryover_ns
 
     def begin(self):
         cpus = self.cpu_count
-        parts = [{cpu} for cpu in range(cpus)] if self.runqueue == "cpu" else [set(range(cpus))]
-        self.queues = [RunQueue(i, part, [], []) for i, part in enumerate(parts)]
+        shape = self.host.shape.numbers
+        kinds = dict(zip(("core", "llc", "node", "socket"), shape, strict=True))
+        kinds |= {"cpu": list(range(cpus)), "all": [0] * cpus}
+        numbers = list(kinds[self.runqueue])
+        self.queues = [
+            RunQueue(i, {cpu for cpu in range(cpus) if numbers[cpu] == i}, [], [])
+            for i in range(max(numbers) + 1)
+        ]
         self.units = {}
         self.pools = {}
         self.spent = []
@@ -235,13 +241,11 @@ class Credit2(SlowPolicy):
     # --- queues ---
 
     def idle_cpu(self, u):
-        idle = [
-            cpu
-            for cpu in sorted(self.cpus_of(u) & u.rq.cpus)
-            if self.running(cpu) is None and not self.asked(cpu) and cpu != self.serving
-        ]
-        last = self.world(u.id).cpu
-        return last if last in idle else min(idle, default=None)
+        """The idle CPU that suits best; not the one that picks, which counts as idle."""
+        cpus = range(self.cpu_count)
+        idle = {cpu for cpu in cpus if self.running(cpu) is None and not self.asked(cpu)}
+        able = [cpu for cpu in self.cpus_of(u) & u.rq.cpus if cpu != self.serving]
+        return self.host.shape.choose_idle(idle, able, self.world(u.id).cpu)
 
     def put(self, u):
         u.kept = 0

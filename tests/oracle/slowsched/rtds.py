@@ -86,16 +86,11 @@ class Rtds(SlowPolicy):
         return u.level, u.deadline
 
     def idle_cpu(self, u):
-        idle = [
-            cpu
-            for cpu in range(self.cpu_count)
-            if self.allowed(u.id, cpu)
-            and self.running(cpu) is None
-            and not self.asked(cpu)
-            and cpu != self.serving
-        ]
-        last = self.world(u.id).cpu
-        return last if last in idle else min(idle, default=None)
+        """The idle CPU that suits best; not the one that picks, which counts as idle."""
+        cpus = range(self.cpu_count)
+        idle = {cpu for cpu in cpus if self.running(cpu) is None and not self.asked(cpu)}
+        able = [cpu for cpu in cpus if self.allowed(u.id, cpu) and cpu != self.serving]
+        return self.host.shape.choose_idle(idle, able, self.world(u.id).cpu)
 
     def tickle(self, u):
         """Have an idle CPU, or that of the least urgent world if it is less urgent, pick."""

@@ -9,6 +9,7 @@ from libc.string cimport memset
 
 from pyvirt._core.arrays cimport as_int
 from pyvirt._core.sched.ordered cimport fifo_first
+from pyvirt._core.sched.placement cimport core_idle
 from pyvirt._core.sched.plug cimport Plug, account, ask, next_sibling, park, unpark
 from pyvirt._core.sched.policies.credit_queue cimport (
     asked,
@@ -42,6 +43,7 @@ from pyvirt._core.sched.state cimport (
     WHY_SLICE,
     WHY_WAKE,
     sched_t,
+    topology_t,
 )
 from pyvirt._core.types cimport ns_t
 from pyvirt._core.waterwhole cimport wide_t
@@ -58,7 +60,8 @@ cdef void requeue(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
     cdef uint32_t cpu = s.worlds[id].cpu, idle
     o.serving = cpu
     cpu_of(s, cpu).was = id + 1
-    find_home(s, id)
+    if w.home != cpu and s.cpus[w.home].running != NO_WORLD:
+        w.home = <uint16_t>cpu      # another one was faster
     put(s, id)
     if w.home != cpu:
         ask(s, w.home)
@@ -95,6 +98,7 @@ cdef void enqueue(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
         idle = idle_cpu(s, other)
         if idle != NO_CPU:
             world(s, other).home = <uint16_t>idle
+            ask(s, idle)
         ask(s, w.home)
 
 
@@ -185,11 +189,24 @@ cdef void tick(sched_t *s, uint32_t cpu, uint32_t id) noexcept nogil:
         w.rank = UNDER
     if not w.active:
         activate(s, id)
-    elif cpu_of(s, cpu).waiting:
-        idle = idle_cpu(s, id)
-        if idle != NO_CPU:
-            w.home = <uint16_t>idle
-            ask(s, cpu)
+        return
+    if not cpu_of(s, cpu).waiting and not crowded(s, cpu):
+        return
+    idle = idle_cpu(s, id)
+    if idle != NO_CPU and (cpu_of(s, cpu).waiting or core_idle(s, idle)):
+        w.home = <uint16_t>idle
+        ask(s, idle)                # it is taken
+        ask(s, cpu)
+
+
+cdef bint crowded(const sched_t *s, uint32_t cpu) noexcept nogil:
+    """Whether another thread of the core is busy."""
+    cdef const topology_t *t = &s.topology
+    cdef uint32_t i, core = t.core[cpu]
+    for i in range(t.first[core], t.first[core + 1]):
+        if t.threads[i] != cpu and s.cpus[t.threads[i]].running != NO_WORLD:
+            return True
+    return False
 
 
 cdef void settle(sched_t *s) noexcept nogil:
@@ -363,8 +380,9 @@ cdef class Credit(Plug):
     A world that wakes from sleep UNDER becomes BOOST, until a tick finds it running or the next
     accounting. It preempts a world of a lower rank on its CPU, if no CPU of its is idle, unless that
     ran for less than `ratelimit_ns`; then it waits for the rest. A CPU whose best world is OVER, or
-    that has none, takes the first world of a higher rank from the next CPU that has one. At a tick a
-    world moves to an idle CPU if another one waits behind it.
+    that has none, takes the first world of a higher rank from the next CPU that has one, of its NUMA
+    node before others. At a tick a world moves to an idle CPU if another one waits behind it, and to
+    an idle core if another thread of its core is busy.
 
     Shares are not exact: turns are whole timeslices, and who waits long loses credits. Worlds that are
     added at a multiple of the timeslice take turns in step with the accounting, and can be off by

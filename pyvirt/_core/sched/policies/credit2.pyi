@@ -6,7 +6,7 @@ class Credit2(Plug):
     def __init__(
         self,
         *,
-        runqueue: Literal["all", "cpu"] = "all",
+        runqueue: Literal["cpu", "core", "llc", "node", "socket", "all"] = "llc",
         credit_ns: int = 10_000_000,
         carryover_ns: int = 500_000,
         min_run_ns: int = 500_000,

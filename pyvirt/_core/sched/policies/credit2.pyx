@@ -25,7 +25,11 @@ from pyvirt._core.sched.policies.credit2_queue cimport (
 )
 from pyvirt._core.sched.policies.credit2_state cimport (
     ALL_CPUS,
+    EACH_CORE,
     EACH_CPU,
+    EACH_LLC,
+    EACH_NODE,
+    EACH_SOCKET,
     LOAD_ONE,
     after,
     cpu_of,
@@ -52,6 +56,7 @@ from pyvirt._core.sched.state cimport (
     WHY_PREEMPT,
     WHY_SLICE,
     sched_t,
+    topology_t,
 )
 from pyvirt._core.types cimport ns_t
 from pyvirt.errors import InvalidValueError
@@ -305,19 +310,34 @@ cdef ns_t timeslice(sched_t *s, uint32_t cpu, uint32_t id) noexcept nogil:
 # --- machine, worlds, VMs ---
 
 
+cdef uint32_t queue_at(const sched_t *s, uint32_t cpu) noexcept nogil:
+    """The number of the run queue that serves a CPU."""
+    cdef const topology_t *t = &s.topology
+    cdef uint32_t kind = own(s).kind
+    if kind == EACH_CPU:
+        return cpu
+    if kind == EACH_CORE:
+        return t.core[cpu]
+    if kind == EACH_LLC:
+        return t.llc[cpu]
+    if kind == EACH_NODE:
+        return t.node[cpu]
+    return t.socket[cpu] if kind == EACH_SOCKET else 0
+
+
 cdef void begin(sched_t *s) noexcept nogil:
     """Arrange the CPUs in run queues."""
-    cdef credit2_own_t *o = own(s)
     cdef credit2_queue_t *q
     cdef uint32_t cpu, queue
-    o.queues = s.cpu_count if o.kind == EACH_CPU else 1
     for cpu in range(s.cpu_count):
-        queue = cpu if o.kind == EACH_CPU else 0
+        queue = queue_at(s, cpu)
         q = queue_of(s, queue)
         cpu_of(s, cpu).queue = <uint16_t>queue
         q.mask[cpu >> 6] |= <uint64_t>1 << (cpu & 63)
         q.cpus += 1
         q.most = 1
+        if queue >= own(s).queues:
+            own(s).queues = queue + 1
 
 
 cdef void add(sched_t *s, uint32_t id) noexcept nogil:
@@ -363,13 +383,23 @@ cdef void change(sched_t *s, uint32_t id) noexcept nogil:
     release(s, vm)
 
 
+_KINDS = {
+    "cpu": EACH_CPU,
+    "core": EACH_CORE,
+    "llc": EACH_LLC,
+    "node": EACH_NODE,
+    "socket": EACH_SOCKET,
+    "all": ALL_CPUS,
+}
+
+
 cdef class Credit2(Plug):
     """Xen's credit2 scheduler.
 
     Parameters
     ----------
-    runqueue : {"all", "cpu"}, default "all"
-        Which CPUs share a run queue.
+    runqueue : {"cpu", "core", "llc", "node", "socket", "all"}, default "llc"
+        Whose CPUs share a run queue, by the scheduler's topology.
     credit_ns : int, default 10 ms
         Credit that a world begins with and that a reset adds; debts end there.
     carryover_ns : int, default 0.5 ms
@@ -418,22 +448,24 @@ cdef class Credit2(Plug):
 
     Soft affinity, reservations and yielding are not modelled. A run queue never leaves a CPU idle
     beside a world of its that may run there; a CPU of another may be idle until the next balance. The
-    periods of caps are the same for all VMs and begin at multiples of `cap_period_ns`. The defaults of
+    periods of caps are the same for all VMs and begin at multiples of `cap_period_ns`. Xen's own
+    default of `runqueue` is "socket", and it splits large ones. The defaults of
     `migrate_resist_ns`, `balance_under` and `balance_over` are not in Xen's documentation. Where two
     may be meant, the lowest number is.
     """
 
     def __init__(
-        self, *, runqueue="all", credit_ns=10_000_000, carryover_ns=500_000, min_run_ns=500_000,
+        self, *, runqueue="llc", credit_ns=10_000_000, carryover_ns=500_000, min_run_ns=500_000,
         max_run_ns=10_000_000, ratelimit_ns=1_000_000, cap_period_ns=10_000_000,
         migrate_resist_ns=500_000, migrate_compensation_ns=50_000, load_window_ns=1 << 30,
         balance_under=0, balance_over=-3
     ):
         cdef credit2_own_t o
         memset(&o, 0, sizeof(o))
-        if runqueue not in ("all", "cpu"):
-            raise InvalidValueError(f"runqueue must be all or cpu, got {runqueue!r:.80}")
-        o.kind = ALL_CPUS if runqueue == "all" else EACH_CPU
+        if not isinstance(runqueue, str) or runqueue not in _KINDS:
+            raise InvalidValueError(
+                f"runqueue must be one of {', '.join(_KINDS)}, got {runqueue!r:.80}")
+        o.kind = _KINDS[runqueue]
         o.credit = as_int(credit_ns, "credit_ns", 1, 1 << 30)
         o.most_credit = credit_ns + as_int(carryover_ns, "carryover_ns", 0, 1 << 30)
         o.min_run = as_int(min_run_ns, "min_run_ns", 1, 1 << 30)

@@ -26,6 +26,7 @@ from pyvirt._core.sched.policies.credit2_state cimport (
     weight,
     world,
 )
+from pyvirt._core.sched.policies.xen cimport idle_but
 from pyvirt._core.sched.state cimport MASK_WORDS, NO_CPU, NO_WORLD, sched_t
 from pyvirt._core.types cimport ns_t
 from pyvirt._core.waterwhole cimport wide_t
@@ -142,25 +143,8 @@ cdef bint serves(const sched_t *s, uint32_t id, uint32_t cpu) noexcept nogil:
 
 
 cdef uint32_t idle_cpu(const sched_t *s, uint32_t id) noexcept nogil:
-    """Of its run queue's that are not about to pick its last CPU, or the lowest that is idle."""
-    cdef const uint64_t *mask = s.queues[s.worlds[id].queue].mask
-    cdef const uint64_t *ours = queue_of(s, world(s, id).queue).mask
-    cdef uint32_t i, cpu, best = NO_CPU, last = s.worlds[id].cpu
-    cdef uint64_t free
-    if s.idle_count <= <uint32_t>(own(s).serving != NO_CPU):
-        return NO_CPU               # the one that picks counts as idle
-    for i in range((s.cpu_count + 63) >> 6):
-        free = s.idle[i] & mask[i] & ours[i] & ~s.asked[i]
-        cpu = 64 * i
-        while free:
-            if free & 1 and cpu != own(s).serving:
-                if cpu == last:
-                    return cpu
-                if best == NO_CPU:
-                    best = cpu
-            free >>= 1
-            cpu += 1
-    return best
+    """The idle CPU of its run queue that suits it best and is not about to pick, or NO_CPU."""
+    return idle_but(s, id, queue_of(s, world(s, id).queue).mask, own(s).serving)
 
 
 cdef inline bint asked(const sched_t *s, uint32_t cpu) noexcept nogil:

@@ -11,7 +11,11 @@ cdef enum:
 
 cdef enum credit2_kind_t:           # a run queue for each
     EACH_CPU = 0
-    ALL_CPUS = 1
+    EACH_CORE = 1
+    EACH_LLC = 2
+    EACH_NODE = 3
+    EACH_SOCKET = 4
+    ALL_CPUS = 5
 
 ctypedef struct credit2_own_t:
     ns_t credit                     # that a reset adds, and the floor below 0

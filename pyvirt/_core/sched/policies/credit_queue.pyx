@@ -1,6 +1,6 @@
 """Run queues of the credit scheduler: one for each CPU, of three ranks, first in, first out."""
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t
 
 from pyvirt._core.sched.ordered cimport (
     fifo_first,
@@ -22,6 +22,7 @@ from pyvirt._core.sched.policies.credit_state cimport (
     own,
     world,
 )
+from pyvirt._core.sched.policies.xen cimport idle_but
 from pyvirt._core.sched.state cimport NO_CPU, NO_WORLD, sched_t
 
 
@@ -71,21 +72,8 @@ cdef void sort(sched_t *s, uint32_t cpu) noexcept nogil:
 
 
 cdef uint32_t idle_cpu(const sched_t *s, uint32_t id) noexcept nogil:
-    """The lowest idle CPU of the world's that is not about to pick, or NO_CPU."""
-    cdef const uint64_t *mask = s.queues[s.worlds[id].queue].mask
-    cdef uint64_t free
-    cdef uint32_t i, cpu
-    if s.idle_count <= <uint32_t>(own(s).serving != NO_CPU):
-        return NO_CPU               # the one that picks counts as idle
-    for i in range((s.cpu_count + 63) >> 6):
-        free = s.idle[i] & mask[i] & ~s.asked[i]
-        cpu = 64 * i
-        while free:
-            if free & 1 and cpu != own(s).serving:
-                return cpu
-            free >>= 1
-            cpu += 1
-    return NO_CPU
+    """The idle CPU that suits the world best and is not about to pick, or NO_CPU."""
+    return idle_but(s, id, NULL, own(s).serving)
 
 
 cdef bint asked(const sched_t *s, uint32_t cpu) noexcept nogil:
@@ -112,20 +100,31 @@ cdef void find_home(sched_t *s, uint32_t id) noexcept nogil:
 
 
 cdef uint32_t steal(const sched_t *s, uint32_t cpu, uint32_t rank) noexcept nogil:
-    """The first world of a higher rank that waits at another CPU and may run here."""
-    cdef uint32_t k, r, id, peer
-    cdef const credit_cpu_t *c
+    """The first world of a higher rank that waits at another CPU, first of the same NUMA node."""
+    cdef uint32_t id = NO_WORLD
     if not (own(s).eager if rank == OVER else own(s).waiting):
         return NO_WORLD
+    if s.topology.nodes > 1:
+        id = steal_from(s, cpu, rank, True)
+    return id if id != NO_WORLD else steal_from(s, cpu, rank, False)
+
+
+cdef uint32_t steal_from(
+    const sched_t *s, uint32_t cpu, uint32_t rank, bint near
+) noexcept nogil:
+    """From the next CPU that has one: of the same NUMA node, or any."""
+    cdef uint32_t k, r, id, peer
+    cdef const credit_cpu_t *c
     for k in range(1, s.cpu_count):
         peer = cpu + k if cpu + k < s.cpu_count else cpu + k - s.cpu_count
         c = cpu_of(s, peer)
-        if not c.waiting:
+        if not c.waiting or (near and s.topology.node[peer] != s.topology.node[cpu]):
             continue
         for r in range(rank):
             id = fifo_first(&c.queue[r])
             while id != NO_WORLD:
-                if allowed(s, id, cpu):
+                # what just left this CPU for another is not taken back
+                if allowed(s, id, cpu) and id + 1 != cpu_of(s, cpu).was:
                     return id
                 id = fifo_next(links(s), id)
     return NO_WORLD

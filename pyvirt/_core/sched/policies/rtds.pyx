@@ -4,7 +4,7 @@ The rules are those of Xen's documentation (wiki, "RTDS-Based-Scheduler"; xl(1),
 the messages that introduced them; nothing here is Xen's code.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memset
 
 from pyvirt._core.sched.ordered cimport (
@@ -16,6 +16,7 @@ from pyvirt._core.sched.ordered cimport (
     ordered_remove,
 )
 from pyvirt._core.sched.plug cimport Plug, account, allowed, ask, park, unpark
+from pyvirt._core.sched.policies.xen cimport idle_but
 from pyvirt._core.sched.state cimport (
     NEVER,
     NO_CPU,
@@ -153,24 +154,8 @@ cdef void move_base(sched_t *s) noexcept nogil:
 
 
 cdef uint32_t idle_cpu(const sched_t *s, uint32_t id) noexcept nogil:
-    """Of those not about to pick its last CPU, or the lowest that is idle, or NO_CPU."""
-    cdef const uint64_t *mask = s.queues[s.worlds[id].queue].mask
-    cdef uint32_t i, cpu, best = NO_CPU
-    cdef uint64_t free
-    if s.idle_count <= <uint32_t>(own(s).serving != NO_CPU):
-        return NO_CPU               # the one that picks counts as idle
-    for i in range((s.cpu_count + 63) >> 6):
-        free = s.idle[i] & mask[i] & ~s.asked[i]
-        cpu = 64 * i
-        while free:
-            if free & 1 and cpu != own(s).serving:
-                if cpu == s.worlds[id].cpu:
-                    return cpu
-                if best == NO_CPU:
-                    best = cpu
-            free >>= 1
-            cpu += 1
-    return best
+    """The idle CPU that suits the world best and is not about to pick, or NO_CPU."""
+    return idle_but(s, id, NULL, own(s).serving)
 
 
 cdef void tickle(sched_t *s, uint32_t id) noexcept nogil:
