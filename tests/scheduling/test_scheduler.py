@@ -277,3 +277,21 @@ def test_hosts_in_threads_are_as_one_after_the_other():
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda host: host.run(3000 * MS), apart))
     assert [facts(h) for h in serial] == [facts(h) for h in apart]
+
+
+@pytest.mark.parametrize("policy", ["rr", "stride", "fixed"])
+def test_work_that_is_done_at_the_moment_of_a_block_is_done(policy):
+    """Two jobs end at the same time, and the second world is blocked between these events."""
+    host = Scheduler(cpus=2, policy=policy)
+    first, second = host.add(Jobs()), host.add(Jobs())
+    host.submit(first, 100)
+    host.submit(second, 100)
+    host.step()
+    host.block(second)
+    assert host.counters()["jobs_done"].tolist() == [1, 1]
+    host.run(200)
+    host.wake(second)
+    host.submit(second, 5)
+    host.run(300)
+    assert host.counters()["jobs_done"].tolist() == [1, 2]
+    assert host.counters()["run"].tolist() == [100, 105]

@@ -140,6 +140,9 @@ cdef void halt(sched_t *s, uint32_t id, world_state_t state) noexcept nogil:
     cdef bint ran
     if w.state == RUN:
         charge(s, id, s.now)
+        # between events of one moment its work may be done, and that event still to come
+        if w.state == RUN and w.flags & (HAS_JOBS | HAS_LIMIT) and stops(s, id, s.now):
+            fill(s, cpu, NO_WORLD, s.now)
     ran = w.state == RUN
     if w.state == LIMITED:
         l.refill = NEVER

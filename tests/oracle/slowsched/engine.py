@@ -327,6 +327,8 @@ class SlowScheduler:
             number, weight, reservation or 0, -1 if most is None else most, self.params(params)
         )
         part = max(1, weight // len(loads))
+        cpus = frozenset(range(len(self.cpus)) if affinity is None else affinity)
+        self.queue(cpus).make_room(len(loads))
         vm.worlds = []
         for load in loads:
             world = self.new(part, slice_ns, affinity, load)

@@ -311,6 +311,8 @@ class SlowPlugged(SlowScheduler):
     def halt(self, w: World, state: str) -> None:
         if w.state == "run":
             self.charge(w)
+            if w.state == "run":
+                self.stops(w)
         w.refill = None
         if w.state == "wait":
             w.count(self.now)

@@ -27,8 +27,9 @@ class Queue:
         self.slots: list = [None, None]  # places of worlds, active or not
         self.tree = None
 
-    def make_room(self) -> None:
-        if None not in self.slots:
+    def make_room(self, worlds: int = 1) -> None:
+        """Places for so many more, before the first of them takes one."""
+        while self.slots.count(None) < worlds:
             self.slots += [None] * len(self.slots)
 
     def join(self, w: World) -> None:
