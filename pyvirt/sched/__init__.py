@@ -2,7 +2,14 @@
 
 from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, STATES, WORK_DTYPE
 from pyvirt.sched.demand import Demand
-from pyvirt.sched.policies import PLUGS, FixedPriority, Plug, PythonPolicy
+from pyvirt.sched.policies import (
+    PLUGS,
+    FixedPriority,
+    NativePolicy,
+    Plug,
+    PythonPolicy,
+    get_include,
+)
 from pyvirt.sched.responses import percentiles, response_bounds
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
 from pyvirt.sched.times import (
@@ -35,6 +42,7 @@ __all__ = [
     "Jobs",
     "Lock",
     "LogNormal",
+    "NativePolicy",
     "OnOff",
     "Periodic",
     "Plug",
@@ -42,6 +50,7 @@ __all__ = [
     "PythonPolicy",
     "Scheduler",
     "SchedulerSnapshot",
+    "get_include",
     "latency_bounds",
     "percentiles",
     "response_bounds",

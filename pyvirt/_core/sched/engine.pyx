@@ -27,7 +27,7 @@ from pyvirt._core.sched.hooks cimport hook_begin
 from pyvirt._core.sched.jobs cimport draw_gap
 from pyvirt._core.sched.loads cimport describe, describe_team
 from pyvirt._core.sched.loop cimport next_event, run_until, serve
-from pyvirt._core.sched.plug cimport Plug
+from pyvirt._core.sched.plug cimport Plug, services
 from pyvirt._core.sched.policies.eevdf cimport has_deadlines
 from pyvirt._core.sched.queue cimport (
     add_room,
@@ -201,6 +201,7 @@ cdef class SchedCore:
             self.plugin._take()
             self.plug = self.plugin.table
             self.plug.user = <void *>self.plugin
+            self.plug.services = &services
             self.policy = self.plugin.name
             s.plug = &self.plug
             s.policy = POLICY_PLUG

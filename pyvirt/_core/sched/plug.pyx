@@ -3,6 +3,7 @@
 from libc.stdint cimport uint32_t
 
 from pyvirt._core.sched.changes cimport hold, release
+from pyvirt._core.sched.hooks cimport allowed, set_fault
 from pyvirt._core.sched.loop cimport charge
 from pyvirt._core.sched.state cimport (
     COSTOPPED,
@@ -150,3 +151,16 @@ cdef void account(sched_t *s, uint32_t cpu) noexcept nogil:
         set_fault(s, FAULT_ARGUMENT, s.hook, cpu, NO_WORLD, cpu)
     elif s.cpus[cpu].running != NO_WORLD:
         charge(s, s.cpus[cpu].running, s.now)
+
+
+cdef void ask_any(sched_t *s, uint32_t cpu) noexcept nogil:
+    ask(s, cpu)
+
+
+cdef bint allowed_any(const sched_t *s, uint32_t id, uint32_t cpu) noexcept nogil:
+    return id < s.world_count and cpu < s.cpu_count and allowed(s, id, cpu)
+
+
+services.ask, services.allowed, services.account = ask_any, allowed_any, account
+services.park, services.unpark = park, unpark
+services.costop, services.costart = costop, costart
