@@ -99,8 +99,8 @@ from pyvirt._core.sched.sync cimport (
     begin_round,
     end_of_phase,
     end_of_spin,
-    next_change,
     spin_t,
+    spins,
 )
 from pyvirt._core.sched.virtual cimport sync_queue
 from pyvirt._core.sched.work cimport NO_RECORD, PHASE_SPIN, work_t
@@ -159,7 +159,8 @@ cdef inline void set_event(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noex
     if s.worlds[id].flags & (HAS_JOBS | HAS_LIMIT):
         l = &s.loads[id]
         if s.worlds[id].flags & HAS_JOBS:
-            change = now + l.left if l.source != SOURCE_TEAM else next_change(s, id, now)
+            if l.source != SOURCE_TEAM or not spins(s, id, now, &change):
+                change = now + l.left
             if change < when:
                 when = change
         if s.worlds[id].flags & HAS_LIMIT:
