@@ -5,12 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pyvirt._core.sched.native import NativePolicy
+from pyvirt._core.sched.native import (
+    CPU_RECORD,
+    PLUG_RECORD,
+    SCHED_RECORD,
+    VM_RECORD,
+    WORLD_RECORD,
+    NativePolicy,
+)
 from pyvirt._core.sched.plug import Plug
 from pyvirt._core.sched.policies.fixed import FixedPriority
 from pyvirt._core.sched.python import PythonPolicy
 
-__all__ = ["PLUGS", "FixedPriority", "NativePolicy", "Plug", "PythonPolicy", "get_include"]
+__all__ = [
+    "CPU_RECORD",
+    "PLUGS",
+    "PLUG_RECORD",
+    "SCHED_RECORD",
+    "VM_RECORD",
+    "WORLD_RECORD",
+    "FixedPriority",
+    "NativePolicy",
+    "Plug",
+    "PythonPolicy",
+    "get_include",
+]
 
 PLUGS: dict[str, Callable[[], Plug]] = {
     "fixed": FixedPriority,
