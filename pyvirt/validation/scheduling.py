@@ -228,8 +228,8 @@ def queueing(context: Context) -> Outcome:
     return tally.outcome(
         "S12",
         sentences=("response of 2 service times, both", ", ".join(shown) + " service times"),
-        note="a pass is within 1 %, of fixed jobs and a quantum of 0.05. M/G/1 in order of arrival,"
-        " from Pollaczek and Khinchine's mean, with a quantum of 1/50 from that of processor "
+        note="within 1 % is a pass, of fixed jobs and a quantum of 0.05. M/G/1 in order of arrival "
+        "from Pollaczek and Khinchine's mean, with a quantum of 1/50 from that of processor "
         "sharing (2 % is a pass): " + ", ".join(off),
     )
 

@@ -103,8 +103,8 @@ from pyvirt._core.sched.sync cimport (
     begin_round,
     end_of_phase,
     end_of_spin,
-    next_change,
     spin_t,
+    spins,
 )
 from pyvirt._core.sched.timeline cimport note_switch
 from pyvirt._core.sched.topology cimport SAME_CORE, lowest_bit, near_mask
@@ -171,12 +171,9 @@ cdef ns_t load_event(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept n
     if s.worlds[id].flags & PACED:
         set_speed(s, id, cpu)
     if s.worlds[id].flags & HAS_JOBS:
-        if l.source == SOURCE_TEAM:
-            change = next_change(s, id, now)
-        elif s.worlds[id].flags & PACED:
-            change = now + time_for(&s.paces[id], l.left)
-        else:
-            change = now + l.left
+        if l.source != SOURCE_TEAM or not spins(s, id, now, &change):
+            change = now + (
+                time_for(&s.paces[id], l.left) if s.worlds[id].flags & PACED else l.left)
         if change < when:
             when = change
     if s.worlds[id].flags & HAS_LIMIT:

@@ -17,4 +17,4 @@ cdef void leave_team(sched_t *s, uint32_t id, ns_t now) noexcept nogil
 cdef void begin_round(sched_t *s, uint32_t id, ns_t now) noexcept nogil
 cdef bint end_of_phase(sched_t *s, uint32_t id, ns_t now) noexcept nogil
 cdef spin_t end_of_spin(sched_t *s, work_t *k) noexcept nogil
-cdef ns_t next_change(sched_t *s, uint32_t id, ns_t now) noexcept nogil
+cdef bint spins(sched_t *s, uint32_t id, ns_t now, ns_t *until) noexcept nogil

@@ -11,9 +11,8 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from pyvirt._core.sched.jobs cimport draw_work, may_compete, note_response, settle
 from pyvirt._core.sched.loop cimport charge, make_runnable, rearm
-from pyvirt._core.sched.pace cimport time_for
 from pyvirt._core.sched.random cimport draw_below, draw_dist
-from pyvirt._core.sched.state cimport NEVER, NO_WORLD, PACED, RUN, WAIT, load_t, sched_t, world_t
+from pyvirt._core.sched.state cimport NEVER, NO_WORLD, RUN, WAIT, load_t, sched_t, world_t
 from pyvirt._core.sched.work cimport (
     NO_RECORD,
     PHASE_NONE,
@@ -233,24 +232,22 @@ cdef bint take_if_free(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
     return True
 
 
-cdef ns_t next_change(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
-    """Until when a member that has a CPU goes on as now, if no other changes that."""
+cdef bint spins(sched_t *s, uint32_t id, ns_t now, ns_t *until) noexcept nogil:
+    """Whether a member that has a CPU spins, and until when at most; else it works."""
     cdef work_t *k = member(s, id)
     cdef team_t *t = team_of(s, k)
     cdef world_t *w = &s.worlds[id]
-    cdef ns_t when = NEVER
     if k.phase == PHASE_SPIN and not take_if_free(s, id, now):
+        until[0] = NEVER
         if t.spin >= 0:
-            when = now + k.spin_left
-        if t.window and now + k.window_left < when:
-            when = now + k.window_left
-        return when
+            until[0] = now + k.spin_left
+        if t.window and now + k.window_left < until[0]:
+            until[0] = now + k.window_left
+        return True
     if k.phase == PHASE_SECTION and w.switches != k.held_switches:
         k.holder_preempted += 1     # it had lost its CPU since it has the lock
         k.held_switches = w.switches
-    if w.flags & PACED:
-        return now + time_for(&s.paces[id], s.loads[id].left)
-    return now + s.loads[id].left
+    return False
 
 
 # --- members come and go ---
