@@ -6,7 +6,7 @@ import heapq
 
 import numpy as np
 
-from pyvirt.sched import Scheduler
+from pyvirt.sched import Numa, PerCpu, Scheduler, Topology
 
 from .timing import paired, seconds, target, unit
 
@@ -135,3 +135,28 @@ class SchedMemory:
     @unit("bytes")
     def track_bytes_per_world(self):
         return host("stride", 100_000, 64).nbytes / 100_000
+
+
+class SchedPerCpu:
+    """Ends of slices with a queue for each CPU, two threads a core, and home nodes."""
+
+    params = ["1000 on 8", "1000 on 64"]
+    param_names = ["worlds on CPUs"]
+
+    def made(self, parameter: str, threads: int, numa: Numa | None) -> Scheduler:
+        worlds, cpus = map(int, parameter.split(" on "))
+        topology = Topology(sockets=2, cores=cpus // 2 // threads, threads=threads)
+        policy = PerCpu(timeslice_ns=QUANTUM, numa=numa)
+        made = Scheduler(topology=topology, policy=policy)
+        for weight in weights(worlds):
+            made.add(weight=weight)
+        made.run(FOREVER, events=2 * worlds)
+        return made
+
+    @unit("million events/s")
+    def track_plain(self, parameter):
+        return rate(self.made(parameter, 1, None), 1_000_000)
+
+    @unit("million events/s")
+    def track_threads_and_homes(self, parameter):
+        return rate(self.made(parameter, 2, Numa()), 1_000_000)

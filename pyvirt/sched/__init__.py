@@ -1,7 +1,8 @@
 """CPU scheduling of one host: worlds that share CPUs under a policy, exact to the nanosecond."""
 
 from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, SPEED_DTYPE, STATES
-from pyvirt.sched.policies import PLUGS, FixedPriority, Plug
+from pyvirt.sched.numa import Numa
+from pyvirt.sched.policies import PLUGS, FixedPriority, PerCpu, Plug
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
 from pyvirt.sched.topology import Topology
 from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
@@ -17,7 +18,9 @@ __all__ = [
     "Always",
     "FixedPriority",
     "Jobs",
+    "Numa",
     "OnOff",
+    "PerCpu",
     "Periodic",
     "Plug",
     "Poisson",

@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from pyvirt._core.sched.plug import Plug
 from pyvirt._core.sched.policies.fixed import FixedPriority
+from pyvirt._core.sched.policies.percpu import PerCpu
 
-__all__ = ["PLUGS", "FixedPriority", "Plug"]
+__all__ = ["PLUGS", "FixedPriority", "PerCpu", "Plug"]
 
 PLUGS: dict[str, Callable[[], Plug]] = {
     "fixed": FixedPriority,
+    "percpu": PerCpu,
 }

@@ -25,6 +25,7 @@ Policy: TypeAlias = (
         "lottery",
         "eevdf",
         "fixed",
+        "percpu",
     ]
     | Plug
 )

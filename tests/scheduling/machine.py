@@ -6,9 +6,11 @@ import numpy as np
 
 from oracle.slowsched import SlowPlugged, SlowScheduler
 from oracle.slowsched.fixed import Fixed
+from oracle.slowsched.percpu import PerCpu as SlowPerCpu
 from pyvirt._core.sched.engine import STATES, SchedCore
 from pyvirt._core.sched.policies.fixed import FixedPriority
-from pyvirt.sched import Topology
+from pyvirt._core.sched.policies.percpu import PerCpu
+from pyvirt.sched import Numa, Topology
 
 NAMES = {"run": "run", "rdy": "ready", "mlmtd": "limited", "cstp": "costop", "wait": "wait"}
 
@@ -16,6 +18,12 @@ NAMES = {"run": "run", "rdy": "ready", "mlmtd": "limited", "cstp": "costop", "wa
 PLUGS = {
     "fixed": (FixedPriority, Fixed, True),
     "fixed, 3": (lambda: FixedPriority(timeslice_ns=3), lambda: Fixed(3), True),
+    "percpu, numa": (
+        lambda: PerCpu(5, 17, 25, Numa(40, 5, 0.5, 100, 7)),
+        lambda: SlowPerCpu(5, 17, 25, Numa(40, 5, 0.5, 100, 7)),
+        False,
+    ),
+    "percpu": (lambda: PerCpu(5, 17, 25), lambda: SlowPerCpu(5, 17, 25), True),
 }
 
 
@@ -110,6 +118,12 @@ class Both:
             w.progress(self.slow.now - w.since)
         assert row["used"] == speed["used"] == w.work // 1 <= row["run"]
         assert speed["stalled"] == w.stalled <= row["run"]
+        numa = getattr(self.slow.policy, "numa", None)
+        home = numa and numa.home(w.id)
+        assert speed["home"] == (-1 if home is None else home)
+        assert (speed["home_moves"], speed["remote"]) == (w.home_moves, w.remote / 65536)
+        late = w.remote * (self.slow.now - w.remote_since) >> 16
+        assert speed["remote_time"] == w.remote_time + late
         if any(self.slow.shape.costs) or self.slow.shape.speeds[-1] < 1:
             assert speed["moves"].tolist() == w.moves[1:]
             assert sum(w.moves) == w.migrations
