@@ -27,6 +27,7 @@ FLAVOUR = "-".join(
 )
 BUILD = Path("build", FLAVOUR)
 CORE = Path("pyvirt", "_core")
+INCLUDE = Path("pyvirt", "include")
 SHARED = "pyvirt._core._cyutility"
 
 # embedsignature is off: inspect.signature works without it, and it would alter the docstrings.
@@ -62,8 +63,8 @@ def extension(name: str, source: Path) -> Extension:
     return Extension(
         name,
         [source.as_posix()],
-        include_dirs=[numpy.get_include(), CORE.as_posix()],
-        depends=sorted(path.as_posix() for path in CORE.rglob("*.h")),
+        include_dirs=[numpy.get_include(), CORE.as_posix(), INCLUDE.as_posix()],
+        depends=sorted(path.as_posix() for where in (CORE, INCLUDE) for path in where.rglob("*.h")),
         define_macros=MACROS,
         extra_compile_args=COMPILE,
         extra_link_args=LINK,

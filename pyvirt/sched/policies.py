@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+from pyvirt._core.sched.native import (
+    CPU_RECORD,
+    PLUG_RECORD,
+    SCHED_RECORD,
+    VM_RECORD,
+    WORLD_RECORD,
+    NativePolicy,
+)
 from pyvirt._core.sched.plug import Plug
 from pyvirt._core.sched.policies.fixed import FixedPriority
 from pyvirt._core.sched.policies.percpu import PerCpu
+from pyvirt._core.sched.python import PythonPolicy
 
-__all__ = ["PLUGS", "FixedPriority", "PerCpu", "Plug"]
+__all__ = [
+    "CPU_RECORD",
+    "PLUGS",
+    "PLUG_RECORD",
+    "SCHED_RECORD",
+    "VM_RECORD",
+    "WORLD_RECORD",
+    "FixedPriority",
+    "NativePolicy",
+    "PerCpu",
+    "Plug",
+    "PythonPolicy",
+    "get_include",
+]
 
 PLUGS: dict[str, Callable[[], Plug]] = {
     "fixed": FixedPriority,
     "percpu": PerCpu,
 }
+
+
+def get_include() -> str:
+    """Give the folder of the C headers ``pyvirt/sched.h`` and ``pyvirt/ordered.h``."""
+    return str(Path(__file__).resolve().parents[1] / "include")

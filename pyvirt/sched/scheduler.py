@@ -370,6 +370,8 @@ class Scheduler(SchedCore):
 def _rebuild(kind: Any, made: Any, snapshot: SchedulerSnapshot) -> Any:
     """Make a scheduler in a given state, for unpickling and copying."""
     policy, cpus, tick, topology = made
+    if isinstance(policy, Plug):
+        policy = policy._twin()
     twin = kind.__new__(kind)
     Scheduler.__init__(twin, cpus, policy=policy, linux_tick_ns=tick, topology=topology)
     twin.restore(snapshot)

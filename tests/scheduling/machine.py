@@ -8,9 +8,8 @@ from oracle.slowsched import SlowPlugged, SlowScheduler
 from oracle.slowsched.fixed import Fixed
 from oracle.slowsched.percpu import PerCpu as SlowPerCpu
 from pyvirt._core.sched.engine import STATES, SchedCore
-from pyvirt._core.sched.policies.fixed import FixedPriority
-from pyvirt._core.sched.policies.percpu import PerCpu
-from pyvirt.sched import Numa, Topology
+from pyvirt.sched import FixedPriority, Numa, PerCpu, Topology
+from scheduling.churn import FastChurn, SlowChurn
 
 NAMES = {"run": "run", "rdy": "ready", "mlmtd": "limited", "cstp": "costop", "wait": "wait"}
 
@@ -18,6 +17,7 @@ NAMES = {"run": "run", "rdy": "ready", "mlmtd": "limited", "cstp": "costop", "wa
 PLUGS = {
     "fixed": (FixedPriority, Fixed, True),
     "fixed, 3": (lambda: FixedPriority(timeslice_ns=3), lambda: Fixed(3), True),
+    "churn": (FastChurn, SlowChurn, False),
     "percpu, numa": (
         lambda: PerCpu(5, 17, 25, Numa(40, 5, 0.5, 100, 7)),
         lambda: SlowPerCpu(5, 17, 25, Numa(40, 5, 0.5, 100, 7)),
@@ -36,10 +36,12 @@ class Both:
         parts = topology and (topology._array(), topology._speeds(), topology._costs())
         shape = parts and [each.tolist() for each in parts]
         self.conserving = True
+        self.policies: tuple = ()
         if policy in PLUGS:
             plug, slow, self.conserving = PLUGS[policy]
-            self.fast = SchedCore(plug(), cpus, seed, 1, None, parts)
-            self.slow = SlowPlugged(cpus, slow(), seed, shape)
+            self.policies = plug(), slow()
+            self.fast = SchedCore(self.policies[0], cpus, seed, 1, None, parts)
+            self.slow = SlowPlugged(cpus, self.policies[1], seed, shape)
             return
         policy, _, way = policy.partition(", ")
         tick = int(way) if way else None
@@ -112,6 +114,15 @@ class Both:
             assert limit == (None if vm.limit < 0 else vm.limit)
             assert list(params.values()) == vm.param[: len(params)]
         self.laws(rows, cpus)
+        self.logs()
+
+    def logs(self) -> None:
+        """Policies that keep a log were called alike."""
+        logs = [policy.log for policy in self.policies if hasattr(policy, "log")]
+        if logs:
+            assert logs[0] == logs[1]
+            for log in logs:
+                log.clear()
 
     def compare_speed(self, row, speed, w) -> None:
         if w.state == "run":

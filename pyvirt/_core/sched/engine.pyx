@@ -22,8 +22,8 @@ from pyvirt._core.sched.changes cimport (
 from pyvirt._core.sched.due cimport move_timer_base
 from pyvirt._core.sched.hooks cimport hook_begin
 from pyvirt._core.sched.loop cimport next_event, run_until, serve
-from pyvirt._core.sched.plug cimport Plug
 from pyvirt._core.sched.pace cimport work_in
+from pyvirt._core.sched.plug cimport Plug, services
 from pyvirt._core.sched.policies.eevdf cimport has_deadlines
 from pyvirt._core.sched.queue cimport (
     add_room,
@@ -181,7 +181,10 @@ cdef class SchedCore:
         self.free_vms = []
         if isinstance(policy, Plug):
             self.plugin = policy
+            self.plugin._take()
             self.plug = self.plugin.table
+            self.plug.user = <void *>self.plugin
+            self.plug.services = &services
             self.policy = self.plugin.name
             s.plug = &self.plug
             s.policy = POLICY_PLUG
@@ -886,6 +889,7 @@ cdef class SchedCore:
                 (self.plug.cpus)[:s.cpu_count * self.plug.cpu_size],
                 (self.plug.worlds)[:s.world_count * self.plug.world_size],
                 (self.plug.vms)[:s.vm_count * self.plug.vm_size],
+                self.plugin._attributes(),
             ),
         )
 
@@ -916,7 +920,7 @@ cdef class SchedCore:
                 or (plug is None) != (s.policy != POLICY_PLUG)):
             raise InvalidValueError("this snapshot is of a scheduler with other arguments")
         if plug is not None:
-            timer, own, plug_cpus, plug_worlds, plug_vms = plug
+            timer, own, plug_cpus, plug_worlds, plug_vms, attributes = plug
             if (len(own) != self.plug.own_size
                     or len(plug_cpus) != s.cpu_count * self.plug.cpu_size
                     or len(plug_worlds) != plain.world_count * self.plug.world_size
@@ -955,6 +959,7 @@ cdef class SchedCore:
         memcpy(s.vms, <const char *>vms, len(vms))
         memcpy(s.siblings, <const char *>siblings, len(siblings))
         if plug is not None:
+            self.plugin._set_attributes(attributes)
             self.plug.timer = timer
             memcpy(self.plug.own, <const char *>own, len(own))
             memcpy(self.plug.cpus, <const char *>plug_cpus, len(plug_cpus))

@@ -165,7 +165,6 @@ cdef void numa_place(sched_t *s, numa_t *n, numa_vms_t vms, uint32_t vm, uint32_
     cdef numa_vm_t *v = vm_at(vms, vm)
     cdef part_t *p
     cdef uint32_t size = 0, node, count, parts, i, id = s.vms[vm].first, worlds = s.vms[vm].worlds
-    cdef uint32_t done = 0
     if not n.on or v.parts or pinned(s, vm):
         return
     for node in range(s.topology.nodes):
@@ -184,7 +183,7 @@ cdef void numa_place(sched_t *s, numa_t *n, numa_vms_t vms, uint32_t vm, uint32_
         p.pages[p.home] = p.all_pages
         p.measured = s.now
         v.parts += 1
-        for count in range(p.worlds):
+        for _ in range(p.worlds):
             s.paces[id].home, s.paces[id].part = p.home, <uint16_t>i
             id = s.siblings[id]
         p.run, p.rdy = ran(s, vm, i), waited(s, vm, i)

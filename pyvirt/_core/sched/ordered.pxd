@@ -6,11 +6,11 @@
 #     cdef inline nodes_t nodes(sched_t *s) noexcept nogil:
 #         return nodes_at(&(<mine_t *>s.plug.worlds).node, sizeof(mine_t))
 #
-# Roots and lists of zeros are empty. A node is in one set or list at a time.
+# Who cimports this needs pyvirt.sched.get_include() as include directory. Roots and lists of zeros are empty. A node is in one set or list at a time.
 
 from libc.stdint cimport int64_t, uint32_t
 
-cdef extern from "sched/ordered.h" nogil:
+cdef extern from "pyvirt/ordered.h" nogil:
     ctypedef struct node_t:
         int64_t key
         uint32_t left

@@ -54,7 +54,7 @@ cdef inline void set_speed(sched_t *s, uint32_t id, uint32_t cpu) noexcept nogil
     """Of a world that runs on this CPU, from now on; it is charged."""
     cdef pace_t *p = &s.paces[id]
     cdef uint32_t busy = busy_threads(s, cpu)
-    s.cpus[cpu].threads = busy
+    p.threads = busy
     p.speed = <uint32_t>(<uint64_t>s.topology.speed[busy] * p.memory_speed >> 16)
     if not p.speed:
         p.speed = 1

@@ -22,7 +22,9 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from pyvirt._core.sched.hooks cimport allowed, set_fault
-from pyvirt._core.sched.state cimport FAULT_ARGUMENT, NO_WORLD, plug_t, sched_t
+from pyvirt._core.sched.state cimport FAULT_ARGUMENT, NO_WORLD, plug_t, sched_t, services_t
+
+cdef services_t services                # the functions below
 
 cdef class Plug:
     cdef plug_t table                   # hooks and sizes; no records

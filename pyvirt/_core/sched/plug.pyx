@@ -3,6 +3,7 @@
 from libc.stdint cimport uint32_t
 
 from pyvirt._core.sched.changes cimport hold, release
+from pyvirt._core.sched.hooks cimport allowed, set_fault
 from pyvirt._core.sched.loop cimport charge
 from pyvirt._core.sched.state cimport (
     COSTOPPED,
@@ -57,6 +58,10 @@ cdef class Plug:
         Parameters of virtual machines, at most 4: name -> (default, least, most), integers.
     """
 
+    def __cinit__(self, *args, **kwargs):
+        self.name, self.parameters, self.vm_params = type(self).__name__, {}, {}
+        self.table.timer = NEVER
+
     def __init__(self, name, parameters, vm_params=None):
         self.name = name
         self.parameters = dict(parameters)
@@ -64,7 +69,6 @@ cdef class Plug:
         if len(self.vm_params) > 4:
             raise InvalidTypeError(
                 f"a policy has at most 4 parameters of VMs, got {', '.join(self.vm_params)}")
-        self.table.timer = NEVER
 
     cdef object fill_own(self, const void *own, size_t size):
         """What the policy's own record contains before `begin`: constants."""
@@ -73,6 +77,21 @@ cdef class Plug:
 
     cdef object raised(self):
         return None
+
+    # What a policy with state of its own, in Python, does otherwise.
+
+    def _take(self):
+        """A scheduler begins to use it."""
+
+    def _twin(self):
+        """Give the policy of a copied scheduler."""
+        return self
+
+    def _attributes(self):
+        return None
+
+    def _set_attributes(self, attributes):
+        pass
 
     def __eq__(self, other):
         return (type(self) is type(other)
@@ -132,3 +151,16 @@ cdef void account(sched_t *s, uint32_t cpu) noexcept nogil:
         set_fault(s, FAULT_ARGUMENT, s.hook, cpu, NO_WORLD, cpu)
     elif s.cpus[cpu].running != NO_WORLD:
         charge(s, s.cpus[cpu].running, s.now)
+
+
+cdef void ask_any(sched_t *s, uint32_t cpu) noexcept nogil:
+    ask(s, cpu)
+
+
+cdef bint allowed_any(const sched_t *s, uint32_t id, uint32_t cpu) noexcept nogil:
+    return id < s.world_count and cpu < s.cpu_count and allowed(s, id, cpu)
+
+
+services.ask, services.allowed, services.account = ask_any, allowed_any, account
+services.park, services.unpark = park, unpark
+services.costop, services.costart = costop, costart

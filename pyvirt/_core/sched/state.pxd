@@ -30,10 +30,24 @@ cdef enum:
 cdef enum:
     FULL_SPEED = 1 << 16
 
-cdef extern from "sched/bounds.h" nogil:
+# Bounds that do not fit in an enum of C; verbatim, so that who cimports this needs no header.
+cdef extern from * nogil:
+    """
+    #ifndef PYVIRT_SCHED_BOUNDS
+    #define PYVIRT_SCHED_BOUNDS
+    #define SPREAD ((int64_t)1 << 43)           /* keys have 44 bits for ranks */
+    #define MOST_SLICE (((int64_t)1 << 32) - 1) /* of weight 1, half of SPREAD in virtual time */
+    #define MOST_TIMESLICE ((int64_t)1 << 52)
+    #define MOST_REMAIN ((int64_t)1 << 42)
+    #define NEVER INT64_MAX
+    #define MOST_TIME ((int64_t)1 << 61)
+    #define DUE_HORIZON ((int64_t)1 << 53)      /* keys of CPU events have 54 bits for times */
+    #define TIMER_HORIZON ((int64_t)1 << 43)    /* and those of timers 44 */
+    #endif
+    """
     const int64_t SPREAD            # of the ranks in a queue
     const int64_t MOST_SLICE
-    const int64_t MOST_TIMESLICE
+    const int64_t MOST_TIMESLICE    # of plug-in policies
     const int64_t MOST_REMAIN
     const ns_t NEVER
     const ns_t MOST_TIME
@@ -138,6 +152,15 @@ ctypedef struct fault_t:
     int64_t value                   # what was returned
     ns_t when
 
+ctypedef struct services_t:         # what policies in other languages call
+    void (*ask)(sched_t *s, uint32_t cpu) noexcept nogil
+    bint (*allowed)(const sched_t *s, uint32_t id, uint32_t cpu) noexcept nogil
+    void (*account)(sched_t *s, uint32_t cpu) noexcept nogil
+    void (*park)(sched_t *s, uint32_t id) noexcept nogil
+    void (*unpark)(sched_t *s, uint32_t id) noexcept nogil
+    void (*costop)(sched_t *s, uint32_t id) noexcept nogil
+    void (*costart)(sched_t *s, uint32_t id) noexcept nogil
+
 ctypedef struct plug_t:             # a plug-in policy: sizes, records, hooks
     size_t own_size
     size_t cpu_size
@@ -160,6 +183,7 @@ ctypedef struct plug_t:             # a plug-in policy: sizes, records, hooks
     void (*stopped)(sched_t *s, uint32_t id, uint32_t why) noexcept nogil
     void (*timed)(sched_t *s) noexcept nogil
     void *user                      # of hooks that need an object: not part of the state
+    const services_t *services
 
 ctypedef struct world_t:
     # what an event of an always runnable world touches
@@ -222,7 +246,6 @@ ctypedef struct cpu_t:
     uint64_t switches
     uint32_t serves                 # first of its queues in sched_t.serves
     uint32_t serve_count
-    uint32_t threads                # busy ones of its core when its world's speed was set
 
 ctypedef struct vm_t:               # worlds that belong together
     uint32_t weight                 # shares of the whole
@@ -262,6 +285,7 @@ ctypedef struct pace_t:             # what only worlds need that work at differe
     ns_t stalled                    # of `run`, what moves cost so far
     uint32_t fraction               # of a unit of work, in 2**-16
     uint32_t speed                  # while it runs, in 2**-16
+    uint32_t threads                # busy ones of its core, when that was set
     uint32_t memory_speed           # of that, what remote memory leaves
     uint32_t moves[6]               # to another CPU, by distance
     uint16_t home                   # NUMA node that it belongs to, or NO_NODE
@@ -293,43 +317,45 @@ ctypedef struct topology_t:         # numbers are dense, from 0; it never change
     bint smt                        # there are cores of several threads
 
 cdef struct sched_s:
+    # what plug-in policies may read: as in include/pyvirt/sched.h
     ns_t now
+    uint32_t cpu_count
+    uint32_t world_count            # numbers in use are below this one
+    uint32_t vm_count               # likewise
+    uint32_t idle_count
+    world_t *worlds
+    cpu_t *cpus
+    vm_t *vms
+    uint32_t *siblings              # of each world: the next one of its VM, or NO_WORLD
+    plug_t *plug                    # of POLICY_PLUG, else NULL
+    uint64_t idle[MASK_WORDS]       # CPUs without a world
+    uint64_t asked[MASK_WORDS]      # CPUs that are to pick again
+    # the rest is the engine's
+    bint asking                     # some CPU is asked
+    uint32_t policy
     uint64_t events                 # that happened so far
     uint64_t random                 # xorshift64*, for policies that draw
     uint64_t sequence               # of entries into queues: the rank of round robin
-    uint32_t policy
-    uint32_t cpu_count
-    uint32_t world_count            # numbers in use are below this one
     uint32_t capacity               # of worlds and timers
+    uint32_t vm_capacity
     uint32_t queue_count
-    uint32_t idle_count
     uint32_t cpu_leaves
     ns_t tick                       # of POLICY_LINUX
     uint32_t slice                  # that all worlds have so far, or 0: they differ
-    plug_t *plug                    # of POLICY_PLUG, else NULL
-    vm_t *vms
-    uint32_t *siblings              # of each world: the next one of its VM, or NO_WORLD
-    uint32_t vm_count               # numbers in use are below this one
-    uint32_t vm_capacity
-    fault_t fault                   # what a plug-in policy did wrong; nothing happens any more
     uint32_t hook                   # that runs
     uint32_t depth                  # of hooks
     uint32_t timed_count            # times that the policy's timer was due at
     ns_t timed_at                   # this moment
-    bint asking                     # some CPU is asked
-    uint64_t asked[MASK_WORDS]      # CPUs that are to pick again
     bint turning                    # some CPU became busy or idle during this event, beside
     uint64_t turned[MASK_WORDS]     # other threads: these
-    world_t *worlds
+    fault_t fault                   # what a plug-in policy did wrong; nothing happens any more
     load_t *loads
     pace_t *paces                   # NULL: all worlds work at full speed
-    cpu_t *cpus
     queue_t *queues
     uint32_t *serves                # the queues of each CPU, one CPU after the other
     uint64_t *due                   # winner tree of the CPUs' next events
     ns_t due_base
     uint64_t *timers                # winner tree of the worlds' next arrival or refill
     ns_t timer_base
-    uint64_t idle[MASK_WORDS]       # CPUs without a world
     uint64_t latency[LATENCY_BUCKETS]
     topology_t topology

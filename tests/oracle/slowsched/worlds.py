@@ -89,6 +89,10 @@ class World:
     queued: bool = False  # a plug-in policy has it in a queue
 
     @property
+    def slice_ns(self) -> int:
+        return self.slice
+
+    @property
     def has_work(self) -> bool:
         return self.source is None or self.left > 0
 

@@ -42,7 +42,6 @@ from pyvirt._core.sched.state cimport (
     WHY_PREEMPT,
     WHY_SLICE,
     sched_t,
-    world_t,
 )
 from pyvirt._core.types cimport ns_t
 

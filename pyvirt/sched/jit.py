@@ -1,0 +1,199 @@
+# Numba's decorators change the types of what they decorate.
+# mypy: disable-error-code="attr-defined, call-arg, no-untyped-call"
+"""For policies in Numba: types of hooks, records behind addresses, and services.
+
+Importing this module imports Numba. A hook is a ``cfunc`` of the type that `HOOKS` names for it;
+its first argument is the host, whose first part `host` gives as a record.
+
+Examples
+--------
+A policy that runs the worlds in the order of their numbers, each for 5 ms:
+
+>>> import numpy as np
+>>> from numba import cfunc
+>>> from pyvirt.sched import NativePolicy, Scheduler
+>>> from pyvirt.sched.jit import HOOKS, ask, host, plug, record
+>>> WORLD = np.dtype([("ready", "u1")], align=True)
+>>> @cfunc(HOOKS["enqueue"])
+... def enqueue(s, id, why):
+...     record(plug(s).worlds, id, WORLD).ready = 1
+...     ask(s, 0)
+>>> @cfunc(HOOKS["dequeue"])
+... def dequeue(s, id):
+...     record(plug(s).worlds, id, WORLD).ready = 0
+>>> @cfunc(HOOKS["pick"])
+... def pick(s, cpu):
+...     for id in range(host(s).world_count):
+...         mine = record(plug(s).worlds, id, WORLD)
+...         if mine.ready:
+...             mine.ready = 0
+...             return id
+...     return 0xFFFFFFFF
+>>> @cfunc(HOOKS["timeslice"])
+... def timeslice(s, cpu, id):
+...     return 5_000_000
+>>> hooks = {"enqueue": enqueue, "dequeue": dequeue, "pick": pick, "timeslice": timeslice}
+>>> policy = NativePolicy("first", hooks, world=WORLD)
+>>> machine = Scheduler(policy=policy)
+>>> machine.add(), machine.add()
+(0, 1)
+>>> machine.run(20_000_000)
+4
+>>> machine.counters()["run"].tolist()
+[20000000, 0]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from pyvirt._core.sched.native import PLUG_RECORD, SCHED_RECORD, SERVICES_RECORD, WORLD_RECORD
+
+__all__ = [
+    "HOOKS",
+    "account",
+    "allowed",
+    "ask",
+    "costart",
+    "costop",
+    "host",
+    "park",
+    "plug",
+    "record",
+    "unpark",
+    "world",
+]
+
+_HOST = types.CPointer(numba.from_dtype(SCHED_RECORD))
+_U32 = types.uint32
+
+# The type of each hook, for `numba.cfunc`.
+HOOKS: dict[str, Any] = {
+    "begin": types.void(_HOST),
+    "add": types.void(_HOST, _U32),
+    "remove": types.void(_HOST, _U32),
+    "change": types.void(_HOST, _U32),
+    "enqueue": types.void(_HOST, _U32, _U32),
+    "dequeue": types.void(_HOST, _U32),
+    "charge": types.void(_HOST, _U32, types.int64),
+    "pick": types.uint32(_HOST, _U32),
+    "timeslice": types.int64(_HOST, _U32, _U32),
+    "stopped": types.void(_HOST, _U32, _U32),
+    "timed": types.void(_HOST),
+}
+
+
+@intrinsic
+def record(typing_context: Any, address: Any, number: Any, dtype: Any) -> Any:
+    """Give the record of that number in an array at an address, as ``plug(s).worlds``."""
+    if not isinstance(dtype, types.DType):
+        return None
+    result = dtype.dtype
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        size = context.get_constant(types.uint64, result.size)
+        at = builder.add(arguments[0], builder.mul(arguments[1], size))
+        return builder.inttoptr(at, context.get_value_type(result))
+
+    return result(types.uint64, types.uint64, dtype), generate
+
+
+@intrinsic
+def host(typing_context: Any, s: Any) -> Any:
+    """Give the record (SCHED_RECORD) behind a hook's first argument."""
+    result = s.dtype
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(result))
+
+    return result(s), generate
+
+
+@intrinsic
+def _call(typing_context: Any, address: Any, s: Any, number: Any) -> Any:
+    """Call a service of the type ``void (sched *, uint32_t)``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        at, host, number = arguments
+        kind = cgutils.ir.FunctionType(cgutils.ir.VoidType(), [host.type, number.type])
+        builder.call(builder.inttoptr(at, kind.as_pointer()), [host, number])
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, s, types.uint32), generate
+
+
+@intrinsic
+def _ask_whether(typing_context: Any, address: Any, s: Any, id: Any, cpu: Any) -> Any:
+    """Call a service of the type ``int (sched *, uint32_t, uint32_t)``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        at, host, id, cpu = arguments
+        kind = cgutils.ir.FunctionType(cgutils.ir.IntType(32), [host.type, id.type, cpu.type])
+        return builder.call(builder.inttoptr(at, kind.as_pointer()), [host, id, cpu])
+
+    return types.int32(types.uint64, s, types.uint32, types.uint32), generate
+
+
+@njit
+def plug(s: Any) -> Any:
+    """Give the record (PLUG_RECORD) of the policy: addresses of its records, and its timer."""
+    return record(host(s).plug, 0, PLUG_RECORD)
+
+
+@njit
+def world(s: Any, id: int) -> Any:
+    """Give the record (WORLD_RECORD) of a world, to be read."""
+    return record(host(s).worlds, id, WORLD_RECORD)
+
+
+@njit
+def _services(s: Any) -> Any:
+    return record(plug(s).services, 0, SERVICES_RECORD)
+
+
+@njit
+def ask(s: Any, cpu: int) -> None:
+    """Let a CPU pick again at the present time, when the hook's event is over."""
+    _call(_services(s).ask, s, cpu)
+
+
+@njit
+def account(s: Any, cpu: int) -> None:
+    """Charge what runs on a CPU up to the present time."""
+    _call(_services(s).account, s, cpu)
+
+
+@njit
+def park(s: Any, id: int) -> None:
+    """Take a world out of competition (state ``limited``) until `unpark`."""
+    _call(_services(s).park, s, id)
+
+
+@njit
+def unpark(s: Any, id: int) -> None:
+    """The reverse: it is enqueued, unless something else keeps it."""
+    _call(_services(s).unpark, s, id)
+
+
+@njit
+def costop(s: Any, id: int) -> None:
+    """Take a world out of competition (state ``costop``) until `costart`."""
+    _call(_services(s).costop, s, id)
+
+
+@njit
+def costart(s: Any, id: int) -> None:
+    """The reverse: it is enqueued, unless something else keeps it."""
+    _call(_services(s).costart, s, id)
+
+
+@njit
+def allowed(s: Any, id: int, cpu: int) -> bool:
+    """Whether a world's affinity contains a CPU."""
+    # queue 0 is that of all CPUs
+    return world(s, id).queue == 0 or _ask_whether(_services(s).allowed, s, id, cpu) != 0
