@@ -14,8 +14,11 @@ from pyvirt.sched import (
     Esx,
     HyperV,
     NativePolicy,
+    Numa,
+    PerCpu,
     PythonPolicy,
     Scheduler,
+    Topology,
     get_include,
 )
 
@@ -126,6 +129,31 @@ class SchedOtherPolicies:
     @unit("million events/s")
     def track_hyperv(self, parameter):
         return self.rate(HyperV("classic", quantum_ns=QUANTUM), parameter)
+
+
+class SchedPerCpu:
+    """Ends of slices with a queue for each CPU, two threads a core, and home nodes."""
+
+    params = ["1000 on 8", "1000 on 64"]
+    param_names = ["worlds on CPUs"]
+
+    def made(self, parameter: str, threads: int, numa: Numa | None) -> Scheduler:
+        worlds, cpus = map(int, parameter.split(" on "))
+        topology = Topology(sockets=2, cores=cpus // 2 // threads, threads=threads)
+        policy = PerCpu(timeslice_ns=QUANTUM, numa=numa)
+        made = Scheduler(topology=topology, policy=policy)
+        for weight in weights(worlds):
+            made.add(weight=weight)
+        made.run(FOREVER, events=2 * worlds)
+        return made
+
+    @unit("million events/s")
+    def track_plain(self, parameter):
+        return rate(self.made(parameter, 1, None), 1_000_000)
+
+    @unit("million events/s")
+    def track_threads_and_homes(self, parameter):
+        return rate(self.made(parameter, 2, Numa()), 1_000_000)
 
 
 class PlugEvents:

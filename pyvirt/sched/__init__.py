@@ -15,6 +15,7 @@ from pyvirt.sched.esxtop import EsxtopColumn, EsxtopTable, read_esxtop, write_es
 from pyvirt.sched.hosts import run_hosts
 from pyvirt.sched.latency import latency_percentiles
 from pyvirt.sched.nice import NICE_WEIGHTS, nice_weight
+from pyvirt.sched.numa import Numa
 from pyvirt.sched.policies import (
     CPU_RECORD,
     PLUG_RECORD,
@@ -30,6 +31,7 @@ from pyvirt.sched.policies import (
     FixedPriority,
     HyperV,
     NativePolicy,
+    PerCpu,
     Plug,
     PythonPolicy,
     Rtds,
@@ -92,7 +94,9 @@ __all__ = [
     "Lock",
     "LogNormal",
     "NativePolicy",
+    "Numa",
     "OnOff",
+    "PerCpu",
     "Periodic",
     "Plug",
     "Poisson",

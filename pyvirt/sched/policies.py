@@ -20,6 +20,7 @@ from pyvirt._core.sched.policies.credit import Credit
 from pyvirt._core.sched.policies.credit2 import Credit2
 from pyvirt._core.sched.policies.fixed import FixedPriority
 from pyvirt._core.sched.policies.hyperv import HyperV
+from pyvirt._core.sched.policies.percpu import PerCpu
 from pyvirt._core.sched.policies.rtds import Rtds
 from pyvirt._core.sched.python import PythonPolicy
 from pyvirt.sched.esx import Esx
@@ -39,6 +40,7 @@ __all__ = [
     "FixedPriority",
     "HyperV",
     "NativePolicy",
+    "PerCpu",
     "Plug",
     "PythonPolicy",
     "Rtds",
@@ -54,6 +56,7 @@ PLUGS: dict[str, Callable[[], Plug]] = {
     "credit2": Credit2,
     "rtds": Rtds,
     "hyperv": HyperV,
+    "percpu": PerCpu,
 }
 
 

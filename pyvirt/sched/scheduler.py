@@ -36,6 +36,7 @@ Policy: TypeAlias = (
         "bvt",
         "cfs",
         "hyperv",
+        "percpu",
     ]
     | Plug
 )

@@ -10,8 +10,9 @@ from oracle.slowsched.cfs import Cfs as SlowCfs
 from oracle.slowsched.esx import Esx as SlowEsx
 from oracle.slowsched.fixed import Fixed
 from oracle.slowsched.hyperv import HyperV as SlowHyperV
+from oracle.slowsched.percpu import PerCpu as SlowPerCpu
 from pyvirt._core.sched.engine import STATES, SchedCore
-from pyvirt.sched import Bvt, Cfs, Esx, FixedPriority, HyperV, Topology
+from pyvirt.sched import Bvt, Cfs, Esx, FixedPriority, HyperV, Numa, PerCpu, Topology
 from scheduling.churn import FastChurn, SlowChurn
 
 
@@ -56,6 +57,12 @@ PLUGS = {
     "hyperv": (lambda: HyperV("classic", 6, 29), lambda: SlowHyperV(6, 29), True),
     "hyperv, core": (lambda: HyperV("core", 4, 41), lambda: SlowHyperV(4, 41, core=True), False),
     "churn": (FastChurn, SlowChurn, False),
+    "percpu, numa": (
+        lambda: PerCpu(5, 17, 25, Numa(40, 5, 0.5, 100, 7)),
+        lambda: SlowPerCpu(5, 17, 25, Numa(40, 5, 0.5, 100, 7)),
+        False,
+    ),
+    "percpu": (lambda: PerCpu(5, 17, 25), lambda: SlowPerCpu(5, 17, 25), True),
 }
 
 
@@ -188,6 +195,12 @@ class Both:
             w.progress(self.slow.now - w.since)
         assert row["used"] == speed["used"] == w.work // 1 <= row["run"]
         assert speed["stalled"] == w.stalled <= row["run"]
+        numa = getattr(self.slow.policy, "numa", None)
+        home = numa and numa.home(w.id)
+        assert speed["home"] == (-1 if home is None else home)
+        assert (speed["home_moves"], speed["remote"]) == (w.home_moves, w.remote / 65536)
+        late = w.remote * (self.slow.now - w.remote_since) >> 16
+        assert speed["remote_time"] == w.remote_time + late
         if any(self.slow.shape.costs) or self.slow.shape.speeds[-1] < 1:
             assert speed["moves"].tolist() == w.moves[1:]
             assert sum(w.moves) == w.migrations

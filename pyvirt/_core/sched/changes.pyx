@@ -36,6 +36,7 @@ from pyvirt._core.sched.state cimport (
     LIMITED,
     NEVER,
     NO_CPU,
+    NO_NODE,
     NO_WORLD,
     PACED,
     PARKED,
@@ -87,6 +88,7 @@ cdef void new_world(
     if s.paces != NULL:
         memset(&s.paces[id], 0, sizeof(pace_t))
         s.paces[id].speed = s.paces[id].memory_speed = FULL_SPEED
+        s.paces[id].home = NO_NODE
         w.flags |= PACED
     w.state = WAIT
     w.since = l.born = l.area_since = s.now
@@ -306,10 +308,12 @@ cdef void set_vm_values(sched_t *s, uint32_t vm, const vm_t *values, bint weight
     memcpy(v.param, values.param, sizeof(v.param))
     part = v.weight // v.worlds if v.weight >= v.worlds else 1
     id = v.first
+    while weights and s.policy == POLICY_PLUG and id != NO_WORLD:
+        s.worlds[id].weight = part
+        id = s.siblings[id]
+    id = v.first
     while id != NO_WORLD:
         if s.policy == POLICY_PLUG:
-            if weights:
-                s.worlds[id].weight = part
             end_change(s, id)
         elif weights:
             set_world_weight(s, id, part)

@@ -68,6 +68,7 @@ from pyvirt._core.sched.state cimport (
     MOST_WORLDS,
     NEVER,
     NO_CPU,
+    NO_NODE,
     NO_WORLD,
     PAUSE_DEVICE,
     PAUSE_SWAP,
@@ -168,7 +169,10 @@ WORK_DTYPE = np.dtype([
     ("holder_preempted", "<u8"), ("holder_off", "<i8"), ("waiter_preempted", "<u8"),
     ("demanded", "<i8"), ("dropped", "<i8"), ("dropped_jobs", "<u8"), ("response_most", "<i8"),
 ])
-SPEED_DTYPE = np.dtype([("used", "<i8"), ("stalled", "<i8"), ("moves", "<u4", (5,))])
+SPEED_DTYPE = np.dtype([
+    ("used", "<i8"), ("stalled", "<i8"), ("moves", "<u4", (5,)),
+    ("home", "<i4"), ("home_moves", "<u4"), ("remote", "<f8"), ("remote_time", "<i8"),
+])
 CPU_DTYPE = np.dtype([("world", "<i4"), ("run", "<i8"), ("idle", "<i8"), ("switches", "<u8")])
 
 cdef class SchedCore:
@@ -951,12 +955,15 @@ cdef class SchedCore:
             ``used`` as in `counters`; ``stalled``, the part of ``run`` in ns that moves cost;
             ``moves`` to another CPU by distance: same core, last-level cache, NUMA node, socket,
             elsewhere. Where every world always works at full speed moves are not told apart, and
-            these are 0.
+            these are 0. Under a policy with home nodes: ``home``, the NUMA node that the world
+            belongs to (or -1), ``home_moves`` to another one, ``remote``, the share of its memory
+            that is on other nodes, and ``remote_time``, the integral of that share in ns.
         """
         cdef sched_t *s = &self.s
         cdef pace_t p
         cdef uint32_t i, far
         rows = np.zeros(s.world_count, SPEED_DTYPE)
+        rows["home"] = -1
         for i in range(s.world_count):
             rows["used"][i] = used_now(s, i)
             if s.paces != NULL:
@@ -966,6 +973,13 @@ cdef class SchedCore:
                 rows["stalled"][i] = p.stalled
                 for far in range(1, DISTANCES):
                     rows["moves"][i, far - 1] = p.moves[far]
+                if p.home != NO_NODE:
+                    rows["home"][i] = p.home
+                rows["home_moves"][i] = p.home_moves
+                rows["remote"][i] = p.remote / <double>FULL_SPEED
+                if s.worlds[i].state != GONE:
+                    p.remote_time += p.remote * (s.now - p.remote_since) >> 16
+                rows["remote_time"][i] = p.remote_time
         return rows
 
     def cpu_counters(self):

@@ -661,7 +661,7 @@ cdef void settle_turned(sched_t *s, ns_t now) noexcept nogil:
             cpu = 64 * i + lowest_bit(cores[i])
             cores[i] &= cores[i] - 1
             id = s.cpus[cpu].running
-            if id == NO_WORLD or s.cpus[cpu].threads == busy_threads(s, cpu):
+            if id == NO_WORLD or s.paces[id].threads == busy_threads(s, cpu):
                 continue
             if s.worlds[id].since < now:
                 charge(s, id, now)

@@ -23,16 +23,16 @@ cdef inline ns_t work_in(pace_t *p, ns_t dt) noexcept nogil:
         dt -= p.stall
         p.stalled += p.stall
         p.stall = 0
-    low = (dt & 0xFFFF) * p.speed + p.part
+    low = (dt & 0xFFFF) * p.speed + p.fraction
     work = (dt >> 16) * p.speed + (low >> 16)
-    p.part = <uint32_t>(low & 0xFFFF)
+    p.fraction = <uint32_t>(low & 0xFFFF)
     p.used += work
     return work
 
 
 cdef inline ns_t time_for(const pace_t *p, ns_t work) noexcept nogil:
     """How long a running world takes for some work: the least time in which it is all done."""
-    cdef ns_t whole = work // p.speed, rest = ((work % p.speed) << 16) - p.part
+    cdef ns_t whole = work // p.speed, rest = ((work % p.speed) << 16) - p.fraction
     if work <= 0:
         return p.stall
     if whole >> 44:                 # longer than anything else
@@ -54,7 +54,7 @@ cdef inline void set_speed(sched_t *s, uint32_t id, uint32_t cpu) noexcept nogil
     """Of a world that runs on this CPU, from now on; it is charged."""
     cdef pace_t *p = &s.paces[id]
     cdef uint32_t busy = busy_threads(s, cpu)
-    s.cpus[cpu].threads = busy
+    p.threads = busy
     p.speed = <uint32_t>(<uint64_t>s.topology.speed[busy] * p.memory_speed >> 16)
     if not p.speed:
         p.speed = 1

@@ -22,6 +22,7 @@ cdef enum:
     MOST_QUEUES = 65535
     NO_WORLD = 0xFFFFFFFF
     NO_CPU = 0xFFFF
+    NO_NODE = 0xFFFF
     LATENCY_BUCKETS = 512           # eight for each power of two
 
 # Virtual time is CPU time over weight, in units of 2**-10 ns at weight 1.
@@ -261,7 +262,6 @@ ctypedef struct cpu_t:
     uint64_t switches
     uint32_t serves                 # first of its queues in sched_t.serves
     uint32_t serve_count
-    uint32_t threads                # busy ones of its core when its world's speed was set
 
 ctypedef struct vm_t:               # worlds that belong together
     uint32_t weight                 # shares of the whole
@@ -299,10 +299,17 @@ ctypedef struct pace_t:             # what only worlds need that work at differe
     ns_t used                       # work done: of `run`, what counts at full speed
     ns_t stall                      # time that passes before work goes on after a move
     ns_t stalled                    # of `run`, what moves cost so far
-    uint32_t part                   # of a unit of work, in 2**-16
+    uint32_t fraction               # of a unit of work, in 2**-16
     uint32_t speed                  # while it runs, in 2**-16
+    uint32_t threads                # busy ones of its core, when that was set
     uint32_t memory_speed           # of that, what remote memory leaves
     uint32_t moves[6]               # to another CPU, by distance
+    uint16_t home                   # NUMA node that it belongs to, or NO_NODE
+    uint16_t part                   # of its virtual machine, which has that home
+    uint32_t home_moves             # times that it got another home
+    uint32_t remote                 # share of its memory that is elsewhere, in 2**-16
+    ns_t remote_since
+    ns_t remote_time                # integral of that share up to `remote_since`
 
 ctypedef struct topology_t:         # numbers are dense, from 0; it never changes
     uint16_t *core                  # of each CPU; all arrays are in one block, which begins here

@@ -83,8 +83,10 @@ cdef bint set_speeds(topology_t *t, const uint32_t *speeds, const ns_t *costs) n
 
 
 cdef bint has_paces(const topology_t *t) noexcept nogil:
-    """Whether worlds may work at another than full speed."""
+    """Whether worlds may work at another than full speed: by threads, moves or remote memory."""
     cdef uint32_t i
+    if t.nodes > 1:
+        return True
     for i in range(1, most_threads(t) + 1):
         if t.speed[i] != FULL_SPEED:
             return True

@@ -77,6 +77,10 @@ class World:
     speed: Fraction = Fraction(1)
     threads: int = 0  # busy ones of its core when that speed was set
     memory: int = 1 << 16  # what remote memory leaves of the speed, in 2**-16
+    remote: int = 0  # share of its memory, in 2**-16
+    remote_since: int = 0
+    remote_time: int = 0
+    home_moves: int = 0
     stall: int = 0  # time until work goes on after a move
     stalled: int = 0
     moves: list = field(default_factory=lambda: [0] * 6)
