@@ -1,12 +1,14 @@
 """Home nodes: who gets which, what moves, and memory that follows."""
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
-from pyvirt.sched import Jobs, Numa, PerCpu, Scheduler, Topology
+from pyvirt.sched import Jobs, Numa, OnOff, PerCpu, Scheduler, Topology
 from scheduling.machine import Both
 from scheduling.test_oracle import act, actions, loads
 from scheduling.test_topology import topologies
@@ -178,6 +180,25 @@ def test_memory_that_was_left_behind_is_local_after_the_way_back():
     assert np.flatnonzero(rows["home_moves"]).tolist() == [moved]
     assert rows["home_moves"][moved] == 2
     assert rows["remote"][moved] == 2 / 256  # the pages that had followed at 3 s and 4 s
+
+
+def test_a_copy_goes_on_alike():
+    """Homes, memory on its way and queues are part of the state; speeds of threads, too."""
+    made = host(Topology(sockets=2, cores=4, threads=2, migration_ns=(1, 2, 3, 4, 5000)))
+    vms = [made.add_vm(3, memory_mb=4096) for _ in range(7)]
+    for vm in vms[::2]:
+        made.block(vm.worlds[0])
+    for _ in range(4):
+        made.add_vm(2, OnOff(7 * MS, 5 * MS))
+    made.run(int(2.05 * SECOND))
+    twin = pickle.loads(pickle.dumps(made))
+    for each in (made, twin):
+        each.wake(vms[0].worlds[0])
+        each.run(7 * SECOND)
+    assert (twin.counters() == made.counters()).all()
+    assert (twin.speed_counters() == made.speed_counters()).all()
+    assert made.speed_counters()["stalled"].sum() > 0
+    assert (made.counters()["used"] < made.counters()["run"]).any()
 
 
 @given(
