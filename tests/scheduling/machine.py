@@ -1,5 +1,7 @@
 """Random scenarios, run on the engine and on the slow one, compared after each event."""
 
+from copy import copy
+
 import numpy as np
 
 from oracle.slowsched import SlowPlugged, SlowScheduler
@@ -7,7 +9,7 @@ from oracle.slowsched.esx import Esx as SlowEsx
 from oracle.slowsched.fixed import Fixed
 from pyvirt._core.sched.engine import STATES, SchedCore
 from pyvirt._core.sched.policies.fixed import FixedPriority
-from pyvirt.sched import Esx
+from pyvirt.sched import Esx, Topology
 
 
 def esx(cosched: str, wake: bool) -> tuple:
@@ -45,17 +47,21 @@ PLUGS = {
 class Both:
     """Two schedulers that are told the same."""
 
-    def __init__(self, cpus: int, policy: str, seed: int = 12345) -> None:
+    def __init__(
+        self, cpus: int, policy: str, seed: int = 12345, topology: Topology | None = None
+    ) -> None:
+        parts = topology and (topology._array(), topology._speeds(), topology._costs())
+        shape = parts and [each.tolist() for each in parts]
         self.conserving = True
         if policy in PLUGS:
             plug, slow, self.conserving = PLUGS[policy]
-            self.fast = SchedCore(plug(), cpus, seed, 1)
-            self.slow = SlowPlugged(cpus, slow(), seed)
+            self.fast = SchedCore(plug(), cpus, seed, 1, None, parts)
+            self.slow = SlowPlugged(cpus, slow(), seed, shape)
             return
         policy, _, way = policy.partition(", ")
         tick = int(way) if way else None
-        self.fast = SchedCore(policy, cpus, seed, 1, tick)
-        self.slow = SlowScheduler(cpus, policy, seed, tick)
+        self.fast = SchedCore(policy, cpus, seed, 1, tick, parts)
+        self.slow = SlowScheduler(cpus, policy, seed, tick, shape)
 
     def add(self, weight, slice_ns, affinity=None, load=None, limit=None) -> int:
         id = self.fast._add(weight, slice_ns, affinity, load, limit)
@@ -100,6 +106,7 @@ class Both:
         assert cpus["switches"].tolist() == [c.switches for c in slow.cpus]
         rows = fast.counters()
         v = fast.virtual_times()
+        speeds = fast.speed_counters()
         assert {int(i) for i in np.flatnonzero(rows["state"])} == set(slow.worlds)
         for id, w in slow.worlds.items():
             row = rows[id]
@@ -113,6 +120,7 @@ class Both:
             assert (row["jobs"], row["jobs_done"]) == (w.jobs, w.done)
             assert (row["wakes"], row["wake_time"]) == (len(w.wakes), sum(w.wakes))
             assert row["wake_most"] == max(w.wakes, default=0)
+            self.compare_speed(row, speeds[id], copy(w))
             assert v[id] == w.v // 1, (id, slow.now)
             assert row["vm"] == w.vm
         for number, vm in slow.vms.items():
@@ -121,6 +129,15 @@ class Both:
             assert limit == (None if vm.limit < 0 else vm.limit)
             assert list(params.values()) == vm.param[: len(params)]
         self.laws(rows, cpus)
+
+    def compare_speed(self, row, speed, w) -> None:
+        if w.state == "run":
+            w.progress(self.slow.now - w.since)
+        assert row["used"] == speed["used"] == w.work // 1 <= row["run"]
+        assert speed["stalled"] == w.stalled <= row["run"]
+        if any(self.slow.shape.costs) or self.slow.shape.speeds[-1] < 1:
+            assert speed["moves"].tolist() == w.moves[1:]
+            assert sum(w.moves) == w.migrations
 
     def laws(self, rows, cpus) -> None:
         """What holds in every state, whatever the policy."""
