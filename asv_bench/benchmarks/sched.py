@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from pyvirt.sched import Periodic, Scheduler, run_hosts
+from pyvirt.sched import Esx, Periodic, Scheduler, run_hosts
 
 from . import simso_peer
 from .timing import paired, seconds, target, unit
@@ -69,6 +69,45 @@ class SchedEvents:
     @unit("million events/s")
     def track_eevdf(self, parameter):
         return self.rate("eevdf", parameter)
+
+
+def esx_host(worlds: int, cpus: int, **policy) -> Scheduler:
+    """VMs of 1, 2 and 4 vCPUs with drawn shares, every fourth with a limit that it reaches."""
+    made = Scheduler(cpus, policy=Esx(quantum_ns=QUANTUM, **policy))
+    shares = iter(weights(worlds))
+    added = 0
+    while added < worlds:
+        number = len(made.counters()) and int(made.counters()["vm"][-1]) + 1
+        vcpus = min((1, 2, 4)[number % 3], worlds - added)
+        limit = cpus * vcpus * 10**9 // (2 * worlds) if number % 4 == 0 else None
+        made.add_vm(vcpus, weight=vcpus * next(shares), limit=limit)
+        added += vcpus
+    made.run(FOREVER, events=4 * worlds)
+    return made
+
+
+class SchedEsx:
+    """The ESX policy: ends of slices and of limits, skews, with all counters kept."""
+
+    params = ["1000 on 8", "1000 on 64"]
+    param_names = ["worlds on CPUs"]
+
+    def rate(self, parameter: str, **policy) -> float:
+        worlds, cpus = map(int, parameter.split(" on "))
+        return rate(esx_host(worlds, cpus, **policy), 1_000_000)
+
+    @target(">=", {"1000 on 64": 10.0})
+    @unit("million events/s")
+    def track_relaxed(self, parameter):
+        return self.rate(parameter)
+
+    @unit("million events/s")
+    def track_balance(self, parameter):
+        return self.rate(parameter, cosched="balance")
+
+    @unit("million events/s")
+    def track_none(self, parameter):
+        return self.rate(parameter, cosched="none")
 
 
 def simpy_round_robin(worlds: int, cpus: int, quanta: int) -> None:

@@ -1,12 +1,14 @@
 """CPU scheduling of one host: worlds that share CPUs under a policy, exact to the nanosecond."""
 
-from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, STATES
+from pyvirt._core.sched.engine import COUNTER_DTYPE, CPU_DTYPE, POLICIES, SPEED_DTYPE, STATES
 from pyvirt.sched.chrome import ChromeTrace, write_chrome_trace
+from pyvirt.sched.esxhost import EsxHost, EsxVM
 from pyvirt.sched.esxtop import EsxtopColumn, EsxtopTable, read_esxtop, write_esxtop
 from pyvirt.sched.hosts import run_hosts
 from pyvirt.sched.latency import latency_percentiles
 from pyvirt.sched.policies import (
     PLUGS,
+    Esx,
     FixedPriority,
     NativePolicy,
     Plug,
@@ -17,6 +19,7 @@ from pyvirt.sched.scenario import Scenario, ScenarioPool, ScenarioRun, ScenarioV
 from pyvirt.sched.scheduler import VM, Scheduler, SchedulerSnapshot, latency_bounds
 from pyvirt.sched.series import Sampler, Series, sample
 from pyvirt.sched.timeline import SEGMENT_DTYPE, SWITCH_DTYPE, Timeline
+from pyvirt.sched.topology import Topology
 from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson
 
 __all__ = [
@@ -25,11 +28,15 @@ __all__ = [
     "PLUGS",
     "POLICIES",
     "SEGMENT_DTYPE",
+    "SPEED_DTYPE",
     "STATES",
     "SWITCH_DTYPE",
     "VM",
     "Always",
     "ChromeTrace",
+    "Esx",
+    "EsxHost",
+    "EsxVM",
     "EsxtopColumn",
     "EsxtopTable",
     "FixedPriority",
@@ -49,6 +56,7 @@ __all__ = [
     "SchedulerSnapshot",
     "Series",
     "Timeline",
+    "Topology",
     "get_include",
     "latency_bounds",
     "latency_percentiles",

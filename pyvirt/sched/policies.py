@@ -9,11 +9,13 @@ from pyvirt._core.sched.native import NativePolicy
 from pyvirt._core.sched.plug import Plug
 from pyvirt._core.sched.policies.fixed import FixedPriority
 from pyvirt._core.sched.python import PythonPolicy
+from pyvirt.sched.esx import Esx
 
-__all__ = ["PLUGS", "FixedPriority", "NativePolicy", "Plug", "PythonPolicy", "get_include"]
+__all__ = ["PLUGS", "Esx", "FixedPriority", "NativePolicy", "Plug", "PythonPolicy", "get_include"]
 
 PLUGS: dict[str, Callable[[], Plug]] = {
     "fixed": FixedPriority,
+    "esx": Esx,
 }
 
 

@@ -13,6 +13,7 @@ from pyvirt._core.sched.plug import Plug
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.sched.policies import PLUGS
 from pyvirt.sched.timeline import Timeline
+from pyvirt.sched.topology import Topology
 from pyvirt.sched.workloads import Always, Jobs, OnOff, Periodic, Poisson, Workload
 
 __all__ = ["VM", "Scheduler", "SchedulerSnapshot", "latency_bounds"]
@@ -25,6 +26,7 @@ Policy: TypeAlias = (
         "lottery",
         "eevdf",
         "fixed",
+        "esx",
     ]
     | Plug
 )
@@ -64,8 +66,8 @@ class Scheduler(SchedCore):
 
     Parameters
     ----------
-    cpus : int, default 1
-        Number of CPUs, up to 1,024.
+    cpus : int, optional
+        Number of CPUs, up to 1,024; default: those of the topology, or 1.
     policy : str or Plug, default "stride"
         ``rr``, ``stride``, ``hstride``, ``lottery``, ``eevdf``: see `Notes`. Or the name of a
         plug-in policy of `pyvirt.sched.policies`, or one that was made with arguments.
@@ -73,6 +75,9 @@ class Scheduler(SchedCore):
         Slice of a world that is added without one of its own.
     linux_tick_ns : int, optional
         For ``eevdf``: as Linux does it, which looks at the clock at ticks of this length.
+    topology : Topology, optional
+        Which CPUs share a core, a cache, a NUMA node, a socket; default: each CPU is a core, and
+        they share one cache. A world that wakes up prefers an idle CPU near its last one.
     rng : int or numpy.random.Generator, optional
         Seed of workloads and of policies that draw; default 0. Each world draws from a state of
         its own (xorshift64*), so that what it does is independent of the others.
@@ -86,9 +91,10 @@ class Scheduler(SchedCore):
     -----
     The worlds that may run on the same set of CPUs share one run queue, from which these CPUs
     take the best; a CPU that serves several queues takes the best of all. A world that becomes
-    ready gets an idle CPU at once: its last one, or that of lowest number. At equal times limits
-    and jobs come first, by the number of the world, then CPUs, by their number; and of equal
-    worlds the one with the lowest number runs.
+    ready gets an idle CPU at once: its last one, else one of a core whose threads are all idle,
+    else an idle thread; of these the nearest to its last one, then the lowest number. At equal
+    times limits and jobs come first, by the number of the world, then CPUs, by their number; and
+    of equal worlds the one with the lowest number runs.
 
     No world interrupts another before the end of its slice, but under plug-in policies, which
     decide that, and where a world that becomes ready is to run, by themselves.
@@ -127,11 +133,12 @@ class Scheduler(SchedCore):
 
     def __init__(
         self,
-        cpus: int = 1,
+        cpus: int | None = None,
         *,
         policy: Policy = "stride",
         quantum_ns: int = 10_000_000,
         linux_tick_ns: int | None = None,
+        topology: Topology | None = None,
         rng: int | np.random.Generator | None = None,
     ) -> None:
         if rng is None or isinstance(rng, (int, np.integer)):
@@ -140,12 +147,24 @@ class Scheduler(SchedCore):
             rng = np.random.default_rng(0 if rng is None else rng)
         if not isinstance(rng, np.random.Generator):
             raise InvalidTypeError(f"rng must be a seed or a numpy Generator, got {rng!r:.80}")
+        if topology is None:
+            numbers = None
+            cpus = 1 if cpus is None else cpus
+        elif isinstance(topology, Topology):
+            numbers = (topology._array(), topology._speeds(), topology._costs())
+            if cpus is not None and cpus != topology.cpus:
+                raise InvalidValueError(
+                    f"cpus is {cpus!r:.80}, and the topology has {topology.cpus} CPUs"
+                )
+            cpus = topology.cpus
+        else:
+            raise InvalidTypeError(f"topology must be a Topology, got {topology!r:.80}")
         self._rng = rng
-        self._made = (policy, cpus, linux_tick_ns)
+        self._made = (policy, cpus, linux_tick_ns, topology)
         self.quantum_ns = quantum_ns
         if isinstance(policy, str) and policy in PLUGS:
             policy = PLUGS[policy]()
-        super().__init__(policy, cpus, self._seed(), 4, linux_tick_ns)
+        super().__init__(policy, cpus, self._seed(), 4, linux_tick_ns, numbers)
 
     def _seed(self) -> int:
         return int(self._rng.integers(1, _SEED_END, dtype=np.uint64, endpoint=False))
@@ -367,11 +386,11 @@ class Scheduler(SchedCore):
 
 def _rebuild(kind: Any, made: Any, snapshot: SchedulerSnapshot) -> Any:
     """Make a scheduler in a given state, for unpickling and copying."""
-    policy, cpus, tick = made
+    policy, cpus, tick, topology = made
     if isinstance(policy, Plug):
         policy = policy._twin()
     twin = kind.__new__(kind)
-    Scheduler.__init__(twin, cpus, policy=policy, linux_tick_ns=tick)
+    Scheduler.__init__(twin, cpus, policy=policy, linux_tick_ns=tick, topology=topology)
     twin.restore(snapshot)
     return twin
 

@@ -162,6 +162,7 @@ def experiments() -> dict[str, Experiment]:
         references,
         scheduling,
         scheduling_kernel,
+        scheduling_together,
         tlb_streams,
         walk_caches,
     )

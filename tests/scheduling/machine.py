@@ -1,18 +1,45 @@
 """Random scenarios, run on the engine and on the slow one, compared after each event."""
 
+from copy import copy
+
 import numpy as np
 
 from oracle.slowsched import SlowPlugged, SlowScheduler
+from oracle.slowsched.esx import Esx as SlowEsx
 from oracle.slowsched.fixed import Fixed
 from pyvirt._core.sched.engine import STATES, SchedCore
-from pyvirt.sched import FixedPriority
+from pyvirt.sched import Esx, FixedPriority, Topology
 from scheduling.churn import FastChurn, SlowChurn
+
+
+def esx(cosched: str, wake: bool) -> tuple:
+    """The ESX policy at the scale of the scenarios, both ways."""
+    parameters = {
+        "cosched": cosched,
+        "resolve_on_wake": wake,
+        "credit_ns": 7 * wake,
+        "wake_ns": 3 * wake,
+        "quantum_ns": 10,
+        "resolve_ns": 100,
+        "limit_period_ns": 30,
+        "pull_ns": 12,
+        "skew_stop_ns": 5,
+        "skew_start_ns": 2,
+        "laggard_ns": 20,
+        "pools": ((0, 1.0, 0, -1), (0, 2.0, 10**8, -1), (0, 1.0, 0, 3 * 10**8)),
+    }
+    return lambda: Esx(**parameters), lambda: SlowEsx(**parameters), True
+
 
 NAMES = {"run": "run", "rdy": "ready", "mlmtd": "limited", "cstp": "costop", "wait": "wait"}
 
 # Of each plug-in policy: it, its slow version, and whether no CPU idles beside a ready world.
 PLUGS = {
     "fixed": (FixedPriority, Fixed, True),
+    "esx": esx("relaxed", True),
+    "esx, strict": esx("strict", True),
+    "esx, balance": esx("balance", False),
+    "esx, none": esx("none", False),
     "fixed, 3": (lambda: FixedPriority(timeslice_ns=3), lambda: Fixed(3), True),
     "churn": (FastChurn, SlowChurn, False),
 }
@@ -21,19 +48,24 @@ PLUGS = {
 class Both:
     """Two schedulers that are told the same."""
 
-    def __init__(self, cpus: int, policy: str, seed: int = 12345) -> None:
+    policies: tuple = ()
+
+    def __init__(
+        self, cpus: int, policy: str, seed: int = 12345, topology: Topology | None = None
+    ) -> None:
+        parts = topology and (topology._array(), topology._speeds(), topology._costs())
+        shape = parts and [each.tolist() for each in parts]
         self.conserving = True
-        self.policies: tuple = ()
         if policy in PLUGS:
             plug, slow, self.conserving = PLUGS[policy]
             self.policies = plug(), slow()
-            self.fast = SchedCore(self.policies[0], cpus, seed, 1)
-            self.slow = SlowPlugged(cpus, self.policies[1], seed)
+            self.fast = SchedCore(self.policies[0], cpus, seed, 1, None, parts)
+            self.slow = SlowPlugged(cpus, self.policies[1], seed, shape)
             return
         policy, _, way = policy.partition(", ")
         tick = int(way) if way else None
-        self.fast = SchedCore(policy, cpus, seed, 1, tick)
-        self.slow = SlowScheduler(cpus, policy, seed, tick)
+        self.fast = SchedCore(policy, cpus, seed, 1, tick, parts)
+        self.slow = SlowScheduler(cpus, policy, seed, tick, shape)
 
     def add(self, weight, slice_ns, affinity=None, load=None, limit=None) -> int:
         id = self.fast._add(weight, slice_ns, affinity, load, limit)
@@ -78,6 +110,7 @@ class Both:
         assert cpus["switches"].tolist() == [c.switches for c in slow.cpus]
         rows = fast.counters()
         v = fast.virtual_times()
+        speeds = fast.speed_counters()
         assert {int(i) for i in np.flatnonzero(rows["state"])} == set(slow.worlds)
         for id, w in slow.worlds.items():
             row = rows[id]
@@ -91,6 +124,7 @@ class Both:
             assert (row["jobs"], row["jobs_done"]) == (w.jobs, w.done)
             assert (row["wakes"], row["wake_time"]) == (len(w.wakes), sum(w.wakes))
             assert row["wake_most"] == max(w.wakes, default=0)
+            self.compare_speed(row, speeds[id], copy(w))
             assert v[id] == w.v // 1, (id, slow.now)
             assert row["vm"] == w.vm
         for number, vm in slow.vms.items():
@@ -108,6 +142,15 @@ class Both:
             assert logs[0] == logs[1]
             for log in logs:
                 log.clear()
+
+    def compare_speed(self, row, speed, w) -> None:
+        if w.state == "run":
+            w.progress(self.slow.now - w.since)
+        assert row["used"] == speed["used"] == w.work // 1 <= row["run"]
+        assert speed["stalled"] == w.stalled <= row["run"]
+        if any(self.slow.shape.costs) or self.slow.shape.speeds[-1] < 1:
+            assert speed["moves"].tolist() == w.moves[1:]
+            assert sum(w.moves) == w.migrations
 
     def laws(self, rows, cpus) -> None:
         """What holds in every state, whatever the policy."""

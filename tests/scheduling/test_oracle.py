@@ -26,8 +26,7 @@ limits = st.one_of(st.none(), st.tuples(st.integers(1, 12), st.integers(1, 30)))
 
 
 @st.composite
-def scenarios(draw):
-    cpus = draw(st.integers(1, 4))
+def actions(draw, cpus):
     affinity = st.one_of(
         st.none(), st.frozensets(st.integers(0, cpus - 1), min_size=1, max_size=cpus)
     )
@@ -48,7 +47,7 @@ def scenarios(draw):
         st.lists(loads, min_size=1, max_size=3),
         limits,
     )
-    actions = st.one_of(
+    action = st.one_of(
         new,
         machine,
         st.tuples(st.just("set_vm"), world, st.one_of(st.none(), weights), reservations, most),
@@ -61,13 +60,22 @@ def scenarios(draw):
         st.tuples(st.just("set_limit"), world, limits),
     )
     first = draw(st.lists(new, min_size=1, max_size=5))
-    later = draw(st.lists(st.tuples(st.integers(0, 60), actions), max_size=20))
-    return cpus, [(0, a) for a in first] + later
+    later = draw(st.lists(st.tuples(st.integers(0, 60), action), max_size=20))
+    return [(0, a) for a in first] + later
+
+
+@st.composite
+def scenarios(draw):
+    cpus = draw(st.integers(1, 4))
+    return cpus, draw(actions(cpus))
 
 
 def play(policy, scenario):
     cpus, steps = scenario
-    both = Both(cpus, policy)
+    act(Both(cpus, policy), steps)
+
+
+def act(both, steps):
     for gap, (name, *arguments) in steps:
         if gap:
             both.advance(both.slow.now + gap)

@@ -27,6 +27,7 @@ from pyvirt._core.sched.policies cimport (
 from pyvirt._core.sched.queue cimport join_queue, leave_queue
 from pyvirt._core.sched.state cimport (
     COSTOP,
+    FULL_SPEED,
     GONE,
     HAS_JOBS,
     HAS_LIMIT,
@@ -35,6 +36,7 @@ from pyvirt._core.sched.state cimport (
     NEVER,
     NO_CPU,
     NO_WORLD,
+    PACED,
     PARKED,
     POLICY_PLUG,
     QUEUED,
@@ -50,6 +52,7 @@ from pyvirt._core.sched.state cimport (
     WHY_REFILL,
     WHY_UNPARK,
     load_t,
+    pace_t,
     queue_t,
     sched_t,
     vm_t,
@@ -78,6 +81,10 @@ cdef void new_world(
     elif s.slice != slice:
         s.slice = 0
     w.cpu = NO_CPU
+    if s.paces != NULL:
+        memset(&s.paces[id], 0, sizeof(pace_t))
+        s.paces[id].speed = s.paces[id].memory_speed = FULL_SPEED
+        w.flags |= PACED
     w.state = WAIT
     w.since = l.born = l.area_since = s.now
     l.arrival = l.refill = NEVER

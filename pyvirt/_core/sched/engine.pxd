@@ -22,6 +22,7 @@ cdef class SchedCore:
     cdef object _begin(self)
     cdef object _end(self)
     cdef object _raise(self)
+    cdef object _set_topology(self, object topology)
     cdef object _grow(self, object worlds)
     cdef object _grow_vms(self, object vms)
     cdef object _params(self, object params, object before)

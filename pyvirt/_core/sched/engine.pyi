@@ -10,13 +10,20 @@ from pyvirt._core.sched.plug import Plug
 POLICIES: dict[str, int]
 STATES: tuple[str, ...]
 COUNTER_DTYPE: np.dtype[np.void]
+SPEED_DTYPE: np.dtype[np.void]
 CPU_DTYPE: np.dtype[np.void]
 
 @disjoint_base
 class SchedCore:
     policy: str
     def __init__(
-        self, policy: str | Plug, cpus: int, seed: int, capacity: int, tick: int | None = None
+        self,
+        policy: str | Plug,
+        cpus: int,
+        seed: int,
+        capacity: int,
+        tick: int | None = None,
+        topology: tuple[Any, Any, Any] | None = None,
     ) -> None: ...
     def _add_vm(
         self,
@@ -65,6 +72,7 @@ class SchedCore:
     @property
     def nbytes(self) -> int: ...
     def counters(self) -> npt.NDArray[np.void]: ...
+    def speed_counters(self) -> npt.NDArray[np.void]: ...
     def cpu_counters(self) -> npt.NDArray[np.void]: ...
     def latency_counts(self) -> npt.NDArray[np.uint64]: ...
     def virtual_times(self) -> npt.NDArray[np.int64]: ...

@@ -22,6 +22,7 @@ from pyvirt._core.sched.changes cimport (
 from pyvirt._core.sched.due cimport move_timer_base
 from pyvirt._core.sched.hooks cimport hook_begin
 from pyvirt._core.sched.loop cimport next_event, run_until, serve
+from pyvirt._core.sched.pace cimport work_in
 from pyvirt._core.sched.plug cimport Plug, services
 from pyvirt._core.sched.policies.eevdf cimport has_deadlines
 from pyvirt._core.sched.queue cimport (
@@ -46,6 +47,7 @@ from pyvirt._core.sched.state cimport (
     FAULT_TIMESLICE,
     FAULT_WORLD,
     FIXED,
+    FULL_SPEED,
     GONE,
     HAS_JOBS,
     LATENCY_BUCKETS,
@@ -77,12 +79,22 @@ from pyvirt._core.sched.state cimport (
     cpu_t,
     hnode_t,
     load_t,
+    pace_t,
     queue_t,
     sched_t,
+    topology_t,
     vm_t,
     world_t,
 )
 from pyvirt._core.sched.timeline cimport Recorder, switch_t
+from pyvirt._core.sched.topology cimport (
+    DISTANCES,
+    build_topology,
+    free_topology,
+    has_paces,
+    most_threads,
+    set_speeds,
+)
 from pyvirt._core.sched.winner cimport winner_clear
 from pyvirt._core.types cimport ns_t
 from pyvirt._core.sched.plug import HOOKS
@@ -116,7 +128,9 @@ COUNTER_DTYPE = np.dtype([
     ("switches", "<u8"), ("migrations", "<u8"),
     ("jobs", "<i8"), ("jobs_done", "<u8"), ("job_time", "<i8"),
     ("wakes", "<u8"), ("wake_time", "<i8"), ("wake_most", "<i8"),
+    ("used", "<i8"),
 ])
+SPEED_DTYPE = np.dtype([("used", "<i8"), ("stalled", "<i8"), ("moves", "<u4", (5,))])
 CPU_DTYPE = np.dtype([("world", "<i4"), ("run", "<i8"), ("idle", "<i8"), ("switches", "<u8")])
 
 cdef class SchedCore:
@@ -134,9 +148,13 @@ cdef class SchedCore:
         Worlds that there is room for at first.
     tick : int, optional
         Of Linux's way of EEVDF, in ns.
+    topology : (ndarray of uint16, ndarray of uint32, ndarray of int64), optional
+        Core, last-level cache, NUMA node and socket of each CPU, dense numbers from 0; the speed
+        of a thread by the number of busy ones of its core; what moves cost by distance.
+        Default: each CPU is a core, they share the rest, and moves cost nothing.
     """
 
-    def __init__(self, policy, cpus, seed, capacity, tick=None):
+    def __init__(self, policy, cpus, seed, capacity, tick=None, topology=None):
         cdef sched_t *s = &self.s
         cdef uint32_t cpu
         cdef uint64_t mask[MASK_WORDS]
@@ -185,6 +203,7 @@ cdef class SchedCore:
             mask[cpu >> 6] |= <uint64_t>1 << (cpu & 63)
         memcpy(s.idle, mask, sizeof(mask))
         s.idle_count = s.cpu_count
+        self._set_topology(topology)
         self._grow(capacity)
         self._grow_vms(capacity)
         if new_queue(s, mask) == MOST_QUEUES:
@@ -208,11 +227,13 @@ cdef class SchedCore:
         free(self.s.vms)
         free(self.s.siblings)
         free_queues(self.s.queues, self.s.queue_count)
+        free_topology(&self.s.topology)
         free(self.s.serves)
         free(self.s.cpus)
         free(self.s.due)
         free(self.s.worlds)
         free(self.s.loads)
+        free(self.s.paces)
         free(self.s.timers)
 
     cdef sched_t *pointer(self) noexcept nogil:
@@ -251,6 +272,28 @@ cdef class SchedCore:
             world=None if self.s.fault.world == NO_WORLD else self.s.fault.world,
             when_ns=self.s.fault.when)
 
+    cdef object _set_topology(self, object topology):
+        """Of the machine: shape, speeds of threads, costs of moves."""
+        cdef topology_t *t = &self.s.topology
+        cdef uint32_t cpus = self.s.cpu_count
+        if topology is None:
+            shape = np.zeros((4, cpus), np.uint16)
+            shape[0] = np.arange(cpus)
+            topology = (shape, np.full(2, FULL_SPEED, np.uint32), np.zeros(DISTANCES, np.int64))
+        cdef const uint16_t[:, ::1] numbers = topology[0]
+        cdef const uint32_t[::1] speeds = topology[1]
+        cdef const ns_t[::1] costs = topology[2]
+        if topology[0].shape != (4, cpus) or len(topology[2]) != DISTANCES:
+            raise InvalidValueError(
+                f"a topology of {cpus} CPUs has shape (4, {cpus}), not {topology[0].shape}")
+        if not build_topology(t, cpus, &numbers[0, 0]):
+            raise MemoryError("no memory for the topology, or its numbers are not dense")
+        if len(topology[1]) != most_threads(t) + 1:
+            raise InvalidValueError(
+                f"{most_threads(t)} threads have as many speeds, not {len(topology[1]) - 1}")
+        if not set_speeds(t, &speeds[0], &costs[0]):
+            raise MemoryError
+
     cdef object _grow(self, object worlds):
         """Make room for so many worlds."""
         cdef sched_t *s = &self.s
@@ -282,6 +325,11 @@ cdef class SchedCore:
             if grown == NULL:
                 raise MemoryError
             self.plug.worlds = <char *>grown
+        if has_paces(&s.topology):
+            grown = realloc(s.paces, capacity * sizeof(pace_t))
+            if grown == NULL:
+                raise MemoryError
+            s.paces = <pace_t *>grown
         s.capacity = <uint32_t>capacity
         move_timer_base(s, s.now)
 
@@ -649,6 +697,8 @@ cdef class SchedCore:
         cdef uint32_t i
         size = self.s.capacity * (sizeof(world_t) + sizeof(load_t) + 20 + self.plug.world_size)
         size += self.s.vm_capacity * (sizeof(vm_t) + self.plug.vm_size)
+        if self.s.paces != NULL:
+            size += self.s.capacity * sizeof(pace_t)
         size += self.s.cpu_count * sizeof(cpu_t) + self.s.cpu_leaves * 16 + sizeof(sched_t)
         for i in range(self.s.queue_count):
             size += self.s.queues[i].leaves * 20 + sizeof(queue_t)
@@ -672,7 +722,8 @@ cdef class SchedCore:
             (it came to run after another world or idleness), ``migrations``; ``jobs`` in the
             system, ``jobs_done``, ``job_time`` (the sum of the times that jobs spent in the
             system); ``wakes`` that led to a run, ``wake_time`` from them to the run, and the
-            longest. What is counted begins when the world is added. The row of a removed world
+            longest; ``used``, the part of ``run`` that counts: less where a busy thread of the
+            same core, a move or remote memory slowed it down. What is counted begins when the world is added. The row of a removed world
             keeps its last values.
         """
         cdef sched_t *s = &self.s
@@ -681,7 +732,7 @@ cdef class SchedCore:
         cdef uint32_t i
         cdef ns_t part
         cdef int64_t[:, ::1] into
-        table = np.zeros((s.world_count, 18), np.int64)
+        table = np.zeros((s.world_count, len(COUNTER_DTYPE)), np.int64)
         into = table
         for i in range(s.world_count):
             w = &s.worlds[i]
@@ -705,9 +756,36 @@ cdef class SchedCore:
             into[i, 15] = <int64_t>l.wakes
             into[i, 16] = l.wake_sum
             into[i, 17] = l.wake_most
+            into[i, 18] = used_now(s, i)
         rows = np.zeros(s.world_count, COUNTER_DTYPE)
         for column, name in enumerate(COUNTER_DTYPE.names):
             rows[name] = table[:, column]
+        return rows
+
+    def speed_counters(self):
+        """Give what made each world slower than full speed, one row for each number.
+
+        Returns
+        -------
+        ndarray of SPEED_DTYPE
+            ``used`` as in `counters`; ``stalled``, the part of ``run`` in ns that moves cost;
+            ``moves`` to another CPU by distance: same core, last-level cache, NUMA node, socket,
+            elsewhere. Where every world always works at full speed moves are not told apart, and
+            these are 0.
+        """
+        cdef sched_t *s = &self.s
+        cdef pace_t p
+        cdef uint32_t i, far
+        rows = np.zeros(s.world_count, SPEED_DTYPE)
+        for i in range(s.world_count):
+            rows["used"][i] = used_now(s, i)
+            if s.paces != NULL:
+                p = s.paces[i]
+                if s.worlds[i].state == RUN:
+                    work_in(&p, s.now - s.worlds[i].since)
+                rows["stalled"][i] = p.stalled
+                for far in range(1, DISTANCES):
+                    rows["moves"][i, far - 1] = p.moves[far]
         return rows
 
     def cpu_counters(self):
@@ -811,7 +889,9 @@ cdef class SchedCore:
         self._check()
         plain = s[0]
         plain.worlds, plain.loads, plain.cpus, plain.queues = NULL, NULL, NULL, NULL
-        plain.serves, plain.due, plain.timers, plain.timeline = NULL, NULL, NULL, NULL
+        plain.serves, plain.due, plain.timers, plain.paces = NULL, NULL, NULL, NULL
+        plain.timeline = NULL
+        memset(&plain.topology, 0, sizeof(plain.topology))
         plain.plug, plain.vms, plain.siblings = NULL, NULL, NULL
         queues = []
         for i in range(s.queue_count):
@@ -826,6 +906,7 @@ cdef class SchedCore:
             (<char *>&plain)[:sizeof(sched_t)],
             (<char *>s.worlds)[:s.world_count * sizeof(world_t)],
             (<char *>s.loads)[:s.world_count * sizeof(load_t)],
+            (<char *>s.paces)[:s.world_count * sizeof(pace_t)] if s.paces != NULL else b"",
             (<char *>s.cpus)[:s.cpu_count * sizeof(cpu_t)],
             (<char *>s.due)[:2 * s.cpu_leaves * sizeof(uint64_t)],
             queues,
@@ -849,17 +930,19 @@ cdef class SchedCore:
         cdef sched_t plain
         cdef queue_t *made
         cdef queue_t q
-        cdef bytes kept, worlds, loads, cpus, due, nodes, owners, pending, groups, vms, siblings
+        cdef bytes kept, worlds, loads, paces, cpus, due, nodes, owners, pending, groups, vms, siblings
         cdef bytes own, plug_cpus, plug_worlds, plug_vms
         cdef uint32_t count
         self._check()
-        kept, worlds, loads, cpus, due, queues, free_ids, vms, siblings, free_vms, plug = state
+        (kept, worlds, loads, paces, cpus, due, queues, free_ids, vms, siblings, free_vms,
+         plug) = state
         if len(kept) == sizeof(sched_t):
             memcpy(&plain, <const char *>kept, sizeof(sched_t))
         if (len(kept) != sizeof(sched_t) or plain.policy != s.policy
                 or plain.cpu_count != s.cpu_count
                 or len(worlds) != plain.world_count * sizeof(world_t)
                 or len(loads) != plain.world_count * sizeof(load_t)
+                or len(paces) != (plain.world_count * sizeof(pace_t) if s.paces != NULL else 0)
                 or len(cpus) != s.cpu_count * sizeof(cpu_t)
                 or len(due) != 2 * s.cpu_leaves * sizeof(uint64_t)
                 or len(queues) != plain.queue_count
@@ -902,6 +985,8 @@ cdef class SchedCore:
         plain.timeline = s.timeline
         plain.plug, plain.vms, plain.siblings = s.plug, s.vms, s.siblings
         plain.capacity, plain.vm_capacity = s.capacity, s.vm_capacity
+        plain.paces = s.paces
+        plain.topology = s.topology
         s[0] = plain
         memcpy(s.vms, <const char *>vms, len(vms))
         memcpy(s.siblings, <const char *>siblings, len(siblings))
@@ -914,6 +999,8 @@ cdef class SchedCore:
             memcpy(self.plug.vms, <const char *>plug_vms, len(plug_vms))
         memcpy(s.worlds, <const char *>worlds, len(worlds))
         memcpy(s.loads, <const char *>loads, len(loads))
+        if len(paces):
+            memcpy(s.paces, <const char *>paces, len(paces))
         memcpy(s.cpus, <const char *>cpus, len(cpus))
         memcpy(s.due, <const char *>due, len(due))
         move_timer_base(s, s.timer_base)
@@ -960,6 +1047,18 @@ cdef object read_vm(vm_t *v, object weight, object reservation, object most, lis
     v.limit = -1 if most is None or most == -1 else as_int(most, "limit", 0, 1 << 50)
     for i in range(4):
         v.param[i] = params[i]
+
+
+cdef ns_t used_now(const sched_t *s, uint32_t id) noexcept nogil:
+    """Of a world's run time up to now, what counts."""
+    cdef const world_t *w = &s.worlds[id]
+    cdef ns_t part = s.now - w.since if w.state == RUN else 0
+    cdef pace_t p
+    if s.paces == NULL:
+        return w.run + part
+    p = s.paces[id]
+    work_in(&p, part)
+    return p.used
 
 
 cdef void free_queues(queue_t *queues, uint32_t count) noexcept nogil:

@@ -30,6 +30,8 @@ from pyvirt._core.sched.hooks cimport (
     hook_timeslice,
     set_fault,
 )
+from pyvirt._core.sched.pace cimport busy_threads, moved, set_speed, time_for, work_in
+from pyvirt._core.sched.placement cimport idle_cpu
 from pyvirt._core.sched.policies cimport (
     policy_charge,
     policy_choose,
@@ -60,6 +62,7 @@ from pyvirt._core.sched.state cimport (
     NEVER,
     NO_CPU,
     NO_WORLD,
+    PACED,
     PARKED,
     POLICY_PLUG,
     POLICY_STRIDE,
@@ -86,6 +89,7 @@ from pyvirt._core.sched.state cimport (
     world_t,
 )
 from pyvirt._core.sched.timeline cimport note_switch
+from pyvirt._core.sched.topology cimport SAME_CORE, lowest_bit, near_mask
 from pyvirt._core.sched.virtual cimport sync_queue
 from pyvirt._core.types cimport ns_t
 
@@ -97,15 +101,19 @@ cdef enum:
 # --- one world ---
 
 
+# What only some worlds need stands apart: the usual case stays short.
+cdef void charge_load(sched_t *s, world_t *w, uint32_t id, ns_t dt) noexcept nogil:
+    cdef load_t *l = &s.loads[id]
+    l.left -= work_in(&s.paces[id], dt) if w.flags & PACED else dt
+    l.budget -= dt
+
+
 cdef inline void charge_now(sched_t *s, queue_t *q, world_t *w, uint32_t id, ns_t now) noexcept nogil:
     cdef ns_t dt = now - w.since
-    cdef load_t *l
     w.run += dt
     w.since = now
-    if w.flags & (HAS_JOBS | HAS_LIMIT):
-        l = &s.loads[id]
-        l.left -= dt
-        l.budget -= dt
+    if w.flags & (HAS_JOBS | HAS_LIMIT | PACED):
+        charge_load(s, w, id, dt)
     if s.policy == POLICY_PLUG:
         hook_charge(s, id, dt)
         return
@@ -131,21 +139,31 @@ cdef inline void settle(load_t *l, ns_t now) noexcept nogil:
     l.area_since = now
 
 
+cdef ns_t load_event(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
+    """The first of: end of the slice, of the work, of the limit or its period."""
+    cdef ns_t when = s.cpus[cpu].slice_end, need
+    cdef load_t *l = &s.loads[id]
+    need = l.left
+    if s.worlds[id].flags & PACED:
+        set_speed(s, id, cpu)
+        need = time_for(&s.paces[id], need)
+    if s.worlds[id].flags & HAS_JOBS and now + need < when:
+        when = now + need
+    if s.worlds[id].flags & HAS_LIMIT:
+        refresh(l, now)             # it may have been ready for longer than a period
+        if now + l.budget < when:
+            when = now + l.budget
+        if l.period_end < when:
+            when = l.period_end
+    return when
+
+
 cdef inline void set_event(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
-    """Arm the CPU for the first of: end of the slice, of the work, of the limit or its period."""
-    cdef ns_t when = s.cpus[cpu].slice_end
-    cdef load_t *l
-    if s.worlds[id].flags & (HAS_JOBS | HAS_LIMIT):
-        l = &s.loads[id]
-        if s.worlds[id].flags & HAS_JOBS and now + l.left < when:
-            when = now + l.left
-        if s.worlds[id].flags & HAS_LIMIT:
-            refresh(l, now)         # it may have been ready for longer than a period
-            if now + l.budget < when:
-                when = now + l.budget
-            if l.period_end < when:
-                when = l.period_end
-    arm_cpu(s, cpu, when)
+    """Arm the CPU for what comes first."""
+    if s.worlds[id].flags & (HAS_JOBS | HAS_LIMIT | PACED):
+        arm_cpu(s, cpu, load_event(s, cpu, id, now))
+    else:
+        arm_cpu(s, cpu, s.cpus[cpu].slice_end)
 
 
 cdef void rearm(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
@@ -185,6 +203,10 @@ cdef void record(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil
     note_switch(s.timeline, now, cpu, id, ready, state)
 
 
+cdef void pay_move(sched_t *s, uint32_t id, uint32_t before, uint32_t cpu) noexcept nogil:
+    moved(s, id, before, cpu)
+
+
 cdef inline void begin(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
     """A ready world, already out of its queue, gets the CPU after another world or idleness."""
     cdef world_t *w = &s.worlds[id]
@@ -198,6 +220,8 @@ cdef inline void begin(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept
     w.switches += 1
     if w.cpu != cpu:
         w.migrations += w.cpu != NO_CPU
+        if w.flags & PACED:
+            pay_move(s, id, w.cpu, cpu)
         w.cpu = <uint16_t>cpu
     s.cpus[cpu].running = id
     s.cpus[cpu].began = now
@@ -205,6 +229,19 @@ cdef inline void begin(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept
 
 
 # --- one CPU ---
+
+
+cdef void settle_core(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
+    """A thread became busy or idle: the others of its core work at another speed from now on."""
+    cdef uint32_t core = s.topology.core[cpu], i, other, id
+    for i in range(s.topology.first[core], s.topology.first[core + 1]):
+        other = s.topology.threads[i]
+        id = s.cpus[other].running
+        if other != cpu and id != NO_WORLD and s.worlds[id].state == RUN:
+            if s.worlds[id].since < now:
+                charge(s, id, now)
+            if s.cpus[other].running == id:
+                set_event(s, other, id, now)
 
 
 cdef void fill(sched_t *s, uint32_t cpu, uint32_t before, ns_t now) noexcept nogil:
@@ -228,11 +265,15 @@ cdef void fill(sched_t *s, uint32_t cpu, uint32_t before, ns_t now) noexcept nog
             s.idle[cpu >> 6] |= bit
             s.idle_count += 1
             disarm_cpu(s, cpu)
+            if s.paces != NULL and s.topology.smt:
+                settle_core(s, cpu, now)
         return
     if c.running == NO_WORLD:
         c.idle += now - c.idle_since
         s.idle[cpu >> 6] &= ~bit
         s.idle_count -= 1
+        if s.paces != NULL and s.topology.smt:
+            settle_core(s, cpu, now)
     w = &s.worlds[id]
     q = &s.queues[w.queue]
     policy_run(s, q, id)
@@ -247,25 +288,13 @@ cdef void fill(sched_t *s, uint32_t cpu, uint32_t before, ns_t now) noexcept nog
 
 
 cdef void place(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
-    """Let a ready world run at once if a CPU of its is idle: its last one, or the lowest."""
-    cdef world_t *w = &s.worlds[id]
-    cdef queue_t *q = &s.queues[w.queue]
-    cdef uint32_t i, cpu
-    cdef uint64_t free
+    """Let a ready world run at once if a CPU of its is idle: the one that suits it best."""
+    cdef uint32_t cpu
     if not s.idle_count or s.policy == POLICY_PLUG:
         return
-    if w.cpu != NO_CPU and (s.idle[w.cpu >> 6] & q.mask[w.cpu >> 6]) >> (w.cpu & 63) & 1:
-        fill(s, w.cpu, NO_WORLD, now)
-        return
-    for i in range(MASK_WORDS):
-        free = s.idle[i] & q.mask[i]
-        if free:
-            cpu = 64 * i
-            while not free & 1:
-                free >>= 1
-                cpu += 1
-            fill(s, cpu, NO_WORLD, now)
-            return
+    cpu = idle_cpu(s, id)
+    if cpu != NO_CPU:
+        fill(s, cpu, NO_WORLD, now)
 
 
 cdef void enter(sched_t *s, uint32_t id, why_t why, ns_t now) noexcept nogil:
@@ -543,6 +572,41 @@ cdef inline void ask_cpu(sched_t *s, uint32_t cpu) noexcept nogil:
     s.asking = True
 
 
+cdef inline void turn(sched_t *s, uint32_t cpu) noexcept nogil:
+    """A CPU became busy or idle, perhaps not for good: what that means is seen after the event."""
+    if s.paces != NULL and s.topology.smt:
+        s.turned[cpu >> 6] |= <uint64_t>1 << (cpu & 63)
+        s.turning = True
+
+
+cdef void settle_turned(sched_t *s, ns_t now) noexcept nogil:
+    """Where the number of busy threads of a core is another one, its worlds go on at that speed."""
+    cdef uint64_t cores[MASK_WORDS]
+    cdef const uint64_t *core
+    cdef uint32_t i, k, cpu, id
+    s.turning = False
+    for i in range(s.topology.words):
+        cores[i] = 0
+    for i in range(s.topology.words):
+        while s.turned[i]:
+            cpu = 64 * i + lowest_bit(s.turned[i])
+            s.turned[i] &= s.turned[i] - 1
+            core = near_mask(s, cpu, SAME_CORE)
+            for k in range(s.topology.words):
+                cores[k] |= core[k]
+    for i in range(s.topology.words):
+        while cores[i]:
+            cpu = 64 * i + lowest_bit(cores[i])
+            cores[i] &= cores[i] - 1
+            id = s.cpus[cpu].running
+            if id == NO_WORLD or s.cpus[cpu].threads == busy_threads(s, cpu):
+                continue
+            if s.worlds[id].since < now:
+                charge(s, id, now)
+            if s.cpus[cpu].running == id:
+                set_event(s, cpu, id, now)
+
+
 cdef inline void vacate(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
     """Its world no longer runs: it is idle until it picks. The CPU's event is left to that."""
     cdef cpu_t *c = &s.cpus[cpu]
@@ -550,6 +614,7 @@ cdef inline void vacate(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
     c.idle_since = now
     s.idle[cpu >> 6] |= <uint64_t>1 << (cpu & 63)
     s.idle_count += 1
+    turn(s, cpu)
 
 
 cdef void plug_stop(sched_t *s, uint32_t id, world_state_t state, why_t why, ns_t now) noexcept nogil:
@@ -605,6 +670,7 @@ cdef inline void plug_fill(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
     c.idle += now - c.idle_since
     s.idle[cpu >> 6] &= ~bit
     s.idle_count -= 1
+    turn(s, cpu)
     if id == c.before:
         w.state = RUN               # at the same moment: it just goes on
         c.running = id
@@ -623,14 +689,17 @@ cdef void serve(sched_t *s, ns_t now) noexcept nogil:
     cdef uint32_t i, cpu, id
     cdef uint64_t rest, rounds = 0
     cdef cpu_t *c
-    while s.asking and s.fault.kind == FAULT_NONE:
+    while (s.asking or s.turning) and s.fault.kind == FAULT_NONE:
+        if not s.asking:
+            settle_turned(s, now)
+            continue
         s.asking = False
         for i in range((s.cpu_count + 63) >> 6):
             if s.asked[i]:
                 s.asking = True
                 break
         if not s.asking:
-            break
+            continue
         rest = s.asked[i]
         cpu = 64 * i
         while not rest & 1:

@@ -27,6 +27,9 @@ cdef enum:
 cdef enum:
     VIRTUAL_SHIFT = 10
 
+cdef enum:
+    FULL_SPEED = 1 << 16
+
 # Bounds that do not fit in an enum of C; verbatim, so that who cimports this needs no header.
 cdef extern from * nogil:
     """
@@ -67,6 +70,7 @@ cdef enum world_flag_t:
     FRESH = 16                      # has not competed yet
     ELIGIBLE = 32                   # EEVDF: is in the tree by deadline
     AHEAD = 64                      # stride: runs, and is in the tree with its rank after the slice
+    PACED = 128                     # may work at another than full speed
 
 cdef enum source_t:
     SOURCE_NONE = 0                 # work comes from the caller alone
@@ -242,6 +246,7 @@ ctypedef struct cpu_t:
     uint64_t switches
     uint32_t serves                 # first of its queues in sched_t.serves
     uint32_t serve_count
+    uint32_t threads                # busy ones of its core when its world's speed was set
 
 ctypedef struct vm_t:               # worlds that belong together
     uint32_t weight                 # shares of the whole
@@ -275,6 +280,36 @@ ctypedef struct queue_t:
     ns_t started                    # sum of `since` of the running ones
     uint64_t mask[MASK_WORDS]       # its CPUs
 
+ctypedef struct pace_t:             # what only worlds need that work at different speeds
+    ns_t used                       # work done: of `run`, what counts at full speed
+    ns_t stall                      # time that passes before work goes on after a move
+    ns_t stalled                    # of `run`, what moves cost so far
+    uint32_t part                   # of a unit of work, in 2**-16
+    uint32_t speed                  # while it runs, in 2**-16
+    uint32_t memory_speed           # of that, what remote memory leaves
+    uint32_t moves[6]               # to another CPU, by distance
+
+ctypedef struct topology_t:         # numbers are dense, from 0; it never changes
+    uint16_t *core                  # of each CPU; all arrays are in one block, which begins here
+    uint16_t *llc
+    uint16_t *node
+    uint16_t *socket
+    uint16_t *threads               # CPUs, core by core
+    uint16_t *first                 # of each core, its place in `threads`; one more at the end
+    uint64_t *core_mask             # CPUs of each core, MASK_WORDS words each
+    uint64_t *llc_mask
+    uint64_t *node_mask
+    uint64_t *socket_mask
+    uint32_t cores
+    uint32_t llcs
+    uint32_t nodes
+    uint32_t sockets
+    uint32_t *speed                 # of a thread, by the number of busy ones of its core, in 2**-16
+    ns_t move_cost[6]               # time that a world loses after a move, by distance
+    uint32_t words                  # of a mask in which there are CPUs
+    bint flat                       # each CPU is a core, and all share one cache
+    bint smt                        # there are cores of several threads
+
 cdef struct sched_s:
     # what plug-in policies may read: as in include/pyvirt/sched.h
     ns_t now
@@ -305,8 +340,11 @@ cdef struct sched_s:
     uint32_t depth                  # of hooks
     uint32_t timed_count            # times that the policy's timer was due at
     ns_t timed_at                   # this moment
+    bint turning                    # some CPU became busy or idle during this event, beside
+    uint64_t turned[MASK_WORDS]     # other threads: these
     fault_t fault                   # what a plug-in policy did wrong; nothing happens any more
     load_t *loads
+    pace_t *paces                   # NULL: all worlds work at full speed
     queue_t *queues
     timeline_t *timeline            # where switches are recorded, or NULL
     uint32_t *serves                # the queues of each CPU, one CPU after the other
@@ -315,3 +353,4 @@ cdef struct sched_s:
     uint64_t *timers                # winner tree of the worlds' next arrival or refill
     ns_t timer_base
     uint64_t latency[LATENCY_BUCKETS]
+    topology_t topology

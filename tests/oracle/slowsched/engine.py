@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
 
 from oracle.slowsched.policies import POLICIES, Queue
+from oracle.slowsched.topology import FULL, Shape
 from oracle.slowsched.worlds import Random, Vm, World
 
 
@@ -19,8 +21,11 @@ class Cpu:
 
 
 class SlowScheduler:
-    def __init__(self, cpus: int, policy: str, seed: int = 1, tick: int | None = None) -> None:
+    def __init__(
+        self, cpus: int, policy: str, seed: int = 1, tick: int | None = None, numbers=None
+    ) -> None:
         self.now = 0
+        self.shape = Shape(cpus, numbers)
         self.random = Random(seed)
         self.cpus = [Cpu() for _ in range(cpus)]
         self.worlds: dict[int, World] = {}
@@ -52,7 +57,7 @@ class SlowScheduler:
         w.count(self.now)
         self.served[w.cpus] += dt
         self.policy.charge(w, dt)
-        w.left -= dt
+        w.left -= w.progress(dt)
         w.budget -= dt
 
     def enter(self, w: World, why: str) -> None:
@@ -81,29 +86,57 @@ class SlowScheduler:
             if not was_idle:
                 cpu.running = None
                 cpu.idle_since = self.now
+                self.settle_core(number)
             return
+        cpu.running = w
         if was_idle:
             cpu.idle += self.now - cpu.idle_since
+            self.settle_core(number)
         if w is not before:
             if w.woken:
                 w.woken = False
                 w.wakes.append(self.now - w.since)
             w.switches += 1
             cpu.switches += 1
-            if w.cpu not in (None, number):
-                w.migrations += 1
+            self.moved_to(w, number)
         w.count(self.now)
-        if w.limit:
-            w.refresh(self.now)
         w.cpu = number
         w.state = "run"
-        cpu.running = w
         cpu.slice_end = self.now + self.policy.timeslice(w)
+        self.set_speed(w)
+
+    def busy(self, number: int) -> int:
+        """Threads of the CPU's core with a world."""
+        return sum(self.cpus[cpu].running is not None for cpu in self.shape.core(number))
+
+    def set_speed(self, w: World) -> None:
+        """Of a world that runs and is charged, from now on; its limit's period is looked at."""
+        w.threads = self.busy(w.cpu)
+        speed = int(self.shape.speeds[w.threads] * FULL) * w.memory >> 16
+        w.speed = Fraction(speed or 1, FULL)
+        if w.limit:
+            w.refresh(self.now)
+
+    def settle_core(self, number: int) -> None:
+        """The other threads' worlds go on at another speed."""
+        for other in self.shape.core(number):
+            w = self.cpus[other].running
+            if other != number and w is not None and w.state == "run":
+                self.charge(w)
+                self.set_speed(w)
+
+    def moved_to(self, w: World, number: int) -> None:
+        if w.cpu not in (None, number):
+            w.migrations += 1
+            far = self.shape.distance(w.cpu, number)
+            w.moves[far] += 1
+            w.stall = max(w.stall, self.shape.costs[far])
 
     def place(self, w: World) -> None:
-        idle = [i for i in sorted(w.cpus) if self.cpus[i].running is None]
-        if idle:
-            self.fill(w.cpu if w.cpu in idle else idle[0], None)
+        idle = {i for i, cpu in enumerate(self.cpus) if cpu.running is None}
+        cpu = self.shape.choose_idle(idle, w.cpus, w.cpu)
+        if cpu is not None:
+            self.fill(cpu, None)
 
     def make_runnable(self, w: World) -> None:
         w.count(self.now)
@@ -123,7 +156,7 @@ class SlowScheduler:
         w = cpu.running
         due = [cpu.slice_end]
         if w.source is not None:
-            due.append(w.since + w.left)
+            due.append(w.since + w.time_left())
         if w.limit:
             due += [w.since + w.budget, w.period_end]
         return min(due)
@@ -163,7 +196,7 @@ class SlowScheduler:
         w.jobs += 1
         w.arrival = self.now + w.random.time(*w.gap) if w.source == "open" else None
         if w.jobs == 1:
-            w.left = w.random.time(*w.work)
+            w.left = w.random.time(*w.job)
             if not w.held:
                 self.make_runnable(w)
 
@@ -180,7 +213,7 @@ class SlowScheduler:
                 self.stop(w, "wait")
                 self.fill(number, None)
                 return
-            w.left = w.random.time(*w.work)
+            w.left = w.random.time(*w.job)
         if w.limit:
             w.refresh(self.now)
             if w.budget <= 0:
@@ -249,7 +282,7 @@ class SlowScheduler:
         if load is not None:
             source, work, work_kind, gap, gap_kind, start, seed = load
             w.source = source or "none"
-            w.work, w.gap = (work_kind, work), (gap_kind, gap)
+            w.job, w.gap = (work_kind, work), (gap_kind, gap)
             w.random = Random(seed)
             if start is not None:
                 w.first = self.now + start

@@ -99,10 +99,10 @@ class SlowPolicy:
 
 
 class SlowPlugged(SlowScheduler):
-    def __init__(self, cpus: int, policy: SlowPolicy, seed: int = 1) -> None:
+    def __init__(self, cpus: int, policy: SlowPolicy, seed: int = 1, numbers=None) -> None:
         self.asked: set[int] = set()
         self.moved: dict[int, World] = {}  # CPU -> what ran there until its affinity changed now
-        super().__init__(cpus, policy, seed)
+        super().__init__(cpus, policy, seed, None, numbers)
         policy.host = self
         policy.begin()
         self.serve()
@@ -118,7 +118,7 @@ class SlowPlugged(SlowScheduler):
     def charge(self, w: World) -> None:
         dt = self.now - w.since
         w.count(self.now)
-        w.left -= dt
+        w.left -= w.progress(dt)
         w.budget -= dt
         if dt:
             self.policy.charge(w.id, dt)
@@ -180,7 +180,7 @@ class SlowPlugged(SlowScheduler):
             if not w.jobs:
                 self.stop(w, "wait", "block")
                 return True
-            w.left = w.random.time(*w.work)
+            w.left = w.random.time(*w.job)
         if w.limit:
             w.refresh(self.now)
             if w.budget <= 0:
@@ -207,8 +207,7 @@ class SlowPlugged(SlowScheduler):
             w.switches += 1
             cpu.switches += 1
             cpu.began = self.now
-            if w.cpu not in (None, number):
-                w.migrations += 1
+            self.moved_to(w, number)
         w.count(self.now)
         w.cpu = number
         w.state = "run"
@@ -217,8 +216,7 @@ class SlowPlugged(SlowScheduler):
         slice_ns = self.policy.timeslice(number, id)
         if cpu.running is w:
             cpu.slice_end = self.now + slice_ns
-            if w.limit:
-                w.refresh(self.now)
+            self.set_speed(w)
 
     def requeue(self, number: int, why: str) -> None:
         w = self.cpus[number].running
@@ -228,7 +226,10 @@ class SlowPlugged(SlowScheduler):
         self.pick(number, w)
 
     def serve(self) -> None:
-        while self.asked:
+        while self.asked or self.off_speed():
+            if not self.asked:
+                self.settle()
+                continue
             number = min(self.asked)
             self.asked.remove(number)
             w = self.cpus[number].running
@@ -241,6 +242,17 @@ class SlowPlugged(SlowScheduler):
             over = self.now >= self.cpus[number].slice_end
             self.requeue(number, "slice" if over else "preempt")
         self.moved = {}
+
+    def off_speed(self) -> list[World]:
+        """Worlds that run beside another number of busy threads than when they began."""
+        return [w for cpu in self.cpus if (w := cpu.running) and w.threads != self.busy(w.cpu)]
+
+    def settle(self) -> None:
+        for w in self.off_speed():
+            if self.cpus[w.cpu].running is w and w.threads != self.busy(w.cpu):
+                self.charge(w)
+                if self.cpus[w.cpu].running is w:
+                    self.set_speed(w)
 
     # --- events ---
 

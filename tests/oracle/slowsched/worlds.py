@@ -46,7 +46,7 @@ class World:
     cpus: frozenset
     since: int
     source: str | None = None  # "none", "open", "closed"; None: always runs
-    work: tuple = ("fixed", 0)
+    job: tuple = ("fixed", 0)
     gap: tuple = ("fixed", 0)
     random: Random | None = None
     state: str = "wait"
@@ -64,6 +64,13 @@ class World:
     times: dict = field(
         default_factory=lambda: dict.fromkeys(("run", "ready", "limited", "costop", "wait"), 0)
     )
+    work: Fraction = Fraction(0)  # done, at whatever speed
+    speed: Fraction = Fraction(1)
+    threads: int = 0  # busy ones of its core when that speed was set
+    memory: int = 1 << 16  # what remote memory leaves of the speed, in 2**-16
+    stall: int = 0  # time until work goes on after a move
+    stalled: int = 0
+    moves: list = field(default_factory=lambda: [0] * 6)
     switches: int = 0
     migrations: int = 0
     done: int = 0
@@ -89,6 +96,20 @@ class World:
         """Book the time in the present state."""
         self.times[self.state] += now - self.since
         self.since = now
+
+    def progress(self, dt: int) -> int:
+        """Run for some time; gives the whole units of work."""
+        lost = min(self.stall, dt)
+        self.stall -= lost
+        self.stalled += lost
+        before = math.floor(self.work)
+        self.work += (dt - lost) * self.speed
+        return math.floor(self.work) - before
+
+    def time_left(self) -> int:
+        """Until the present job's work is done."""
+        units = self.left - (self.work - math.floor(self.work)) if self.left else 0
+        return self.stall + math.ceil(units / self.speed)
 
     def refresh(self, now: int) -> None:
         """Begin the present period of the limit."""

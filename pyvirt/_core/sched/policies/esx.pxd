@@ -1,0 +1,6 @@
+# The ESX policy.
+
+from pyvirt._core.sched.plug cimport Plug
+
+cdef class Esx(Plug):
+    pass

@@ -1,0 +1,140 @@
+# What the ESX policy keeps of the host, its pools, CPUs, VMs and worlds.
+#
+# Virtual time is CPU time over entitlement: units of 2**-10 ns of a world that is entitled to one
+# CPU. Entitlements are in ns of CPU time a second.
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+
+from pyvirt._core.sched.state cimport NEVER, sched_t
+from pyvirt._core.types cimport ns_t
+
+cdef enum:
+    NOWHERE = 0xFFFFFFFF            # no CPU's queue, no node of a heap
+    ONE_CPU = 1000000000            # ns of CPU time a second
+    LEAST_ENTITLED = 1000           # whoever is entitled to less counts as this much
+    UNIT = 1 << 10
+
+cdef enum cosched_t:
+    COSCHED_NONE = 0
+    COSCHED_BALANCE = 1
+    COSCHED_STRICT = 2
+    COSCHED_RELAXED = 3
+
+cdef enum pace_t:                   # of a vCPU's progress
+    IDLE = 0                        # halted: as if it ran, but not beyond its siblings
+    RUNNING = 1
+    STALLED = 2                     # would run
+
+ctypedef struct bucket_t:           # the limit of a VM or pool
+    ns_t quota                      # CPU time in a period, or -1: none
+    ns_t used                       # in this period, up to `since`
+    ns_t since
+    uint32_t running                # worlds under it
+    uint32_t spent                  # it has not a nanosecond for each of them
+
+ctypedef struct esx_pool_t:
+    bucket_t bucket
+    double shares
+    int64_t reservation             # ns of CPU time a second
+    int64_t limit                   # likewise, or -1
+    uint32_t parent                 # number of its pool; pool 0 is the root and its own parent
+    uint32_t first                  # of the pools in it, which follow each other
+    uint32_t count                  # of them
+    uint32_t limited                # it or one above it has a limit
+
+ctypedef struct esx_world_t:
+    int64_t vt                      # virtual time
+    double rate                     # of it, a ns of CPU time
+    int64_t key                     # in the queue
+    ns_t progress
+    uint32_t child                  # the heap of its queue: first child, next and previous sibling;
+    uint32_t next                   # a first child's `prev` is its parent
+    uint32_t prev
+    uint32_t queue                  # CPU where it waits, or NOWHERE
+    uint8_t pace
+    uint8_t laggard                 # it waits for a CPU, and holds a sibling back
+    uint8_t known                   # to the policy: between `add` and `remove`
+    uint8_t plain                   # neither limits nor siblings matter: its VM is not looked at
+
+ctypedef struct esx_vm_t:
+    bucket_t bucket
+    double rate                     # of its worlds
+    ns_t since                      # when the progress of its worlds was computed
+    ns_t due                        # when a skew crosses a threshold, or NEVER
+    ns_t alarm                      # the earlier of that and the end of its limit
+    ns_t node                       # of the tree of alarms, the least of what is below
+    uint32_t pool
+    uint32_t worlds                 # that the policy knows
+    uint8_t entitled                # some of its worlds were counted as wanting a CPU
+    uint8_t busy                    # its worlds are being stopped or started
+    uint8_t limited                 # it or a pool above it has a limit
+    uint8_t fits                    # there is a CPU for each of its worlds at once
+    uint8_t blocked                 # some of its worlds may have begun to wait since `since`
+    uint8_t gang                    # its worlds were stopped, to start all at once
+    uint32_t later                  # VM that is to be looked at after it
+
+ctypedef struct esx_cpu_t:
+    int64_t head                    # least key that waits here, or NO_KEY
+    int64_t node                    # of the tree of heads
+    uint32_t root                   # of the heap of who waits here
+    uint32_t count                  # of who waits here
+    uint32_t reserved               # world of a gang that is to run here next, or NOWHERE
+    uint32_t first                  # world that ran here, or came while it was idle, or NOWHERE
+
+ctypedef struct esx_t:
+    # parameters
+    ns_t quantum
+    ns_t resolve
+    ns_t period
+    int64_t credit                  # virtual times
+    int64_t wake
+    int64_t pull
+    int64_t favour
+    ns_t skew_stop
+    ns_t skew_start
+    uint32_t cosched
+    uint32_t resolve_on_wake
+    uint32_t pool_count             # the pools follow this record
+    # state
+    uint32_t stale                  # entitlements are to be solved before the next charge
+    uint32_t starting               # a gang is being started
+    uint32_t parking                # worlds under limits that ended are being parked
+    uint32_t active                 # worlds that run or wait in a queue
+    uint32_t limits                 # VMs and pools that have one
+    uint32_t leaves                 # of the tree of alarms
+    int64_t v                       # virtual time of the host
+    ns_t next_solve
+    ns_t next_refill
+    ns_t pool_alarm                 # end of the first limit of a pool
+
+
+cdef inline esx_t *host_of(sched_t *s) noexcept nogil:
+    return <esx_t *>s.plug.own
+
+
+cdef inline esx_pool_t *pools_of(sched_t *s) noexcept nogil:
+    return <esx_pool_t *>(s.plug.own + sizeof(esx_t))
+
+
+cdef inline esx_world_t *world_of(sched_t *s, uint32_t id) noexcept nogil:
+    return <esx_world_t *>s.plug.worlds + id
+
+
+cdef inline esx_vm_t *vm_of(sched_t *s, uint32_t vm) noexcept nogil:
+    return <esx_vm_t *>s.plug.vms + vm
+
+
+cdef inline esx_cpu_t *cpu_of(sched_t *s, uint32_t cpu) noexcept nogil:
+    return <esx_cpu_t *>s.plug.cpus + cpu
+
+
+cdef inline ns_t bucket_end(const bucket_t *b) noexcept nogil:
+    """When a limit is used up if those that run go on, or NEVER."""
+    if b.quota < 0 or b.running == 0:
+        return NEVER
+    return b.since + (b.quota - b.used) // b.running if b.quota > b.used else b.since
+
+
+cdef inline bint is_together(sched_t *s, uint32_t vm) noexcept nogil:
+    """Whether the progress of a VM's worlds matters."""
+    return host_of(s).cosched >= COSCHED_STRICT and vm_of(s, vm).worlds > 1
