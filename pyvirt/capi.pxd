@@ -46,5 +46,45 @@ from pyvirt._core.paging cimport (
     walk_t,
 )
 from pyvirt._core.physmem cimport PhysMem
+from pyvirt._core.sched.plug cimport (
+    Plug,
+    account,
+    allowed,
+    ask,
+    asked,
+    costart,
+    costop,
+    next_sibling,
+    park,
+    unpark,
+)
+from pyvirt._core.sched.state cimport (
+    COSTOP,
+    GONE,
+    LIMITED,
+    NEVER,
+    NO_CPU,
+    NO_WORLD,
+    READY,
+    RUN,
+    WAIT,
+    WHY_BLOCK,
+    WHY_COSTART,
+    WHY_COSTOP,
+    WHY_LIMIT,
+    WHY_MOVE,
+    WHY_NEW,
+    WHY_PARK,
+    WHY_PREEMPT,
+    WHY_REFILL,
+    WHY_SLICE,
+    WHY_UNPARK,
+    WHY_WAKE,
+    cpu_t,
+    plug_t,
+    sched_t,
+    vm_t,
+    world_t,
+)
 from pyvirt._core.types cimport PAGE_OFFSET, PAGE_SHIFT, PAGE_SIZE, gpa_t, gva_t, hpa_t, ns_t, vpn_t
 from pyvirt._core.walker cimport Translation, Walker

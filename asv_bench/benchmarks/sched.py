@@ -8,7 +8,18 @@ import time
 
 import numpy as np
 
-from pyvirt.sched import Esx, Periodic, Scheduler, run_hosts
+from pyvirt.sched import (
+    Barrier,
+    Demand,
+    Esx,
+    Lock,
+    LogNormal,
+    OnOff,
+    Periodic,
+    Poisson,
+    Scheduler,
+    run_hosts,
+)
 
 from . import simso_peer
 from .timing import paired, seconds, target, unit
@@ -24,6 +35,7 @@ def weights(worlds: int) -> list[int]:
 
 def host(policy: str, worlds: int, cpus: int) -> Scheduler:
     made = Scheduler(cpus, policy=policy, quantum_ns=QUANTUM)
+    made.fast_forward = False  # each event is to happen
     for weight in weights(worlds):
         made.add(weight=weight)
     made.run(FOREVER, events=2 * worlds)
@@ -89,6 +101,13 @@ def esx_host(worlds: int, cpus: int, **policy) -> Scheduler:
 class SchedEsx:
     """The ESX policy: ends of slices and of limits, skews, with all counters kept."""
 
+
+class SchedXen:
+    """Events of Xen's policies: ends of turns, periods, and what is done in them for all worlds.
+
+    Of `credit` also simulated seconds a second: each 30 ms it pays every world, with few events.
+    """
+
     params = ["1000 on 8", "1000 on 64"]
     param_names = ["worlds on CPUs"]
 
@@ -108,6 +127,39 @@ class SchedEsx:
     @unit("million events/s")
     def track_none(self, parameter):
         return self.rate(parameter, cosched="none")
+
+    def setup(self, parameter):
+        self.worlds, self.cpus = map(int, parameter.split(" on "))
+
+    def host(self, policy: str) -> Scheduler:
+        made = Scheduler(self.cpus, policy=policy)
+        for i, weight in enumerate(weights(self.worlds)):
+            params = {}
+            if policy == "rtds":
+                period = 10_000_000 + 1000 * i
+                params = {"period_ns": period, "budget_ns": period * self.cpus // self.worlds}
+            made.add_vm(1, weight=weight, **params)
+        made.run(FOREVER, events=2 * self.worlds)
+        return made
+
+    @unit("million events/s")
+    def track_credit(self, parameter):
+        return rate(self.host("credit"), 100_000)
+
+    @unit("simulated seconds a second")
+    def track_credit_time(self, parameter):
+        made = self.host("credit")
+        began = made.now_ns
+        spent = seconds(lambda: made.run(began + 100_000_000_000))
+        return 100 / spent
+
+    @unit("million events/s")
+    def track_credit2(self, parameter):
+        return rate(self.host("credit2"), 500_000)
+
+    @unit("million events/s")
+    def track_rtds(self, parameter):
+        return rate(self.host("rtds"), 500_000)
 
 
 def simpy_round_robin(worlds: int, cpus: int, quanta: int) -> None:
@@ -244,3 +296,35 @@ class SchedHosts:
 
         elapsed = seconds(run, time.perf_counter)
         return events / elapsed / 1e6
+
+
+class SchedWorkloads:
+    """Events of 1,000 worlds with work of their own on 8 CPUs, round robin."""
+
+    def rate(self, workloads: list, vcpus: int = 1) -> float:
+        made = Scheduler(8, policy="rr", quantum_ns=QUANTUM)
+        for _ in range(1000 // (vcpus * len(workloads))):
+            for workload in workloads:
+                made.add_vm(vcpus, workload, responses=True)
+        made.run(FOREVER, events=20_000)
+        return rate(made, 1_000_000)
+
+    @unit("million events/s")
+    def track_on_off_and_poisson(self):
+        return self.rate([OnOff(QUANTUM, 100 * QUANTUM), Poisson(QUANTUM, 120 * QUANTUM)])
+
+    @unit("million events/s")
+    def track_lognormal(self):
+        return self.rate([Poisson(LogNormal(QUANTUM, 1.0), 120 * QUANTUM)])
+
+    @unit("million events/s")
+    def track_demand(self):
+        return self.rate([Demand.sampled([0.002, 0.01], 1000 * QUANTUM, repeat=True)])
+
+    @unit("million events/s")
+    def track_barriers(self):
+        return self.rate([Barrier(QUANTUM, spin_ns=0)], 4)
+
+    @unit("million events/s")
+    def track_locks(self):
+        return self.rate([Lock(QUANTUM, QUANTUM // 9, lock="test_and_set")], 4)

@@ -20,6 +20,9 @@
 #define PYVIRT_LIKELY(x) __builtin_expect(!!(x), 1)
 #define PYVIRT_UNROLL _Pragma("GCC unroll 4")
 #define PYVIRT_PREFETCH(p) __builtin_prefetch(p)
+/* One more, in a word of its own: two neighbours counted by one vector wait for each other whenever
+   only one of them was counted before. */
+#define PYVIRT_COUNT(counter) do { (counter)++; __asm__("" : "+m"(counter)); } while (0)
 #define PYVIRT_CTZ(x) ((unsigned)__builtin_ctz(x))
 #define PYVIRT_CTZ64(x) ((unsigned)__builtin_ctzll(x))
 #else
@@ -29,6 +32,7 @@
 #define PYVIRT_LIKELY(x) (x)
 #define PYVIRT_UNROLL
 #define PYVIRT_PREFETCH(p) ((void)(p))
+#define PYVIRT_COUNT(counter) ((void)(counter)++)
 static inline unsigned PYVIRT_CTZ(unsigned x)
 {
     unsigned n = 0;

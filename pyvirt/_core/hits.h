@@ -12,6 +12,7 @@
 
 #define PYVIRT_CONTEXT 0x7FFFFULL               /* of a tag: bits 18:0 */
 
+enum { SAMPLE = 32 };       /* accesses that show how the next ones may go */
 enum { HITS_END, HITS_MISS, HITS_WEAK, HITS_RANGE };    /* why the loop ended */
 enum { HITS_NO_WALK, HITS_IDENTITY, HITS_NATIVE, HITS_NESTED };     /* what it knows of walks */
 
@@ -115,41 +116,107 @@ TARGET PYVIRT_INLINE void array_fill_##FORM(array_t *a, uint32_t set, uint64_t t
     }                                                                                             \
 }
 
-/* Nothing but hits of four ways and no hash: so little that it all stays in registers. `near`: most
-   accesses are to the page of the one before. */
+/* The page of each set that was used last: most accesses are to it, and leave the order as it is. */
+#define PYVIRT_FRONT 64         /* sets, at most */
+#define PYVIRT_NO_PAGE UINT64_MAX
+
+typedef struct {
+    uint64_t number;            /* of the virtual page, or PYVIRT_NO_PAGE: it needs a look */
+    uint64_t page;              /* where it is */
+} front_t;
+
+PYVIRT_INLINE front_t front_of(const hits_t *h, uint32_t set)
+{
+    const cache_t *c = h->first;
+    const uint64_t slot = (uint64_t)set * 4 + four_latest(c->orders[set]);
+    const uint64_t tag = c->tags[slot], value = c->values[slot];
+    front_t f = {PYVIRT_NO_PAGE, value & PYVIRT_ADDRESS};
+    if ((tag & PYVIRT_CONTEXT) == h->low && (value & h->mask) == h->wanted)
+        f.number = (uint64_t)((int64_t)(tag & ~PYVIRT_CONTEXT) >> 7) >> 12;
+    return f;
+}
+
+/* Fill the front; whether nearly all of the next accesses are to it. */
+PYVIRT_INLINE int stay_in_front(const hits_t *h, front_t *front, const uint64_t *vas, uint64_t n)
+{
+    const uint32_t set_mask = h->first->set_mask;
+    unsigned others = 0;
+    if (n < SAMPLE)
+        return 0;
+    for (uint32_t set = 0; set <= set_mask; set++)
+        front[set] = front_of(h, set);
+    for (unsigned k = 0; k < SAMPLE; k++) {
+        const uint32_t set = (uint32_t)(vas[k] >> 12) & set_mask;
+        others += front[set].number != vas[k] >> 12;
+    }
+    return others < SAMPLE / 8;
+}
+
+/* Nothing but hits of four ways and no hash: so little that it all stays in registers. */
 #define PYVIRT_CALM(FORM, TARGET)                                                                 \
 TARGET PYVIRT_INLINE uint64_t hits_calm_##FORM(const hits_t *h, const uint64_t *vas, uint64_t i,  \
-                                          uint64_t n, uint64_t *pas, const int near)              \
+                                               uint64_t n, uint64_t *pas)                         \
 {                                                                                                 \
     const uint64_t *const tags = h->first->tags, *const values = h->first->values;                \
     uint8_t *const orders = h->first->orders;                                                     \
     const uint64_t low = h->low, mask = h->mask, wanted = h->wanted;                              \
     const uint64_t set_mask = h->first->set_mask;                                                 \
     const uint8_t unused = h->unused;                                                             \
-    uint64_t last = i < n ? ~vas[i] : 0, page = 0;                                                \
     for (; i < n; i++) {                                                                          \
-        const uint64_t va = vas[i];                                                               \
-        if (!near || (va ^ last) >> 12) {                                                         \
-            const uint64_t key = (va << 7 & ~PYVIRT_CONTEXT) | low;                               \
-            const uint64_t set = va >> 12 & set_mask;                                             \
-            uint64_t value;                                                                       \
-            int way;                                                                              \
-            if (!PYVIRT_LIKELY((uint64_t)((int64_t)(va << unused) >> unused) == va))              \
-                break;                                                                            \
-            way = find4_##FORM(tags + set * 4, key);                                              \
-            if (!PYVIRT_LIKELY(way >= 0))                                                         \
-                break;                                                                            \
-            value = values[set * 4 + way];                                                        \
-            if (!PYVIRT_LIKELY((value & mask) == wanted))                                         \
-                break;                                                                            \
-            four_touch(&orders[set], (uint32_t)way);                                              \
-            page = value & PYVIRT_ADDRESS;                                                        \
-            last = va;                                                                            \
-        }                                                                                         \
+        const uint64_t va = vas[i], key = (va << 7 & ~PYVIRT_CONTEXT) | low;                      \
+        const uint64_t set = va >> 12 & set_mask;                                                 \
+        uint64_t value;                                                                           \
+        int way;                                                                                  \
+        if (!PYVIRT_LIKELY((uint64_t)((int64_t)(va << unused) >> unused) == va))                  \
+            break;                                                                                \
+        way = find4_##FORM(tags + set * 4, key);                                                  \
+        if (!PYVIRT_LIKELY(way >= 0))                                                             \
+            break;                                                                                \
+        value = values[set * 4 + (unsigned)way];                                                  \
+        if (!PYVIRT_LIKELY((value & mask) == wanted))                                             \
+            break;                                                                                \
+        four_touch(&orders[set], (uint32_t)way);                                                  \
         if (pas)                                                                                  \
-            pas[i] = page | (va & 4095);                                                          \
+            pas[i] = (value & PYVIRT_ADDRESS) | (va & 4095);                                      \
     }                                                                                             \
     return i;                                                                                     \
+}                                                                                                 \
+TARGET PYVIRT_NOINLINE uint64_t hits_mixed_##FORM(const hits_t *h, const uint64_t *vas,           \
+                                                  uint64_t i, uint64_t n, uint64_t *pas)          \
+{                                                                                                 \
+    return pas ? hits_calm_##FORM(h, vas, i, n, pas) : hits_calm_##FORM(h, vas, i, n, NULL);      \
+}                                                                                                 \
+/* The same for accesses that are nearly all to the pages in front. */                            \
+TARGET PYVIRT_INLINE uint64_t hits_front_##FORM(const hits_t *h, front_t *front,                  \
+                                                const uint64_t *vas, uint64_t i, uint64_t n,      \
+                                                uint64_t *pas)                                    \
+{                                                                                                 \
+    const uint64_t set_mask = h->first->set_mask;                                                 \
+    for (;;) {                                                                                    \
+        uint64_t next, set = 0;                                                                   \
+        for (; i < n; i++) {                                                                      \
+            const uint64_t va = vas[i], number = va >> 12;                                        \
+            set = number & set_mask;                                                              \
+            if (!PYVIRT_LIKELY(front[set].number == number))                                      \
+                break;                                                                            \
+            if (pas)                                                                              \
+                pas[i] = front[set].page | (va & 4095);                                           \
+        }                                                                                         \
+        if (i == n)                                                                               \
+            return i;                                                                             \
+        next = hits_calm_##FORM(h, vas, i, i + 1, pas);                                           \
+        if (next == i)                                                                            \
+            return i;                                                                             \
+        front[set] = front_of(h, (uint32_t)set);                                                  \
+        i = next;                                                                                 \
+    }                                                                                             \
+}                                                                                                 \
+TARGET PYVIRT_NOINLINE uint64_t hits_latest_##FORM(const hits_t *h, front_t *front,               \
+                                                   const uint64_t *vas, uint64_t i, uint64_t n,   \
+                                                   uint64_t *pas)                                 \
+{                                                                                                 \
+    return pas ? hits_front_##FORM(h, front, vas, i, n, pas)                                      \
+               : hits_front_##FORM(h, front, vas, i, n, NULL);                                    \
 }
 
 /* The usual case in fewest steps: first four ways in order, then twelve with ranks, both full
@@ -249,17 +316,6 @@ TARGET PYVIRT_NOINLINE uint64_t hits_identity_##FORM(hits_t *h, const uint64_t *
                                                      uint64_t n, uint64_t *pas, uint16_t *codes)  \
 {                                                                                                 \
     return hits_full_##FORM(h, vas, i, n, pas, codes, HITS_IDENTITY);                             \
-}
-
-/* Whether half of the next accesses or more are to the page of the one before. */
-PYVIRT_INLINE int stays_near(const uint64_t *vas, uint64_t n)
-{
-    unsigned same = 0;
-    if (n <= 16)
-        return 0;
-    for (unsigned k = 0; k < 16; k++)
-        same += (vas[k] ^ vas[k + 1]) >> 12 == 0;
-    return same >= 8;
 }
 
 /* `four`: the first array keeps the order of four ways, the second ranks of up to sixteen;
@@ -371,6 +427,25 @@ TARGET PYVIRT_NOINLINE uint64_t hits_any_##FORM(hits_t *h, const uint64_t *vas, 
 {                                                                                                 \
     return hits_loop_##FORM(h, vas, i, n, pas, codes, 1, 0);                                      \
 }                                                                                                 \
+/* Hits but for a few misses: whichever way suits the first of them. */                           \
+TARGET PYVIRT_NOINLINE uint64_t hits_few_##FORM(hits_t *h, const uint64_t *vas, uint64_t i,       \
+                                                uint64_t n, uint64_t *pas, uint16_t *codes)       \
+{                                                                                                 \
+    const uint32_t set_mask = h->first->set_mask;                                                 \
+    front_t front[PYVIRT_FRONT];                                                                  \
+    const int latest = set_mask < PYVIRT_FRONT && stay_in_front(h, front, vas + i, n - i);        \
+    while ((i = latest ? hits_latest_##FORM(h, front, vas, i, n, pas)                             \
+                       : hits_mixed_##FORM(h, vas, i, n, pas)) < n) {                             \
+        const uint64_t next = hits_any_##FORM(h, vas, i, i + 1, pas, codes);                      \
+        const uint32_t set = (uint32_t)(vas[i] >> 12) & set_mask;                                 \
+        if (next == i || h->globals)                                                              \
+            return next;                                                                          \
+        if (latest)                                                                               \
+            front[set] = front_of(h, set);                                                        \
+        i = next;                                                                                 \
+    }                                                                                             \
+    return i;                                                                                     \
+}                                                                                                 \
 TARGET static uint64_t hits_##FORM(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t n,        \
                                    uint64_t *pas, uint16_t *codes)                                \
 {                                                                                                 \
@@ -381,17 +456,8 @@ TARGET static uint64_t hits_##FORM(hits_t *h, const uint64_t *vas, uint64_t i, u
                     : hits_loop_##FORM(h, vas, i, n, pas, codes, 0, 1);                           \
     if (!four)                                                                                    \
         return hits_loop_##FORM(h, vas, i, n, pas, codes, 0, 0);                                  \
-    if (h->calm && h->first->fold == 63) {                                                        \
-        const int near = stays_near(vas + i, n - i);                                              \
-        while ((i = near ? hits_calm_##FORM(h, vas, i, n, pas, 1)                                 \
-                         : hits_calm_##FORM(h, vas, i, n, pas, 0)) < n) {                         \
-            const uint64_t next = hits_any_##FORM(h, vas, i, i + 1, pas, codes);                  \
-            if (next == i || h->globals)                                                          \
-                return next;                                                                      \
-            i = next;                                                                             \
-        }                                                                                         \
-        return i;                                                                                 \
-    }                                                                                             \
+    if (h->calm && h->first->fold == 63)                                                          \
+        return hits_few_##FORM(h, vas, i, n, pas, codes);                                         \
     if (pas && codes && h->sure && h->second && h->second->ways == 12 && h->first->fold == 63     \
         && h->second->fold == 63 && is_full(h->first) && is_full(h->second)) {                    \
         if (h->walk == HITS_NATIVE)                                                               \

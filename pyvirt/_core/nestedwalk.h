@@ -126,7 +126,7 @@ TARGET PYVIRT_INLINE uint64_t nestedwalk_from_##FORM(nested_t *t, uint64_t va, u
             four_touch(&hit->orders[cached_set], (uint32_t)way);                                  \
         else                                                                                      \
             lru_touch(hit, cached_set, (uint32_t)way);                                            \
-        g->cache_hits[known]++;                                                                   \
+        PYVIRT_COUNT(g->cache_hits[known]);                                                       \
     } else {                                                                                      \
         rights = g->start & ~PYVIRT_ADDRESS;                                                      \
         base = g->start & PYVIRT_ADDRESS;                                                         \
@@ -144,7 +144,7 @@ TARGET PYVIRT_INLINE uint64_t nestedwalk_from_##FORM(nested_t *t, uint64_t va, u
         if ((entry & g->table_mask[level]) != g->table_wanted)                                    \
             return nestedwalk_leave(t, rights, base, direct, *refs, first, level, 1);             \
         ++*refs;                                                                                  \
-        g->level_refs[level]++;                                                                   \
+        PYVIRT_COUNT(g->level_refs[level]);                                                       \
         rights = (rights & entry & g->rights_and) | ((rights | entry) & g->rights_or);            \
         base = entry & g->table_address;                                                          \
         host = nestedwalk_host_##FORM(t, base, &t->table, refs);                                  \
@@ -164,7 +164,7 @@ TARGET PYVIRT_INLINE uint64_t nestedwalk_from_##FORM(nested_t *t, uint64_t va, u
         || !(host = nestedwalk_host_##FORM(t, entry & g->leaf_address, &t->page, refs)))          \
         return nestedwalk_leave(t, rights, base, direct, *refs, first, 1, 1);                     \
     ++*refs;                                                                                      \
-    g->level_refs[1]++;                                                                           \
+    PYVIRT_COUNT(g->level_refs[1]);                                                               \
     PYVIRT_UNROLL                                                                                 \
     for (level = first; level > 1; level--) {                                                     \
         const uint64_t region = va >> (9 * level + 3);                                            \

@@ -145,16 +145,16 @@ TARGET PYVIRT_INLINE uint64_t shortwalk_from_##FORM(shortwalk_t *h, uint64_t va,
             four_touch(&hit->orders[set], (uint32_t)way);                                         \
         else                                                                                      \
             lru_touch(hit, set, (uint32_t)way);                                                   \
-        h->cache_hits[known]++;                                                                   \
+        PYVIRT_COUNT(h->cache_hits[known]);                                                       \
     }                                                                                             \
     PYVIRT_UNROLL                                                                                 \
     for (level = known - 1; level > 1; level--) {                                                 \
         const uint64_t number = va >> (9 * level + 3);                                            \
         region_fill_##FORM(&h->caches[level], number, number << 19 | h->low, next[level],         \
                     (uint64_t)(uintptr_t)frames[level], fours);                                   \
-        h->level_refs[level]++;                                                                   \
+        PYVIRT_COUNT(h->level_refs[level]);                                                       \
     }                                                                                             \
-    h->level_refs[1]++;                                                                           \
+    PYVIRT_COUNT(h->level_refs[1]);                                                               \
     *refs += (unsigned)known - 1;                                                                 \
     return leaf;                                                                                  \
 }                                                                                                 \

@@ -12,21 +12,21 @@ A policy that runs the worlds in the order of their numbers, each for 5 ms:
 >>> import numpy as np
 >>> from numba import cfunc
 >>> from pyvirt.sched import NativePolicy, Scheduler
->>> from pyvirt.sched.jit import HOOKS, ask, host, plug, records
+>>> from pyvirt.sched.jit import HOOKS, ask, host, plug, record
 >>> WORLD = np.dtype([("ready", "u1")], align=True)
 >>> @cfunc(HOOKS["enqueue"])
 ... def enqueue(s, id, why):
-...     records(plug(s).worlds, host(s).world_count, WORLD)[id].ready = 1
+...     record(plug(s).worlds, id, WORLD).ready = 1
 ...     ask(s, 0)
 >>> @cfunc(HOOKS["dequeue"])
 ... def dequeue(s, id):
-...     records(plug(s).worlds, host(s).world_count, WORLD)[id].ready = 0
+...     record(plug(s).worlds, id, WORLD).ready = 0
 >>> @cfunc(HOOKS["pick"])
 ... def pick(s, cpu):
-...     worlds = records(plug(s).worlds, host(s).world_count, WORLD)
 ...     for id in range(host(s).world_count):
-...         if worlds[id].ready:
-...             worlds[id].ready = 0
+...         mine = record(plug(s).worlds, id, WORLD)
+...         if mine.ready:
+...             mine.ready = 0
 ...             return id
 ...     return 0xFFFFFFFF
 >>> @cfunc(HOOKS["timeslice"])
@@ -48,12 +48,11 @@ from __future__ import annotations
 from typing import Any
 
 import numba
-import numpy as np
-from numba import carray, njit, types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pyvirt._core.sched.native import PLUG_RECORD, SCHED_RECORD, SERVICES_RECORD
+from pyvirt._core.sched.native import PLUG_RECORD, SCHED_RECORD, SERVICES_RECORD, WORLD_RECORD
 
 __all__ = [
     "HOOKS",
@@ -65,8 +64,9 @@ __all__ = [
     "host",
     "park",
     "plug",
-    "records",
+    "record",
     "unpark",
+    "world",
 ]
 
 _HOST = types.CPointer(numba.from_dtype(SCHED_RECORD))
@@ -89,16 +89,29 @@ HOOKS: dict[str, Any] = {
 
 
 @intrinsic
-def _pointer(typing_context: Any, address: Any, dtype: Any) -> Any:
-    """Take an address for a pointer at records."""
+def record(typing_context: Any, address: Any, number: Any, dtype: Any) -> Any:
+    """Give the record of that number in an array at an address, as ``plug(s).worlds``."""
     if not isinstance(dtype, types.DType):
         return None
-    result = types.CPointer(dtype.dtype)
+    result = dtype.dtype
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(result))
+        size = context.get_constant(types.uint64, result.size)
+        at = builder.add(arguments[0], builder.mul(arguments[1], size))
+        return builder.inttoptr(at, context.get_value_type(result))
 
-    return result(types.uint64, dtype), generate
+    return result(types.uint64, types.uint64, dtype), generate
+
+
+@intrinsic
+def host(typing_context: Any, s: Any) -> Any:
+    """Give the record (SCHED_RECORD) behind a hook's first argument."""
+    result = s.dtype
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(result))
+
+    return result(s), generate
 
 
 @intrinsic
@@ -127,26 +140,20 @@ def _ask_whether(typing_context: Any, address: Any, s: Any, id: Any, cpu: Any) -
 
 
 @njit
-def records(address: int, count: int, dtype: np.dtype[Any]) -> Any:
-    """Give the array of records at an address, as of ``plug(s).worlds``."""
-    return carray(_pointer(address, dtype), count)
-
-
-@njit
-def host(s: Any) -> Any:
-    """Give the record (SCHED_RECORD) behind a hook's first argument."""
-    return carray(s, 1)[0]
-
-
-@njit
 def plug(s: Any) -> Any:
     """Give the record (PLUG_RECORD) of the policy: addresses of its records, and its timer."""
-    return carray(_pointer(carray(s, 1)[0].plug, PLUG_RECORD), 1)[0]
+    return record(host(s).plug, 0, PLUG_RECORD)
+
+
+@njit
+def world(s: Any, id: int) -> Any:
+    """Give the record (WORLD_RECORD) of a world, to be read."""
+    return record(host(s).worlds, id, WORLD_RECORD)
 
 
 @njit
 def _services(s: Any) -> Any:
-    return carray(_pointer(plug(s).services, SERVICES_RECORD), 1)[0]
+    return record(plug(s).services, 0, SERVICES_RECORD)
 
 
 @njit
@@ -188,4 +195,5 @@ def costart(s: Any, id: int) -> None:
 @njit
 def allowed(s: Any, id: int, cpu: int) -> bool:
     """Whether a world's affinity contains a CPU."""
-    return _ask_whether(_services(s).allowed, s, id, cpu) != 0
+    # queue 0 is that of all CPUs
+    return world(s, id).queue == 0 or _ask_whether(_services(s).allowed, s, id, cpu) != 0

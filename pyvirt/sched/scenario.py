@@ -254,7 +254,7 @@ class Scenario:
     def _add(self, host: Scheduler, vm: ScenarioVM, known: Container[str]) -> tuple[int, ...]:
         """Add a virtual machine, of whose parameters the policy knows some."""
         every = set().union(*vm.affinity) if vm.affinity else None
-        params = {key: value for key, value in vm.params.items() if key in known}
+        params: dict[str, Any] = {key: value for key, value in vm.params.items() if key in known}
         if vm.pool is not None and "pool" in known:
             params["pool"] = 1 + [pool.name for pool in self.pools].index(vm.pool)
         worlds = host.add_vm(

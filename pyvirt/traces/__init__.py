@@ -1,9 +1,11 @@
 """Traces of addresses and system events: readers and writers, in memory that does not grow.
 
 `open` reads any format in chunks of events, `read` all of it, `create` and `write` write.
+`read_demand` and `read_demands` read demand over time.
 """
 
 from pyvirt.traces.champsim import CHAMPSIM_DTYPE, CLOUDSUITE_DTYPE
+from pyvirt.traces.demand import read_demand, read_demands
 from pyvirt.traces.events import EVENT_DTYPE, Arg, Events, Op, accesses, is_access
 from pyvirt.traces.formats import FORMATS
 from pyvirt.traces.reader import TraceReader, open, read
@@ -26,6 +28,8 @@ __all__ = [
     "is_access",
     "open",
     "read",
+    "read_demand",
+    "read_demands",
     "summarise",
     "write",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from pyvirt.sched import Scheduler
+from pyvirt.validation import scheduling_xen as xen
 from pyvirt.validation.registry import Context, Outcome, experiment
 from pyvirt.validation.tally import Tally
 
@@ -106,9 +107,9 @@ def kernel_runs(context: Context) -> Outcome:
     return tally.outcome("S6")
 
 
-@experiment("S11", "a quota of 25 ms in 100 ms, alone and beside an unlimited world")
+@experiment("S11", "a quota of 25 ms in 100 ms; Xen's credit and RTDS")
 def quota(context: Context) -> Outcome:
-    """Compare the share of the CPU with the kernel's 25.0 %."""
+    """Compare the share of the CPU with the kernel's 25.0 %, Xen's policies with their rules."""
     tally = Tally()
     shown = []
     for others in (0, 1):
@@ -120,11 +121,12 @@ def quota(context: Context) -> Outcome:
         share = float(host.counters()["run"][world]) / (6000 * MS)
         tally.check(abs(share - 0.25) <= 0.005, f"{share:.4f} of the CPU beside {others}")
         shown.append(f"{100 * share:.1f} %")
+    parts = [part(tally) for part in (xen.weights, xen.boost, xen.budgets)]
     return tally.outcome(
         "S11",
         sentences=(
-            "alone 25.0 %, beside another 25.0 %",
-            "alone {}, beside another {}".format(*shown),
+            "alone 25.0 %, beside another 25.0 %; credit 2:1, wake-ups within 1 ms; "
+            "RTDS meets all budgets",
+            "alone {}, beside another {}; {}, {}; {}".format(*shown, *parts),
         ),
-        note="Xen's credit scheduler is not part of this run",
     )

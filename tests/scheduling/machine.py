@@ -32,6 +32,8 @@ def esx(cosched: str, wake: bool) -> tuple:
 
 
 NAMES = {"run": "run", "rdy": "ready", "mlmtd": "limited", "cstp": "costop", "wait": "wait"}
+WORK = ["spin", "waits", "wait_time", "yields", "holder_preempted", "holder_off"]
+WORK += ["waiter_preempted", "demanded", "dropped", "dropped_jobs"]
 
 # Of each plug-in policy: it, its slow version, and whether no CPU idles beside a ready world.
 PLUGS = {
@@ -43,6 +45,19 @@ PLUGS = {
     "fixed, 3": (lambda: FixedPriority(timeslice_ns=3), lambda: Fixed(3), True),
     "churn": (FastChurn, SlowChurn, False),
 }
+
+
+def bucket_of(times: list[int]) -> list[int]:
+    """Up to 64 ns one a nanosecond, then 32 for each power of two."""
+    shifts = [max(0, t.bit_length() - 6) for t in times]
+    return [32 * shift + (t >> shift) for t, shift in zip(times, shifts, strict=True)]
+
+
+def recorded(load: tuple | None) -> tuple | None:
+    """With response times."""
+    if load is None:
+        return None
+    return (*load[:7], {**(load[7] if len(load) == 8 else {}), "responses": True})
 
 
 class Both:
@@ -68,11 +83,23 @@ class Both:
         self.slow = SlowScheduler(cpus, policy, seed, tick, shape)
 
     def add(self, weight, slice_ns, affinity=None, load=None, limit=None) -> int:
+        load = recorded(load)
         id = self.fast._add(weight, slice_ns, affinity, load, limit)
         assert id == self.slow.add(weight, slice_ns, affinity, load, limit)
         return id
 
+    def add_team(self, kind, spin, window, seed) -> int:
+        team = self.fast._add_team(kind, spin, window, seed)
+        self.slow.add_team(team, kind, spin, window, seed)
+        return team
+
+    def halt(self, id: int) -> None:
+        self.fast.halt(id)
+        self.slow.halt_guest(id)
+
     def add_vm(self, *arguments) -> tuple:
+        *others, loads, limit = arguments
+        arguments = (*others, [recorded(load) for load in loads], limit)
         made = self.fast._add_vm(*arguments)
         assert made == self.slow.add_vm(*arguments)
         return made
@@ -109,6 +136,7 @@ class Both:
         assert cpus["idle"].tolist() == idle
         assert cpus["switches"].tolist() == [c.switches for c in slow.cpus]
         rows = fast.counters()
+        works = fast.work_counters()
         v = fast.virtual_times()
         speeds = fast.speed_counters()
         assert {int(i) for i in np.flatnonzero(rows["state"])} == set(slow.worlds)
@@ -121,7 +149,8 @@ class Both:
             assert sum(times.values()) == row["elapsed"]
             assert row["cpu"] == (-1 if w.cpu is None else w.cpu)
             assert (row["switches"], row["migrations"]) == (w.switches, w.migrations), id
-            assert (row["jobs"], row["jobs_done"]) == (w.jobs, w.done)
+            assert (row["jobs"], row["jobs_done"]) == (len(w.jobs), w.done)
+            self.compare_work(row, works[id], w)
             assert (row["wakes"], row["wake_time"]) == (len(w.wakes), sum(w.wakes))
             assert row["wake_most"] == max(w.wakes, default=0)
             self.compare_speed(row, speeds[id], copy(w))
@@ -151,6 +180,24 @@ class Both:
         if any(self.slow.shape.costs) or self.slow.shape.speeds[-1] < 1:
             assert speed["moves"].tolist() == w.moves[1:]
             assert sum(w.moves) == w.migrations
+
+    def compare_work(self, row, work, w) -> None:
+        now = self.slow.now
+        waits = {w.waits_for: now - w.since}
+        assert row["idle"] == w.idle + waits.get("idle", 0), (w.id, now)
+        assert row["swpwt"] == w.swpwt + waits.get("swpwt", 0), (w.id, now)
+        assert row["interrupts"] == w.interrupts
+        spins = now - w.since if w.state == "run" and w.phase == "spin" else 0
+        expected = [w.spin + spins, *(getattr(w, name) for name in WORK[1:])]
+        assert work[WORK].tolist() == tuple(expected), (w.id, now)
+        assert work["spin"] + work["useful"] == row["run"]
+        if w.source is not None:
+            assert work["response_most"] == max(w.responses, default=0)
+            counts = self.fast.response_counts(w.id)
+            assert counts.sum() == len(w.responses)
+            buckets = np.array(bucket_of(w.responses), int)
+            buckets, times = np.unique(buckets, return_counts=True)
+            assert counts[buckets].tolist() == times.tolist()
 
     def laws(self, rows, cpus) -> None:
         """What holds in every state, whatever the policy."""

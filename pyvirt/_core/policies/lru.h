@@ -7,29 +7,44 @@
 
 #include "cache.h"
 
-/* Four ways can be in 24 orders. A state is the number of one, shifted by two, with the way that
-   was used longest ago in bits 1:0; at [state & ~3 | way] stands the state after a use of `way`.
-   Orders are counted by their last way first, so 0 is one: 1, 2, 3, 0 from the latest on. */
-static const uint8_t PYVIRT_FOUR[96] = {
-    75, 0, 8, 16, 50, 4, 8, 16, 79, 0, 8, 20, 25, 0, 12, 20,
-    54, 4, 12, 16, 29, 4, 12, 20, 25, 83, 33, 41, 29, 58, 33, 41,
-    25, 87, 33, 45, 25, 0, 37, 45, 29, 62, 37, 41, 29, 4, 37, 45,
-    50, 58, 91, 66, 54, 58, 33, 66, 50, 58, 95, 70, 50, 62, 8, 70,
-    54, 62, 37, 66, 54, 62, 12, 70, 75, 83, 91, 66, 79, 83, 91, 41,
-    75, 83, 95, 70, 75, 87, 95, 16, 79, 87, 91, 45, 79, 87, 95, 20,
+/* Four ways can be in 24 orders. A state is the way that was used last in bits 1:0, the way that was
+   used longest ago in bits 3:2, and whether of the other two the higher one was used later in bit 4;
+   at [state << 2 | way] stands the state after a use of `way`. 0 is none of them: of a set that was
+   never used, and then as if its ways had been used in descending order. */
+static const uint8_t PYVIRT_FOUR[128] = {
+    12, 13, 14, 11, 12, 1, 2, 3, 28, 1, 2, 19, 24, 17, 18, 3,
+    4, 13, 6, 7, 0, 0, 0, 0, 4, 29, 6, 23, 20, 25, 22, 7,
+    8, 9, 14, 11, 8, 9, 30, 27, 0, 0, 0, 0, 24, 25, 22, 11,
+    12, 13, 14, 11, 12, 13, 30, 27, 28, 29, 14, 23, 0, 0, 0, 0,
+    0, 0, 0, 0, 8, 17, 2, 3, 4, 1, 18, 19, 20, 17, 18, 19,
+    20, 9, 6, 7, 0, 0, 0, 0, 4, 1, 22, 23, 20, 17, 22, 23,
+    24, 9, 6, 11, 8, 25, 2, 27, 0, 0, 0, 0, 24, 25, 18, 27,
+    28, 13, 14, 7, 12, 29, 30, 3, 28, 29, 30, 19, 0, 0, 0, 0,
 };
 
 PYVIRT_INLINE void four_touch(uint8_t *order, uint32_t way)
 {
-    *order = PYVIRT_FOUR[(*order & 0x7C) | way];
+    *order = PYVIRT_FOUR[(uint32_t)*order << 2 | way];
+}
+
+/* The way that was used last. */
+PYVIRT_INLINE uint32_t four_latest(uint8_t order)
+{
+    return order & 3;
+}
+
+/* The way that was used longest ago. */
+PYVIRT_INLINE uint32_t four_last(uint8_t order)
+{
+    return order >> 2 & 3;
 }
 
 /* The least recently used way, which becomes the latest. */
 PYVIRT_INLINE uint32_t four_turn(uint8_t *order)
 {
-    const uint8_t state = *order;
-    *order = PYVIRT_FOUR[state];
-    return state & 3;
+    const uint32_t way = four_last(*order);
+    four_touch(order, way);
+    return way;
 }
 
 #define PYVIRT_RANKS 16          /* bytes of a set; the ways that do not exist have 127 */
@@ -114,7 +129,7 @@ PYVIRT_INLINE void lru_touch(cache_t *c, uint32_t set, uint32_t way)
 PYVIRT_INLINE uint32_t lru_victim(const cache_t *c, uint32_t set)
 {
     if (c->orders)
-        return c->orders[set] & 3;
+        return four_last(c->orders[set]);
     if (c->ranks)
         return rank_last(c->ranks + (uint64_t)set * PYVIRT_RANKS, c->ways);
     return list_of(c, set)[c->ways].before;

@@ -5,6 +5,7 @@ from libc.string cimport memcpy, memset
 
 from pyvirt._core.sched.due cimport arm_timer
 from pyvirt._core.sched.hooks cimport hook_add, hook_change, hook_dequeue, hook_enqueue, hook_remove
+from pyvirt._core.sched.jobs cimport book_wait, may_compete, settle, work_of
 from pyvirt._core.sched.loop cimport (
     book,
     charge,
@@ -60,7 +61,9 @@ from pyvirt._core.sched.state cimport (
     world_state_t,
     world_t,
 )
+from pyvirt._core.sched.sync cimport leave_team
 from pyvirt._core.sched.virtual cimport rescaled, set_step
+from pyvirt._core.sched.work cimport NO_RECORD, free_work, work_t
 from pyvirt._core.types cimport ns_t
 
 
@@ -87,7 +90,7 @@ cdef void new_world(
         w.flags |= PACED
     w.state = WAIT
     w.since = l.born = l.area_since = s.now
-    l.arrival = l.refill = NEVER
+    l.arrival = l.refill = l.pause_end = NEVER
     set_step(w)
     if has_jobs:
         w.flags |= HAS_JOBS
@@ -146,20 +149,29 @@ cdef void halt(sched_t *s, uint32_t id, world_state_t state) noexcept nogil:
         if ran:
             fill(s, cpu, NO_WORLD, s.now)
     else:
-        book(w, s.now)
+        if w.state == WAIT:
+            book_wait(w, l, s.now)
+        else:
+            book(w, s.now)
         w.state = state
 
 
 cdef void remove_world(sched_t *s, uint32_t id) noexcept nogil:
     """Its number becomes free."""
+    cdef load_t *l = &s.loads[id]
     halt(s, id, WAIT)
     if s.policy == POLICY_PLUG:
         hook_remove(s, id)
     s.worlds[id].state = GONE
-    s.loads[id].arrival = NEVER
+    l.arrival = l.pause_end = NEVER
     arm_timer(s, id)
     leave_queue(s, id)
     leave_vm(s, id)
+    if l.more != NO_RECORD:
+        if s.more.works[l.more].team != NO_RECORD:
+            leave_team(s, id, s.now)
+        free_work(&s.more, l.more)
+        l.more = NO_RECORD
 
 
 cdef void block_world(sched_t *s, uint32_t id) noexcept nogil:
@@ -172,27 +184,63 @@ cdef void block_world(sched_t *s, uint32_t id) noexcept nogil:
 cdef void wake_world(sched_t *s, uint32_t id) noexcept nogil:
     """End a block."""
     cdef world_t *w = &s.worlds[id]
+    cdef load_t *l = &s.loads[id]
     if w.flags & HELD:
+        book_wait(w, l, s.now)
         w.flags &= ~HELD
-        if not w.flags & HAS_JOBS or s.loads[id].left > 0:
+        if may_compete(s, w, l):
             make_runnable(s, id, s.now)
+
+
+cdef void pause_world(sched_t *s, uint32_t id, ns_t time, uint8_t pause) noexcept nogil:
+    """Let it wait for a device or a page; what it waits for already, it waits longer for."""
+    cdef load_t *l = &s.loads[id]
+    halt(s, id, WAIT)
+    l.pause = pause
+    l.pause_end = (s.now if l.pause_end == NEVER else l.pause_end) + time
+    arm_timer(s, id)
+
+
+cdef void halt_world(sched_t *s, uint32_t id) noexcept nogil:
+    """Its guest has nothing to do until an interrupt."""
+    halt(s, id, WAIT)
+    s.loads[id].halted = 1
+
+
+cdef void interrupt_world(sched_t *s, uint32_t id, ns_t work) noexcept nogil:
+    """It wakes up if it halted, and does this work before it goes on."""
+    cdef world_t *w = &s.worlds[id]
+    cdef load_t *l = &s.loads[id]
+    if w.state == RUN:
+        charge(s, id, s.now)
+    l.interrupts += 1
+    l.halted = 0
+    l.left += work
+    if w.state == WAIT:
+        if may_compete(s, w, l):
+            make_runnable(s, id, s.now)
+    elif w.state == RUN:
+        rearm(s, w.cpu, s.now)
 
 
 cdef void submit_work(sched_t *s, uint32_t id, ns_t work) noexcept nogil:
     """More work for a world whose work comes from the caller."""
     cdef world_t *w = &s.worlds[id]
     cdef load_t *l = &s.loads[id]
+    cdef work_t *k = work_of(s, l)
     if w.state == RUN:
         charge(s, id, s.now)
-    l.area += l.jobs * (s.now - l.area_since)
-    l.area_since = s.now
-    if not l.jobs:
-        l.jobs, l.left = 1, work
-        if not w.flags & HELD:
-            make_runnable(s, id, s.now)
-        return
+    settle(l, s.now)
+    l.halted = 0
     l.left += work
-    if w.state == RUN:
+    if not l.jobs:
+        l.jobs = 1
+        if k != NULL:
+            k.head.at = s.now
+    if w.state == WAIT:
+        if may_compete(s, w, l):
+            make_runnable(s, id, s.now)
+    elif w.state == RUN:
         rearm(s, w.cpu, s.now)
 
 

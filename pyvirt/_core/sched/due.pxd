@@ -1,4 +1,5 @@
-# What is due when: the next event of each CPU, and the next arrival or refill of each world.
+# What is due when: the next event of each CPU, and the next arrival, refill or end of a pause of each
+# world.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -19,7 +20,8 @@ cdef void move_timer_base(sched_t *s, ns_t base) noexcept nogil
 
 
 cdef inline ns_t load_due(const load_t *l) noexcept nogil:
-    return l.refill if l.refill < l.arrival else l.arrival
+    cdef ns_t when = l.refill if l.refill < l.arrival else l.arrival
+    return when if when < l.pause_end else l.pause_end
 
 
 cdef inline uint64_t timer_key(const sched_t *s, uint32_t id, ns_t when) noexcept nogil:
@@ -42,7 +44,7 @@ cdef inline void disarm_cpu(sched_t *s, uint32_t cpu) noexcept nogil:
 
 
 cdef inline void arm_timer(sched_t *s, uint32_t id) noexcept nogil:
-    """Set a world's timer by its next arrival or refill."""
+    """Set a world's timer by its next arrival, refill or end of a pause."""
     cdef ns_t when = load_due(&s.loads[id])
     if when == NEVER:
         winner_set(s.timers, s.capacity, id, PV_EMPTY)

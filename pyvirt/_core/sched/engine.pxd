@@ -11,10 +11,12 @@ cdef class SchedCore:
     cdef plug_t plug                    # of a plug-in policy
     cdef Plug plugin                    # or None
     cdef bint begun
+    cdef public bint fast_forward       # leap over periods, exactly
     cdef bint busy                      # runs without the GIL
     cdef readonly object policy         # its name
     cdef list free_ids                  # of removed worlds; the last is given next
     cdef Recorder recorder              # of switches, or None
+    cdef dict tables                    # number of a table of values by their count and hash
     cdef list free_vms                  # likewise
 
     cdef sched_t *pointer(self) noexcept nogil
@@ -30,3 +32,5 @@ cdef class SchedCore:
     cdef object _queue(self, object cpus)
     cdef void _begin_recording(self) noexcept
     cdef uint32_t _world(self, object world) except? 0xFFFFFFFF
+    cdef object _describe(self, list loads)
+    cdef uint32_t _hist(self, uint32_t id) noexcept

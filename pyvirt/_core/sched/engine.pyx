@@ -9,7 +9,10 @@ import numpy as np
 from pyvirt._core.arrays cimport as_int
 from pyvirt._core.sched.changes cimport (
     block_world,
+    halt_world,
+    interrupt_world,
     new_world,
+    pause_world,
     remove_world,
     set_vm_values,
     set_world_limit,
@@ -21,6 +24,9 @@ from pyvirt._core.sched.changes cimport (
 )
 from pyvirt._core.sched.due cimport move_timer_base
 from pyvirt._core.sched.hooks cimport hook_begin
+from pyvirt._core.sched.forward cimport run_forward
+from pyvirt._core.sched.jobs cimport draw_gap
+from pyvirt._core.sched.loads cimport describe, describe_team
 from pyvirt._core.sched.loop cimport next_event, run_until, serve
 from pyvirt._core.sched.pace cimport work_in
 from pyvirt._core.sched.plug cimport Plug, services
@@ -33,7 +39,7 @@ from pyvirt._core.sched.queue cimport (
     new_queue,
     set_serves,
 )
-from pyvirt._core.sched.random cimport draw_time
+from pyvirt._core.sched.random cimport other_seed
 from pyvirt._core.sched.state cimport (
     COSTOP,
     EXPONENTIAL,
@@ -50,6 +56,7 @@ from pyvirt._core.sched.state cimport (
     FULL_SPEED,
     GONE,
     HAS_JOBS,
+    HELD,
     LATENCY_BUCKETS,
     LIMITED,
     MASK_WORDS,
@@ -62,6 +69,8 @@ from pyvirt._core.sched.state cimport (
     NEVER,
     NO_CPU,
     NO_WORLD,
+    PAUSE_DEVICE,
+    PAUSE_SWAP,
     POLICY_EEVDF,
     POLICY_HSTRIDE,
     POLICY_LINUX,
@@ -74,6 +83,8 @@ from pyvirt._core.sched.state cimport (
     SOURCE_CLOSED,
     SOURCE_NONE,
     SOURCE_OPEN,
+    SOURCE_TEAM,
+    SOURCE_TRACE,
     UNIFORM,
     WAIT,
     cpu_t,
@@ -87,6 +98,7 @@ from pyvirt._core.sched.state cimport (
     world_t,
 )
 from pyvirt._core.sched.timeline cimport Recorder, switch_t
+from pyvirt._core.sched.sync cimport join_team
 from pyvirt._core.sched.topology cimport (
     DISTANCES,
     build_topology,
@@ -96,6 +108,20 @@ from pyvirt._core.sched.topology cimport (
     set_speeds,
 )
 from pyvirt._core.sched.winner cimport winner_clear
+from pyvirt._core.sched.work cimport (
+    NO_RECORD,
+    PHASE_SPIN,
+    RESPONSE_BUCKETS,
+    begin_more,
+    free_more,
+    free_team,
+    free_work,
+    load_more,
+    more_t,
+    save_more,
+    size_of_more,
+    work_t,
+)
 from pyvirt._core.types cimport ns_t
 from pyvirt._core.sched.plug import HOOKS
 from pyvirt.errors import InvalidTypeError, InvalidValueError, PolicyError
@@ -107,7 +133,13 @@ POLICIES = {
     "lottery": POLICY_LOTTERY,
     "eevdf": POLICY_EEVDF,
 }
-_SOURCES = {None: SOURCE_NONE, "open": SOURCE_OPEN, "closed": SOURCE_CLOSED}
+_SOURCES = {
+    None: SOURCE_NONE,
+    "open": SOURCE_OPEN,
+    "closed": SOURCE_CLOSED,
+    "trace": SOURCE_TRACE,
+    "team": SOURCE_TEAM,
+}
 _KINDS = {"fixed": FIXED, "exponential": EXPONENTIAL, "uniform": UNIFORM}
 STATES = ("gone", "wait", "ready", "run", "limited", "costop")
 _FAULTS = {
@@ -129,6 +161,12 @@ COUNTER_DTYPE = np.dtype([
     ("jobs", "<i8"), ("jobs_done", "<u8"), ("job_time", "<i8"),
     ("wakes", "<u8"), ("wake_time", "<i8"), ("wake_most", "<i8"),
     ("used", "<i8"),
+    ("idle", "<i8"), ("swpwt", "<i8"), ("interrupts", "<u8"),
+])
+WORK_DTYPE = np.dtype([
+    ("spin", "<i8"), ("useful", "<i8"), ("waits", "<u8"), ("wait_time", "<i8"), ("yields", "<u8"),
+    ("holder_preempted", "<u8"), ("holder_off", "<i8"), ("waiter_preempted", "<u8"),
+    ("demanded", "<i8"), ("dropped", "<i8"), ("dropped_jobs", "<u8"), ("response_most", "<i8"),
 ])
 SPEED_DTYPE = np.dtype([("used", "<i8"), ("stalled", "<i8"), ("moves", "<u4", (5,))])
 CPU_DTYPE = np.dtype([("world", "<i4"), ("run", "<i8"), ("idle", "<i8"), ("switches", "<u8")])
@@ -174,8 +212,11 @@ cdef class SchedCore:
                     f"linux_tick_ns is for the policy eevdf, not for {policy!r:.80}")
             s.tick = as_int(tick, "linux_tick_ns", 1, 1 << 32)
         self.begun = True
+        self.fast_forward = True
         self.free_ids = []
         self.free_vms = []
+        self.tables = {}
+        begin_more(&s.more)
         if isinstance(policy, Plug):
             self.plugin = policy
             self.plugin._take()
@@ -235,6 +276,7 @@ cdef class SchedCore:
         free(self.s.loads)
         free(self.s.paces)
         free(self.s.timers)
+        free_more(&self.s.more)
 
     cdef sched_t *pointer(self) noexcept nogil:
         return &self.s
@@ -417,7 +459,7 @@ cdef class SchedCore:
         slice = as_int(slice_ns, "slice_ns", 1, MOST_SLICE)
         quota, period = self._limit(limit)
         for load in loads:
-            read_load(&l, load, s.now)
+            read_load(s, &l, load, NO_RECORD)
         queue = self._queue(affinity)
         self._grow(s.world_count + len(loads))
         if not self.free_vms:
@@ -425,6 +467,7 @@ cdef class SchedCore:
         while s.queues[<uint32_t>queue].members + <size_t>len(loads) > s.queues[<uint32_t>queue].leaves:
             if not add_room(s, &s.queues[<uint32_t>queue]):
                 raise MemoryError
+        works = self._describe(loads)
         self._begin()
         if self.free_vms:
             vm = self.free_vms.pop()
@@ -438,8 +481,8 @@ cdef class SchedCore:
             memset(&self.plug.vms[vm * self.plug.vm_size], 0, self.plug.vm_size)
         ids = []
         firsts = []
-        for load in loads:
-            firsts.append(read_load(&l, load, s.now))
+        for load, work in zip(loads, works, strict=True):
+            firsts.append(read_load(s, &l, load, work))
             if self.free_ids:
                 id = self.free_ids.pop()
             else:
@@ -447,12 +490,43 @@ cdef class SchedCore:
                 s.world_count += 1
             new_world(s, id, queue, vm, part, slice, &l, load is not None)
             ids.append(id)
+            if l.source == SOURCE_TEAM:
+                join_team(s, id, load[7]["team"])
         for i in range(len(ids)):
             start_world(s, ids[i], firsts[i])
             if quota:
                 set_world_limit(s, ids[i], quota, period)
         self._end()
         return vm, ids
+
+    cdef object _describe(self, list loads):
+        """The number of a record for each load that needs one, or NO_RECORD."""
+        cdef load_t l
+        cdef ns_t first
+        cdef uint32_t work
+        works = []
+        try:
+            for load in loads:
+                first = read_load(&self.s, &l, load, NO_RECORD)
+                if load is not None and len(load) == 8:
+                    describe(&self.s, &l, load[7], self.tables, first)
+                works.append(l.more)
+        except BaseException:
+            for work in works:
+                if work != NO_RECORD:
+                    free_work(&self.s.more, work)
+            raise
+        return works
+
+    def _add_team(self, kind, spin, window, seed):
+        """The number of a team for worlds that are added next; see `describe_team`."""
+        self._check()
+        return describe_team(&self.s, (kind, spin, window, seed))
+
+    def _drop_team(self, team):
+        """End a team that no world has joined."""
+        if not self.s.more.teams[<uint32_t>team].members:
+            free_team(&self.s.more, team)
 
     cdef object _params(self, object params, object before):
         """The four parameters of a VM from pairs of name and value; others as before or default."""
@@ -561,6 +635,101 @@ cdef class SchedCore:
         wake_world(&self.s, id)
         self._end()
 
+    def wait_swap(self, world, ns):
+        """Let a world wait for pages that the host swapped out: esxtop's %SWPWT.
+
+        Parameters
+        ----------
+        world : int
+            From `add`. It stops at once, and goes on when its wait is over, if it has work. One
+            that waits for pages already waits longer by so much.
+        ns : int
+            How long.
+
+        Raises
+        ------
+        InvalidValueError
+            A world that waits for a device.
+        """
+        self._pause(world, ns, PAUSE_SWAP, "a device")
+
+    def wait_device(self, world, ns):
+        """Let a world wait for a device of the host: part of esxtop's %VMWAIT.
+
+        Parameters
+        ----------
+        world : int
+            From `add`. It stops at once, and goes on when its wait is over, if it has work. One
+            that waits for a device already waits longer by so much.
+        ns : int
+            How long.
+
+        Raises
+        ------
+        InvalidValueError
+            A world that waits for pages.
+        """
+        self._pause(world, ns, PAUSE_DEVICE, "pages")
+
+    def _pause(self, world, ns, pause, other):
+        cdef uint32_t id = self._world(world)
+        time = as_int(ns, "ns", 1, 1 << 50)
+        if self.s.loads[id].pause_end != NEVER and self.s.loads[id].pause != pause:
+            raise InvalidValueError(f"world {id} waits for {other} already")
+        self._begin()
+        pause_world(&self.s, id, time, pause)
+        self._end()
+
+    def halt(self, world):
+        """Let a world's guest halt its CPU: it is idle until an interrupt or a job comes.
+
+        Parameters
+        ----------
+        world : int
+            From `add`. What it has to do stays.
+
+        Raises
+        ------
+        InvalidValueError
+            A world that shares a barrier or a lock: it halts by itself, where its workload says so.
+        """
+        cdef uint32_t id = self._world(world)
+        if self.s.loads[id].source == SOURCE_TEAM:
+            raise InvalidValueError(f"world {id} shares a barrier or a lock, and halts by itself")
+        self._begin()
+        halt_world(&self.s, id)
+        self._end()
+
+    def interrupt(self, world, work_ns=0):
+        """Interrupt a world's guest; it wakes up if it has halted.
+
+        Parameters
+        ----------
+        world : int
+            From `add`.
+        work_ns : int, default 0
+            CPU time of the handler, which comes before whatever the world does.
+
+        Raises
+        ------
+        InvalidValueError
+            Work for a world that always runs, or shares a barrier or a lock.
+        """
+        cdef uint32_t id = self._world(world)
+        cdef load_t *l = &self.s.loads[id]
+        work = as_int(work_ns, "work_ns", 0, 1 << 50)
+        if work and (not self.s.worlds[id].flags & HAS_JOBS or l.source == SOURCE_TEAM):
+            raise InvalidValueError(f"work_ns must be 0 for world {id}, which has no jobs")
+        self._check_left(id, work)
+        self._begin()
+        interrupt_world(&self.s, id, work)
+        self._end()
+
+    def _check_left(self, id, work):
+        cdef ns_t left = self.s.loads[<uint32_t>id].left
+        if left + <int64_t>work > <int64_t>1 << 60:
+            raise InvalidValueError(f"world {id} has {left:,} ns of work already")
+
     def submit(self, world, work_ns):
         """Give work to a world that was added with ``Jobs()``, at the present time.
 
@@ -580,8 +749,7 @@ cdef class SchedCore:
         if not self.s.worlds[id].flags & HAS_JOBS or self.s.loads[id].source != SOURCE_NONE:
             raise InvalidValueError(f"world {id} was not added with Jobs(): it has its own work")
         work = as_int(work_ns, "work_ns", 1, 1 << 50)
-        if self.s.loads[id].left + <int64_t>work > <int64_t>1 << 60:
-            raise InvalidValueError(f"world {id} has {self.s.loads[id].left:,} ns of work already")
+        self._check_left(id, work)
         self._begin()
         submit_work(&self.s, id, work)
         self._end()
@@ -647,6 +815,9 @@ cdef class SchedCore:
         self._begin()
         if self.plugin is not None and self.plugin.needs_gil:
             count = run_until(&self.s, end, limit)
+        elif self.fast_forward and self.s.timeline == NULL:
+            with nogil:
+                count = run_forward(&self.s, end, limit)
         else:
             with nogil:
                 count = run_until(&self.s, end, limit)
@@ -704,7 +875,7 @@ cdef class SchedCore:
             size += self.s.queues[i].leaves * 20 + sizeof(queue_t)
             size += pending_size(&self.s, self.s.queues[i].leaves)
             size += groups_size(&self.s, self.s.queues[i].leaves)
-        return size
+        return size + size_of_more(&self.s.more)
 
     # --- counters ---
 
@@ -723,14 +894,18 @@ cdef class SchedCore:
             system, ``jobs_done``, ``job_time`` (the sum of the times that jobs spent in the
             system); ``wakes`` that led to a run, ``wake_time`` from them to the run, and the
             longest; ``used``, the part of ``run`` that counts: less where a busy thread of the
-            same core, a move or remote memory slowed it down. What is counted begins when the world is added. The row of a removed world
+            same core, a move or remote memory slowed it down; ``idle`` and ``swpwt``, the parts of
+            ``wait`` in which it had nothing to do, or waited for pages that the host swapped out
+            (the rest is for devices and `block`); ``interrupts``. What is counted begins when the
+            world is added. The row of a removed world
             keeps its last values.
         """
         cdef sched_t *s = &self.s
         cdef world_t *w
         cdef load_t *l
         cdef uint32_t i
-        cdef ns_t part
+        cdef ns_t part, waits
+        cdef bint paused
         cdef int64_t[:, ::1] into
         table = np.zeros((s.world_count, len(COUNTER_DTYPE)), np.int64)
         into = table
@@ -757,6 +932,11 @@ cdef class SchedCore:
             into[i, 16] = l.wake_sum
             into[i, 17] = l.wake_most
             into[i, 18] = used_now(s, i)
+            waits = part if w.state == WAIT else 0
+            paused = l.pause_end != NEVER
+            into[i, 19] = l.idle + (0 if paused or w.flags & HELD else waits)
+            into[i, 20] = l.swap + (waits if paused and l.pause == PAUSE_SWAP else 0)
+            into[i, 21] = <int64_t>l.interrupts
         rows = np.zeros(s.world_count, COUNTER_DTYPE)
         for column, name in enumerate(COUNTER_DTYPE.names):
             rows[name] = table[:, column]
@@ -819,6 +999,100 @@ cdef class SchedCore:
         cdef uint64_t[::1] into = counts
         memcpy(&into[0], self.s.latency, sizeof(self.s.latency))
         return counts
+
+    def work_counters(self):
+        """Give what the workload of each world did, one row for each number.
+
+        Returns
+        -------
+        ndarray of WORK_DTYPE
+            Of worlds that share a barrier or a lock: ``spin``, CPU time in which they waited;
+            ``waits``, the times that one arrived or asked and had to wait; ``wait_time`` of the
+            waits that are over, running or not; ``yields``, the pause-loop exits;
+            ``holder_preempted``, the times that one which held the lock lost its CPU, counted
+            when it runs again; ``holder_off``, the time that locks which are given back by now were
+            held without a CPU; ``waiter_preempted``, the times that one was given the lock while
+            it spun, but had no CPU. Of demand traces: ``demanded`` work up to now in ns,
+            ``dropped`` work, and ``dropped_jobs`` that it was of. ``response_most`` of worlds whose
+            responses are recorded. ``useful`` is CPU time without ``spin``, of all worlds. All
+            zero for worlds that have none of this, and after their removal.
+        """
+        cdef sched_t *s = &self.s
+        cdef work_t *k
+        cdef world_t *w
+        cdef uint32_t i
+        cdef ns_t part, spins
+        table = np.zeros((s.world_count, len(WORK_DTYPE)), np.int64)
+        cdef int64_t[:, ::1] into = table
+        for i in range(s.world_count):
+            w = &s.worlds[i]
+            part = s.now - w.since if w.state == RUN else 0
+            into[i, 1] = w.run + part
+            if s.loads[i].more == NO_RECORD:
+                continue
+            k = &s.more.works[s.loads[i].more]
+            spins = k.spun + (part if k.phase == PHASE_SPIN else 0)
+            into[i, 0] = spins
+            into[i, 1] -= spins
+            into[i, 2] = <int64_t>k.waits
+            into[i, 3] = k.waited
+            into[i, 4] = <int64_t>k.yields
+            into[i, 5] = <int64_t>k.holder_preempted
+            into[i, 6] = k.held_off
+            into[i, 7] = <int64_t>k.waiter_preempted
+            into[i, 8] = k.came
+            into[i, 9] = k.dropped
+            into[i, 10] = <int64_t>k.dropped_jobs
+            into[i, 11] = k.response_most
+        rows = np.zeros(s.world_count, WORK_DTYPE)
+        for column, name in enumerate(WORK_DTYPE.names):
+            rows[name] = table[:, column]
+        return rows
+
+    def response_counts(self, worlds=None):
+        """Give the histogram of the response times of some worlds, of their jobs that are done.
+
+        Parameters
+        ----------
+        worlds : int or iterable of int, optional
+            Worlds that were added with ``responses=True``; their counts are added up. Default:
+            all such worlds.
+
+        Returns
+        -------
+        ndarray of uint64
+            Counts; `pyvirt.sched.response_bounds` gives where each bucket begins: 32 for each
+            power of two of nanoseconds.
+
+        Raises
+        ------
+        InvalidValueError
+            A world whose responses are not recorded.
+        """
+        cdef uint32_t id, hist
+        cdef size_t j
+        cdef uint64_t *from_
+        counts = np.zeros(RESPONSE_BUCKETS, np.uint64)
+        cdef uint64_t[::1] into = counts
+        self._check()
+        if worlds is None:
+            worlds = [i for i in range(self.s.world_count) if self._hist(i) != NO_RECORD]
+        elif not hasattr(worlds, "__iter__"):
+            worlds = [worlds]
+        for world in worlds:
+            id = self._world(world)
+            hist = self._hist(id)
+            if hist == NO_RECORD:
+                raise InvalidValueError(f"world {id} was not added with responses=True")
+            from_ = &self.s.more.hists[<size_t>hist * RESPONSE_BUCKETS]
+            for j in range(RESPONSE_BUCKETS):
+                into[j] += from_[j]
+        return counts
+
+    cdef uint32_t _hist(self, uint32_t id) noexcept:
+        """The number of a world's histogram, or NO_RECORD."""
+        cdef load_t *l = &self.s.loads[id]
+        return NO_RECORD if l.more == NO_RECORD else self.s.more.works[l.more].hist
 
     def virtual_times(self):
         """Give each world's virtual time, rounded down, in units of 2**-10 ns at weight 1.
@@ -892,6 +1166,7 @@ cdef class SchedCore:
         plain.serves, plain.due, plain.timers, plain.paces = NULL, NULL, NULL, NULL
         plain.timeline = NULL
         memset(&plain.topology, 0, sizeof(plain.topology))
+        memset(&plain.more, 0, sizeof(more_t))
         plain.plug, plain.vms, plain.siblings = NULL, NULL, NULL
         queues = []
         for i in range(s.queue_count):
@@ -922,6 +1197,7 @@ cdef class SchedCore:
                 (self.plug.vms)[:s.vm_count * self.plug.vm_size],
                 self.plugin._attributes(),
             ),
+            save_more(&s.more),
         )
 
     def _set_state(self, state):
@@ -930,12 +1206,13 @@ cdef class SchedCore:
         cdef sched_t plain
         cdef queue_t *made
         cdef queue_t q
+        cdef more_t records
         cdef bytes kept, worlds, loads, paces, cpus, due, nodes, owners, pending, groups, vms, siblings
         cdef bytes own, plug_cpus, plug_worlds, plug_vms
         cdef uint32_t count
         self._check()
         (kept, worlds, loads, paces, cpus, due, queues, free_ids, vms, siblings, free_vms,
-         plug) = state
+         plug, more) = state
         if len(kept) == sizeof(sched_t):
             memcpy(&plain, <const char *>kept, sizeof(sched_t))
         if (len(kept) != sizeof(sched_t) or plain.policy != s.policy
@@ -959,8 +1236,15 @@ cdef class SchedCore:
                 raise InvalidValueError("this snapshot is of a scheduler with another policy")
         self._grow(max(1, plain.world_count))
         self._grow_vms(plain.vm_count)
+        begin_more(&records)
+        try:
+            load_more(&records, more)
+        except BaseException:
+            free_more(&records)
+            raise
         made = <queue_t *>calloc(plain.queue_count, sizeof(queue_t))
         if made == NULL:
+            free_more(&records)
             raise MemoryError
         count = 0
         for fixed, nodes, owners, pending, groups in queues:
@@ -972,6 +1256,7 @@ cdef class SchedCore:
             if q.node == NULL or q.owner == NULL or q.pending == NULL or q.groups == NULL:
                 free_queue(&q)
                 free_queues(made, count)
+                free_more(&records)
                 raise MemoryError
             memcpy(q.node, <const char *>nodes, 2 * q.leaves * sizeof(uint64_t))
             memcpy(q.owner, <const char *>owners, q.leaves * sizeof(uint32_t))
@@ -980,6 +1265,8 @@ cdef class SchedCore:
             made[count] = q
             count += 1
         free_queues(s.queues, s.queue_count)
+        free_more(&s.more)
+        plain.more = records
         plain.queues, plain.serves, plain.cpus, plain.due = made, s.serves, s.cpus, s.due
         plain.worlds, plain.loads, plain.timers = s.worlds, s.loads, s.timers
         plain.timeline = s.timeline
@@ -1019,23 +1306,30 @@ cdef object check_hooks(Plug policy):
             f"policy {policy.name!r:.80} must have the hooks enqueue, dequeue, pick and timeslice")
 
 
-cdef ns_t read_load(load_t *l, object load, ns_t now) except -1:
-    """Read None or (source, work, kind, gap, kind, start, seed); gives when the first job arrives.
+cdef ns_t read_load(sched_t *s, load_t *l, object load, uint32_t work) except -1:
+    """Read None or (source, work, kind, gap, kind, start, seed); gives when the first job comes.
 
-    A start of None: after a gap.
+    A start of None: after a gap. An eighth value is what `describe` takes, whose record is `work`,
+    if there is one already.
     """
+    cdef ns_t first = NEVER
     memset(l, 0, sizeof(load_t))
+    l.more = work
     if load is None:
-        return NEVER
-    source, work, work_kind, gap, gap_kind, start, seed = load
+        return first
+    source, mean, work_kind, gap, gap_kind, start, seed = load[:7]
+    least = 1 if source in ("open", "closed") else 0
     l.source = _SOURCES[source]
     l.work_kind, l.gap_kind = _KINDS[work_kind], _KINDS[gap_kind]
-    l.work = as_int(work, "work_ns", 0 if source is None else 1, 1 << 50)
-    l.gap = as_int(gap, "gap_ns", 0 if source is None else 1, 1 << 50)
+    l.work = as_int(mean, "work_ns", least, 1 << 50)
+    l.gap = as_int(gap, "gap_ns", least, 1 << 50)
     l.random = as_int(seed, "seed", 1, 0xFFFFFFFFFFFFFFFF)
+    l.random_gap = other_seed(l.random)
     if start is not None:
-        return now + <ns_t>as_int(start, "start_ns", 0, 1 << 50)
-    return NEVER if source is None else now + draw_time(&l.random, l.gap_kind, l.gap)
+        first = s.now + <ns_t>as_int(start, "start_ns", 0, 1 << 50)
+    elif source is not None:
+        first = s.now + draw_gap(s, l, &l.random_gap)
+    return first
 
 
 cdef object read_vm(vm_t *v, object weight, object reservation, object most, list params):

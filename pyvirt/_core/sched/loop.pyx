@@ -1,8 +1,8 @@
 """The event loop: slices end, work ends, limits are met, jobs arrive.
 
 At equal times timers come before CPUs, and each in the order of their numbers; of one world, the
-refill of its limit comes before the arrival of a job. Between them comes the timer of a plug-in
-policy.
+refill of its limit comes first, then the end of a pause, then the arrival of a job. Between timers
+and CPUs comes the timer of a plug-in policy.
 
 A plug-in policy says itself which CPU picks anew: it asks for it, and those asked are served when
 the event is over. All that waits for it in between is consistent: a CPU whose world stopped is
@@ -11,6 +11,7 @@ idle.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from pyvirt._core.sched.changes cimport halt
 from pyvirt._core.sched.due cimport (
     arm_cpu,
     arm_timer,
@@ -30,6 +31,14 @@ from pyvirt._core.sched.hooks cimport (
     hook_timeslice,
     set_fault,
 )
+from pyvirt._core.sched.jobs cimport (
+    arrive,
+    book_wait,
+    finish,
+    has_work,
+    may_compete,
+    work_of,
+)
 from pyvirt._core.sched.pace cimport busy_threads, moved, set_speed, time_for, work_in
 from pyvirt._core.sched.placement cimport idle_cpu
 from pyvirt._core.sched.policies cimport (
@@ -43,9 +52,8 @@ from pyvirt._core.sched.policies cimport (
     policy_run,
     policy_timeslice,
 )
-from pyvirt._core.sched.policies.stride cimport stride_best
+from pyvirt._core.sched.policies.stride cimport stride_best, stride_out
 from pyvirt._core.sched.queue cimport fetch_later, first
-from pyvirt._core.sched.random cimport draw_time
 from pyvirt._core.sched.state cimport (
     COSTOP,
     COSTOPPED,
@@ -55,7 +63,6 @@ from pyvirt._core.sched.state cimport (
     FAULT_NONE,
     HAS_JOBS,
     HAS_LIMIT,
-    HELD,
     LATENCY_BUCKETS,
     LIMITED,
     MASK_WORDS,
@@ -70,7 +77,8 @@ from pyvirt._core.sched.state cimport (
     READY,
     RUN,
     SOURCE_CLOSED,
-    SOURCE_OPEN,
+    SOURCE_TEAM,
+    SOURCE_TRACE,
     WAIT,
     WHY_BLOCK,
     WHY_LIMIT,
@@ -89,11 +97,23 @@ from pyvirt._core.sched.state cimport (
     world_t,
 )
 from pyvirt._core.sched.timeline cimport note_switch
+from pyvirt._core.sched.sync cimport (
+    SPIN_ON,
+    SPIN_SLEEP,
+    SPIN_YIELD,
+    begin_round,
+    end_of_phase,
+    end_of_spin,
+    next_change,
+    spin_t,
+)
 from pyvirt._core.sched.topology cimport SAME_CORE, lowest_bit, near_mask
 from pyvirt._core.sched.virtual cimport sync_queue
+from pyvirt._core.sched.work cimport NO_RECORD, PHASE_SPIN, work_t
 from pyvirt._core.types cimport ns_t
 
-# Queues are synced before what they collected could overflow: 2**20 slices of 2**32 ns.
+# The queues of stride are synced before what they collected could overflow: 2**20 slices of 2**32
+# ns. Those of other policies keep what they need with each charge.
 cdef enum:
     SYNC_EVENTS = (1 << 20) - 1
 
@@ -101,11 +121,21 @@ cdef enum:
 # --- one world ---
 
 
+cdef void count_spin(work_t *k, ns_t dt) noexcept nogil:
+    k.spun += dt
+    k.spin_left -= dt
+    k.window_left -= dt
+
+
 # What only some worlds need stands apart: the usual case stays short.
 cdef void charge_load(sched_t *s, world_t *w, uint32_t id, ns_t dt) noexcept nogil:
     cdef load_t *l = &s.loads[id]
-    l.left -= work_in(&s.paces[id], dt) if w.flags & PACED else dt
+    cdef ns_t work = work_in(&s.paces[id], dt) if w.flags & PACED else dt
     l.budget -= dt
+    if l.more != NO_RECORD and s.more.works[l.more].phase == PHASE_SPIN:
+        count_spin(&s.more.works[l.more], dt)
+    else:
+        l.left -= work
 
 
 cdef inline void charge_now(sched_t *s, queue_t *q, world_t *w, uint32_t id, ns_t now) noexcept nogil:
@@ -134,21 +164,21 @@ cdef inline void refresh(load_t *l, ns_t now) noexcept nogil:
         l.budget = l.quota
 
 
-cdef inline void settle(load_t *l, ns_t now) noexcept nogil:
-    l.area += l.jobs * (now - l.area_since)
-    l.area_since = now
-
-
 cdef ns_t load_event(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
     """The first of: end of the slice, of the work, of the limit or its period."""
-    cdef ns_t when = s.cpus[cpu].slice_end, need
+    cdef ns_t when = s.cpus[cpu].slice_end, change
     cdef load_t *l = &s.loads[id]
-    need = l.left
     if s.worlds[id].flags & PACED:
         set_speed(s, id, cpu)
-        need = time_for(&s.paces[id], need)
-    if s.worlds[id].flags & HAS_JOBS and now + need < when:
-        when = now + need
+    if s.worlds[id].flags & HAS_JOBS:
+        if l.source == SOURCE_TEAM:
+            change = next_change(s, id, now)
+        elif s.worlds[id].flags & PACED:
+            change = now + time_for(&s.paces[id], l.left)
+        else:
+            change = now + l.left
+        if change < when:
+            when = change
     if s.worlds[id].flags & HAS_LIMIT:
         refresh(l, now)             # it may have been ready for longer than a period
         if now + l.budget < when:
@@ -403,8 +433,7 @@ cdef void make_runnable(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
     """A waiting world has work: it competes, or is over its limit."""
     cdef world_t *w = &s.worlds[id]
     cdef load_t *l = &s.loads[id]
-    w.wait += now - w.since
-    w.since = now
+    book_wait(w, l, now)
     if w.flags & HAS_LIMIT:
         refresh(l, now)
         if l.budget <= 0:
@@ -421,26 +450,40 @@ cdef void make_runnable(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
 
 
 cdef bint end_of_work(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
-    """A job is done; returns whether there is another."""
+    """A job or a phase is done; returns whether the world goes on."""
     cdef load_t *l = &s.loads[id]
-    settle(l, now)
-    l.jobs -= 1
-    l.done += 1
+    cdef bint more
+    if l.source == SOURCE_TEAM:
+        return end_of_phase(s, id, now)
+    more = finish(s, l, now)
     if l.source == SOURCE_CLOSED:
-        l.arrival = now + draw_time(&l.random, l.gap_kind, l.gap)
         arm_timer(s, id)
-    if l.jobs > 0:
-        l.left = draw_time(&l.random, l.work_kind, l.work)
-        return True
-    l.left = 0
-    return False
+    return more
+
+
+cdef void end_slice(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
+    """Before its time."""
+    cdef world_t *w = &s.worlds[id]
+    if s.policy == POLICY_STRIDE:
+        stride_out(&s.queues[w.queue], w)
+    s.cpus[cpu].slice_end = now
 
 
 cdef bint stops(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
     """Stop a running world that is charged if its work is done or its limit used up."""
     cdef world_t *w = &s.worlds[id]
     cdef load_t *l = &s.loads[id]
-    if w.flags & HAS_JOBS and l.left == 0 and not end_of_work(s, id, now):
+    cdef work_t *k = work_of(s, l)
+    cdef spin_t spin = SPIN_ON
+    cdef bint goes_on = True
+    if k != NULL and k.phase == PHASE_SPIN:
+        spin = end_of_spin(s, k)
+        goes_on = spin != SPIN_SLEEP
+        if spin == SPIN_YIELD:
+            end_slice(s, w.cpu, id, now)
+    elif w.flags & HAS_JOBS and l.left == 0:
+        goes_on = end_of_work(s, id, now)
+    if not goes_on:
         stop(s, id, WAIT, WHY_BLOCK, now)
         return True
     if w.flags & HAS_LIMIT:
@@ -475,8 +518,33 @@ cdef inline void cpu_event(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
         requeue(s, cpu, id, now)
 
 
+cdef void job_event(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
+    """A job arrives, or the next part of a trace; it may take the place of undone work."""
+    cdef world_t *w = &s.worlds[id]
+    cdef load_t *l = &s.loads[id]
+    # a job that is worked on goes on, but for dropped ones, and after interrupts
+    cdef bint other_work = not l.jobs or l.source == SOURCE_TRACE
+    if l.source == SOURCE_TEAM:
+        l.jobs, l.area_since = 1, now
+        l.arrival = NEVER
+        begin_round(s, id, now)
+    else:
+        if w.state == RUN and other_work:
+            charge(s, id, now)
+        arrive(s, l, now)
+    arm_timer(s, id)
+    if w.state == WAIT:
+        if may_compete(s, w, l):
+            make_runnable(s, id, now)
+    elif other_work:
+        if not has_work(s, w, l):
+            halt(s, id, WAIT)
+        elif w.state == RUN:
+            set_event(s, w.cpu, id, now)
+
+
 cdef void timer_event(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
-    """A limit is refilled, or a job arrives."""
+    """A limit is refilled, a pause ends, or a job arrives."""
     cdef world_t *w = &s.worlds[id]
     cdef load_t *l = &s.loads[id]
     if l.refill == now:
@@ -484,17 +552,14 @@ cdef void timer_event(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
         arm_timer(s, id)
         refresh(l, now)
         resume(s, id, WHY_REFILL, now)
-        return
-    settle(l, now)
-    l.jobs += 1
-    l.arrival = NEVER
-    if l.source == SOURCE_OPEN:
-        l.arrival = now + draw_time(&l.random, l.gap_kind, l.gap)
-    arm_timer(s, id)
-    if l.jobs == 1:
-        l.left = draw_time(&l.random, l.work_kind, l.work)
-        if not w.flags & HELD:
+    elif l.pause_end == now:
+        book_wait(w, l, now)
+        l.pause_end = NEVER
+        arm_timer(s, id)
+        if may_compete(s, w, l):
             make_runnable(s, id, now)
+    else:
+        job_event(s, id, now)
 
 
 cdef ns_t next_event(sched_t *s) noexcept nogil:
@@ -545,7 +610,7 @@ cdef inline uint64_t events(sched_t *s, ns_t until, uint64_t most, bint plugged)
             serve(s, s.now)
             if s.fault.kind != FAULT_NONE:
                 break
-        elif not count & SYNC_EVENTS:
+        elif not count & SYNC_EVENTS and s.policy == POLICY_STRIDE:
             for i in range(s.queue_count):
                 sync_queue(&s.queues[i], s.now)
     s.events += count

@@ -3,6 +3,6 @@
 from pyvirt._core.sched.plug cimport Plug
 
 cdef class NativePolicy(Plug):
-    cdef object kept                    # what owns the code
+    cdef readonly object hooks           # as given; they own the code
 
     cdef object set_hook(self, str name, object hook)

@@ -13,6 +13,7 @@ PLUG_RECORD: np.dtype[np.void]
 SERVICES_RECORD: np.dtype[np.void]
 
 class NativePolicy(Plug):
+    hooks: Any
     def __init__(
         self,
         name: str,

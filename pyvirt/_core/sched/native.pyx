@@ -49,7 +49,7 @@ cdef object world_record():
         ("since", "<i8", <size_t>&w.since), ("run", "<i8", <size_t>&w.run),
         ("rdy", "<i8", <size_t>&w.rdy), ("switches", "<u8", <size_t>&w.switches),
         ("weight", "<u4", <size_t>&w.weight), ("slice", "<u4", <size_t>&w.slice),
-        ("cpu", "<u2", <size_t>&w.cpu), ("state", "u1", <size_t>&w.state),
+        ("queue", "<u2", <size_t>&w.queue), ("cpu", "<u2", <size_t>&w.cpu), ("state", "u1", <size_t>&w.state),
         ("vm", "<u4", <size_t>&w.vm), ("migrations", "<u8", <size_t>&w.migrations),
         ("wait", "<i8", <size_t>&w.wait), ("mlmtd", "<i8", <size_t>&w.mlmtd),
         ("cstp", "<i8", <size_t>&w.cstp)])
@@ -143,7 +143,7 @@ cdef class NativePolicy(Plug):
         if not isinstance(name, str):
             raise InvalidTypeError(f"name must be a string, got {name!r:.80}")
         super().__init__(name, {}, vm_params)
-        self.kept = hooks
+        self.hooks = hooks
         if PyCapsule_IsValid(hooks, "pyvirt.sched.plug"):
             table = <plug_t *>PyCapsule_GetPointer(hooks, "pyvirt.sched.plug")
             self.table = table[0]

@@ -9,6 +9,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from pyvirt._core.sched.timeline cimport timeline_t
+from pyvirt._core.sched.work cimport more_t
 from pyvirt._core.types cimport ns_t
 
 cdef enum:
@@ -76,6 +77,12 @@ cdef enum source_t:
     SOURCE_NONE = 0                 # work comes from the caller alone
     SOURCE_OPEN = 1                 # jobs arrive whether or not the last one is done
     SOURCE_CLOSED = 2               # the next job comes some time after the last is done
+    SOURCE_TRACE = 3                # work comes at recorded rates
+    SOURCE_TEAM = 4                 # it shares a barrier or a lock with others
+
+cdef enum pause_t:                  # what a world waits for up to a time
+    PAUSE_SWAP = 1                  # pages that the host swapped out: esxtop's SWPWT
+    PAUSE_DEVICE = 2
 
 cdef enum distribution_t:
     FIXED = 0
@@ -212,12 +219,13 @@ ctypedef struct world_t:
     int64_t remain                  # while not active: what it is ahead of its queue
     int64_t deadline                # EEVDF: virtual, of its present request
 
-ctypedef struct load_t:             # what only worlds with jobs or limits need
+ctypedef struct load_t:             # what only worlds with jobs, limits or pauses need
     ns_t born
     ns_t arrival                    # next job, or NEVER
     ns_t refill                     # end of its time in LIMITED, or NEVER
-    uint64_t random                 # xorshift64*
-    ns_t left                       # work of the present job
+    uint64_t random                 # xorshift64*: of work
+    uint64_t random_gap             # and of gaps
+    ns_t left                       # work of the present job, and of interrupts
     int64_t jobs                    # that are in the system
     uint64_t done                   # jobs
     int64_t area                    # integral of `jobs` over time up to `area_since`: by Little's
@@ -231,9 +239,16 @@ ctypedef struct load_t:             # what only worlds with jobs or limits need
     uint64_t wakes                  # that led to a run
     ns_t wake_sum                   # time from them to the run
     ns_t wake_most
+    ns_t idle                       # part of `wait` in which it had nothing to do
+    ns_t swap                       # part of `wait` for pages that the host swapped out
+    ns_t pause_end                  # of its wait for a device or a page, or NEVER
+    uint64_t interrupts
+    uint32_t more                   # its record in sched_t.more, or NO_RECORD
     uint8_t source
     uint8_t work_kind
     uint8_t gap_kind
+    uint8_t pause                   # what for
+    uint8_t halted                  # by its guest, until an interrupt or a job
 
 ctypedef struct cpu_t:
     uint32_t running                # or NO_WORLD
@@ -354,3 +369,4 @@ cdef struct sched_s:
     ns_t timer_base
     uint64_t latency[LATENCY_BUCKETS]
     topology_t topology
+    more_t more                     # of what only some worlds have

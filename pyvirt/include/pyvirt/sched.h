@@ -38,7 +38,7 @@ typedef struct {
     uint32_t rem, step_rem;
     uint32_t slice;                     /* ns */
     uint32_t slot;
-    uint16_t queue;
+    uint16_t queue;                     /* 0: all CPUs are allowed */
     uint16_t cpu;                       /* where it runs or ran last, or PYVIRT_NO_CPU */
     uint8_t state, flags, marks;
     uint32_t vm;
@@ -108,5 +108,11 @@ struct pyvirt_sched {                   /* its first part */
     uint64_t idle[16];                  /* CPUs without a world */
     uint64_t asked[16];                 /* CPUs that will pick at this moment */
 };
+
+/* Whether a world's affinity contains a CPU. */
+static inline int pyvirt_allowed(pyvirt_sched *s, uint32_t id, uint32_t cpu)
+{
+    return !s->worlds[id].queue || s->plug->services->allowed(s, id, cpu);
+}
 
 #endif

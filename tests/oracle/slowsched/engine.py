@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from oracle.slowsched.policies import POLICIES, Queue
 from oracle.slowsched.topology import FULL, Shape
+from oracle.slowsched.workloads import Team, drawn, parts, second_seed
 from oracle.slowsched.worlds import Random, Vm, World
 
 
@@ -30,6 +31,7 @@ class SlowScheduler:
         self.cpus = [Cpu() for _ in range(cpus)]
         self.worlds: dict[int, World] = {}
         self.free: list[int] = []
+        self.teams: dict[int, Team] = {}
         self.next_id = 0
         self.queues: dict[frozenset, Queue] = {}
         self.served: dict[frozenset, int] = {}  # CPU time used by worlds of the queue
@@ -57,8 +59,22 @@ class SlowScheduler:
         w.count(self.now)
         self.served[w.cpus] += dt
         self.policy.charge(w, dt)
-        w.left -= w.progress(dt)
+        self.spend(w, dt)
+
+    def spend(self, w: World, dt: int) -> None:
+        work = w.progress(dt)
         w.budget -= dt
+        if w.phase == "spin":
+            w.spin += dt
+            w.spin_left = w.spin_left and w.spin_left - dt
+            w.window_left = w.window_left and w.window_left - dt
+        else:
+            w.left -= work
+
+    def rearm(self, w: World) -> None:
+        """The work of a world has changed: if it runs, the CPU looks at its limit, too."""
+        if w.state == "run" and w.limit:
+            w.refresh(self.now)
 
     def enter(self, w: World, why: str) -> None:
         q = self.queue(w.cpus)
@@ -104,6 +120,8 @@ class SlowScheduler:
         w.state = "run"
         cpu.slice_end = self.now + self.policy.timeslice(w)
         self.set_speed(w)
+        if w.team:
+            w.team.got_cpu(w)
 
     def busy(self, number: int) -> int:
         """Threads of the CPU's core with a world."""
@@ -155,7 +173,9 @@ class SlowScheduler:
         """The next event of a CPU with a world."""
         w = cpu.running
         due = [cpu.slice_end]
-        if w.source is not None:
+        if w.team:
+            due += w.team.due(w)
+        elif w.source is not None:
             due.append(w.since + w.time_left())
         if w.limit:
             due += [w.since + w.budget, w.period_end]
@@ -165,7 +185,7 @@ class SlowScheduler:
         """Everything that is to come, as (time, timers first, number)."""
         found = []
         for w in self.worlds.values():
-            found += [(t, 0, w.id) for t in (w.arrival, w.refill) if t is not None]
+            found += [(t, 0, w.id) for t in (w.arrival, w.refill, w.pause_end) if t is not None]
         for number, cpu in enumerate(self.cpus):
             if cpu.running:
                 found.append((self.cpu_due(cpu), 1, number))
@@ -193,27 +213,84 @@ class SlowScheduler:
             self.enter(w, "refill")
             self.place(w)
             return
-        w.jobs += 1
-        w.arrival = self.now + w.random.time(*w.gap) if w.source == "open" else None
-        if w.jobs == 1:
-            w.left = w.random.time(*w.job)
-            if not w.held:
-                self.make_runnable(w)
+        if w.pause_end == self.now:
+            w.count(self.now)
+            w.pause_end = None
+        else:
+            self.job_event(w)
+        if w.state == "wait" and w.may_compete:
+            self.make_runnable(w)
+
+    def job_event(self, w: World) -> None:
+        if w.state == "run" and (w.trace or not w.jobs):
+            self.charge(w)  # its present work changes
+            self.rearm(w)
+        w.halted = False
+        w.arrival = None
+        if w.team:
+            w.jobs = [(self.now, 0)]
+            w.team.begin_round(w)
+            return
+        if w.trace:
+            self.part_comes(w)
+        else:
+            self.job_comes(w, drawn(w.random, *w.job))
+            if w.source == "open":
+                w.arrival = self.now + drawn(w.random_gap, *w.gap)
+        if not w.has_work and w.state != "wait":
+            self.halt(w, "wait")
+
+    def job_comes(self, w: World, work: int) -> None:
+        w.jobs.append((self.now, work))
+        if len(w.jobs) == 1:
+            w.left += work
+
+    def part_comes(self, w: World) -> None:
+        (_, work), coming = w.coming, next(w.parts, None)
+        w.coming = coming
+        w.arrival = coming and coming[0]
+        if w.trace[4] and w.jobs:
+            w.dropped += w.left
+            w.dropped_jobs += 1
+            w.jobs, w.left = [], 0
+        w.demanded += work
+        if work:
+            self.job_comes(w, work)
+
+    def work_done(self, w: World) -> None:
+        """A running world that is charged may have done its work, or spun for long enough."""
+        if w.phase == "spin":
+            if w.spin_left == 0:
+                w.phase = "sleep"
+            elif w.window_left == 0:
+                w.window_left = w.team.window
+                w.yields += 1
+                self.cpus[w.cpu].slice_end = self.now
+        elif w.source is not None and w.left == 0:
+            w.team.end_of_phase(w) if w.team else self.end_of_work(w)
+
+    def end_of_work(self, w: World) -> None:
+        """The present work is done; without more it has no work then."""
+        w.left = 0
+        if not w.jobs:
+            return
+        arrival, _ = w.jobs.pop(0)
+        w.done += 1
+        w.responses.append(self.now - arrival)
+        if w.source == "closed":
+            w.arrival = self.now + drawn(w.random_gap, *w.gap)
+        if w.jobs:
+            w.left = w.jobs[0][1]
 
     def cpu_event(self, number: int) -> None:
         cpu = self.cpus[number]
         w = cpu.running
         self.charge(w)
-        if w.source is not None and w.left == 0:
-            w.jobs -= 1
-            w.done += 1
-            if w.source == "closed":
-                w.arrival = self.now + w.random.time(*w.gap)
-            if not w.jobs:
-                self.stop(w, "wait")
-                self.fill(number, None)
-                return
-            w.left = w.random.time(*w.job)
+        self.work_done(w)
+        if not w.has_work:
+            self.stop(w, "wait")
+            self.fill(number, None)
+            return
         if w.limit:
             w.refresh(self.now)
             if w.budget <= 0:
@@ -230,6 +307,9 @@ class SlowScheduler:
                 self.place(w)
 
     # --- changes from outside ---
+
+    def add_team(self, number: int, kind: str, spin, window, seed: int) -> None:
+        self.teams[number] = Team(self, kind, spin, window, seed)
 
     def add(self, weight, slice_ns, affinity, load, limit) -> int:
         _, (id,) = self.add_vm(weight, None, None, (), slice_ns, affinity, [load], limit)
@@ -280,14 +360,15 @@ class SlowScheduler:
         self.worlds[id] = w = World(id, weight, slice_ns, cpus, self.now)
         self.queue(cpus).join(w)
         if load is not None:
-            source, work, work_kind, gap, gap_kind, start, seed = load
+            source, work, work_kind, gap, gap_kind, start, seed, *more = load
             w.source = source or "none"
             w.job, w.gap = (work_kind, work), (gap_kind, gap)
-            w.random = Random(seed)
+            w.random, w.random_gap = Random(seed), Random(second_seed(seed))
+            self.describe(w, start, **(more[0] if more else {}))
             if start is not None:
                 w.first = self.now + start
             elif source is not None:
-                w.first = self.now + w.random.time(*w.gap)
+                w.first = self.now + drawn(w.random_gap, *w.gap)
         return w
 
     def policy_new(self, w: World) -> None:
@@ -295,6 +376,17 @@ class SlowScheduler:
 
     def serve(self) -> None:
         """Of plug-in policies: see `plugged`."""
+
+    def describe(
+        self, w, start, work=None, gap=None, section=None, trace=None, team=None, responses=False
+    ):
+        w.job, w.gap, w.section = work or w.job, gap or w.gap, section
+        if trace:
+            w.trace, w.parts = trace, parts(trace, self.now + start)
+            w.coming = next(w.parts)
+        if team is not None:
+            w.team = self.teams[team]
+            w.team.members.append(w)
 
     def halt(self, w: World, state: str) -> None:
         cpu = w.cpu
@@ -315,6 +407,8 @@ class SlowScheduler:
         self.halt(w, "wait")
         self.queue(w.cpus).part(w)
         del self.worlds[id]
+        if w.team:
+            w.team.leave(w)
         self.free.append(id)
         vm = self.vms[w.vm]
         vm.worlds.remove(id)
@@ -331,19 +425,52 @@ class SlowScheduler:
     def wake(self, id: int) -> None:
         w = self.worlds[id]
         if w.held:
+            w.count(self.now)
             w.held = False
-            if w.has_work:
+            if w.may_compete:
                 self.make_runnable(w)
+
+    def pause(self, id: int, ns: int, kind: str) -> None:
+        w = self.worlds[id]
+        self.halt(w, "wait")
+        w.pause = kind
+        w.pause_end = (self.now if w.pause_end is None else w.pause_end) + ns
+        self.serve()
+
+    def wait_swap(self, id: int, ns: int) -> None:
+        self.pause(id, ns, "swap")
+
+    def wait_device(self, id: int, ns: int) -> None:
+        self.pause(id, ns, "device")
+
+    def halt_guest(self, id: int) -> None:
+        self.halt(self.worlds[id], "wait")
+        self.worlds[id].halted = True
+        self.serve()
+
+    def interrupt(self, id: int, work: int = 0) -> None:
+        w = self.worlds[id]
+        if w.state == "run":
+            self.charge(w)
+        w.interrupts += 1
+        w.halted = False
+        w.left += work
+        self.rearm(w)
+        if w.state == "wait" and w.may_compete:
+            self.make_runnable(w)
+        self.serve()
 
     def submit(self, id: int, work: int) -> None:
         w = self.worlds[id]
         if w.state == "run":
             self.charge(w)
-        w.left = w.left + work if w.jobs else work
+        w.halted = False
+        w.left += work
         if not w.jobs:
-            w.jobs = 1
-            if not w.held:
-                self.make_runnable(w)
+            w.jobs = [(self.now, 0)]
+        self.rearm(w)
+        if w.state == "wait" and w.may_compete:
+            self.make_runnable(w)
 
     def set_weight(self, id: int, weight: int) -> None:
         w = self.worlds[id]

@@ -118,8 +118,7 @@ class SlowPlugged(SlowScheduler):
     def charge(self, w: World) -> None:
         dt = self.now - w.since
         w.count(self.now)
-        w.left -= w.progress(dt)
-        w.budget -= dt
+        self.spend(w, dt)
         if dt:
             self.policy.charge(w.id, dt)
 
@@ -172,15 +171,10 @@ class SlowPlugged(SlowScheduler):
 
     def stops(self, w: World) -> bool:
         """Whether a running world's work is done, or its limit used up."""
-        if w.source is not None and w.left == 0:
-            w.jobs -= 1
-            w.done += 1
-            if w.source == "closed":
-                w.arrival = self.now + w.random.time(*w.gap)
-            if not w.jobs:
-                self.stop(w, "wait", "block")
-                return True
-            w.left = w.random.time(*w.job)
+        self.work_done(w)
+        if not w.has_work:
+            self.stop(w, "wait", "block")
+            return True
         if w.limit:
             w.refresh(self.now)
             if w.budget <= 0:
@@ -217,6 +211,8 @@ class SlowPlugged(SlowScheduler):
         if cpu.running is w:
             cpu.slice_end = self.now + slice_ns
             self.set_speed(w)
+            if w.team:
+                w.team.got_cpu(w)
 
     def requeue(self, number: int, why: str) -> None:
         w = self.cpus[number].running

@@ -1,6 +1,7 @@
 """What a world is, and what it draws."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -45,15 +46,23 @@ class World:
     slice: int
     cpus: frozenset
     since: int
-    source: str | None = None  # "none", "open", "closed"; None: always runs
+    source: str | None = None  # "none", "open", "closed", "trace", "team"; None: always runs
     job: tuple = ("fixed", 0)
     gap: tuple = ("fixed", 0)
+    section: tuple = ("fixed", 0)
+    trace: tuple | None = None
+    parts: Iterator | None = None
+    coming: tuple | None = None  # time and work of the trace's next part
     random: Random | None = None
+    random_gap: Random | None = None
     state: str = "wait"
     held: bool = False
+    halted: bool = False
+    pause: str = ""
+    pause_end: int | None = None
     cpu: int | None = None
     left: int = 0
-    jobs: int = 0
+    jobs: list = field(default_factory=list)  # arrival and work of each
     arrival: int | None = None
     first: int | None = None  # arrival, of a world that is being added
     limit: tuple | None = None  # quota, period
@@ -74,6 +83,31 @@ class World:
     switches: int = 0
     migrations: int = 0
     done: int = 0
+    interrupts: int = 0
+    idle: int = 0
+    swpwt: int = 0
+    demanded: int = 0
+    dropped: int = 0
+    dropped_jobs: int = 0
+    responses: list = field(default_factory=list)
+    # of one that shares a barrier or a lock
+    team: object = None
+    phase: str = ""
+    ticket: int = 0
+    round_at: int = 0
+    asked: int = 0
+    spin_left: int | None = None
+    window_left: int | None = None
+    held_since: int = 0
+    held_run: int = 0
+    held_switches: int = 0
+    spin: int = 0
+    waits: int = 0
+    wait_time: int = 0
+    yields: int = 0
+    holder_preempted: int = 0
+    holder_off: int = 0
+    waiter_preempted: int = 0
     wakes: list = field(default_factory=list)
     v: Fraction = Fraction(0)  # virtual time
     remain: Fraction = Fraction(0)  # what it is ahead of its queue while it does not compete
@@ -90,11 +124,29 @@ class World:
 
     @property
     def has_work(self) -> bool:
-        return self.source is None or self.left > 0
+        if self.halted or self.phase == "sleep":
+            return False
+        return self.source is None or bool(self.jobs) or self.left > 0
+
+    @property
+    def may_compete(self) -> bool:
+        return not self.held and self.pause_end is None and self.has_work
+
+    @property
+    def waits_for(self) -> str:
+        """The part of `wait` that the present time belongs to."""
+        if self.state != "wait":
+            return ""
+        if self.pause_end is not None:
+            return "swpwt" if self.pause == "swap" else "other"
+        return "other" if self.held else "idle"
 
     def count(self, now: int) -> None:
         """Book the time in the present state."""
-        self.times[self.state] += now - self.since
+        time = now - self.since
+        self.times[self.state] += time
+        self.idle += time * (self.waits_for == "idle")
+        self.swpwt += time * (self.waits_for == "swpwt")
         self.since = now
 
     def progress(self, dt: int) -> int:

@@ -1,0 +1,131 @@
+"""Leaping over periods gives what going through them gives, to the nanosecond."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyvirt.sched import Always, OnOff, Periodic, Poisson, Scheduler
+
+POLICIES = ["rr", "stride", "eevdf", "eevdf, 7"]
+SECOND = 1_000_000_000
+
+
+def host(policy: str, cpus: int, leaping: bool, quantum: int = 10) -> Scheduler:
+    policy, _, tick = policy.partition(", ")
+    made = Scheduler(
+        cpus, policy=policy, quantum_ns=quantum, linux_tick_ns=int(tick) if tick else None
+    )
+    made.fast_forward = leaping
+    return made
+
+
+def seen(made: Scheduler) -> tuple:
+    return (
+        made.now_ns,
+        made.events,
+        made.next_event_time(),
+        made.counters().tolist(),
+        made.cpu_counters().tolist(),
+        made.virtual_times().tolist(),
+        made.latency_counts().tolist(),
+    )
+
+
+times = st.integers(1, 40)
+workloads = st.one_of(
+    st.just(Always()),
+    st.builds(OnOff, times, times, st.just("fixed"), st.just("fixed"), st.integers(0, 3000)),
+    st.builds(Periodic, times, times, st.just("fixed"), st.integers(0, 3000)),
+)
+limits = st.one_of(st.none(), st.none(), st.tuples(st.integers(1, 12), st.integers(1, 30)))
+
+
+@st.composite
+def scenarios(draw):
+    cpus = draw(st.integers(1, 3))
+    affinity = st.one_of(st.none(), st.frozensets(st.integers(0, cpus - 1), min_size=1))
+    pinned = draw(st.booleans())
+    world = st.tuples(
+        st.integers(1, 6),
+        st.integers(1, 10),
+        affinity if not pinned else st.builds(lambda c: [c], st.integers(0, cpus - 1)),
+        limits,
+        workloads,
+    )
+    return cpus, draw(st.lists(world, min_size=1, max_size=6))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@given(scenario=scenarios(), until=st.integers(1, 200_000), cut=st.integers(0, 3000))
+@settings(max_examples=60, deadline=None)
+def test_as_without(policy, scenario, until, cut):
+    cpus, worlds = scenario
+    both = host(policy, cpus, True), host(policy, cpus, False)
+    for made in both:
+        for weight, slice_ns, affinity, limit, load in worlds:
+            made.add(load, weight=weight, slice_ns=slice_ns, affinity=affinity, limit=limit)
+    for most in (None, cut):
+        counts = [m.run(until if most is None else m.now_ns + 10**6, events=most) for m in both]
+        assert counts[0] == counts[1]
+        assert seen(both[0]) == seen(both[1])
+    # and what is changed afterwards finds the same state
+    for made in both:
+        made.set_weight(0, 7)
+        made.add(weight=3)
+        made.run(made.now_ns + 5000)
+    assert seen(both[0]) == seen(both[1])
+    for _ in range(50):
+        assert both[0].step() == both[1].step()
+        assert seen(both[0]) == seen(both[1])
+
+
+@pytest.mark.parametrize("policy", ["rr", "stride", "eevdf", "eevdf, 4000000"])
+def test_years_of_a_schedule(policy):
+    made = host(policy, 2, True, 10_000_000)
+    for weight in (1, 2, 3, 4):
+        made.add(weight=weight)
+    if policy == "rr":
+        made.add(OnOff(3_000_000, 7_000_000, "fixed", "fixed"))
+    made.run(10**9 * SECOND)
+    rows = made.counters()
+    assert made.events > 10**11
+    assert (rows["run"] + rows["rdy"] + rows["mlmtd"] + rows["wait"] == rows["elapsed"]).all()
+    assert made.cpu_counters()["run"].sum() == rows["run"].sum()
+    if policy != "rr":
+        fair = rows["weight"].astype(np.int64) * (10**9 * SECOND // 5)
+        assert np.abs(rows["run"] - fair).max() <= 20_000_000
+
+
+def test_a_late_start_ends_the_leap():
+    both = [host("stride", 1, leaping, 1_000_000) for leaping in (True, False)]
+    for made in both:
+        made.add(weight=1)
+        made.add(weight=2)
+        made.add(Periodic(500_000, 7_000_000, start_ns=3 * SECOND), weight=2)
+        made.run(4 * SECOND)
+    assert seen(both[0]) == seen(both[1])
+
+
+@pytest.mark.parametrize("load", [Poisson(30, 100), OnOff(30, 20)])
+def test_what_is_drawn_is_not_leapt_over(load):
+    both = [host("stride", 1, leaping) for leaping in (True, False)]
+    for made in both:
+        made.add(load)
+        made.add()
+        made.run(100_000)
+    assert seen(both[0]) == seen(both[1])
+
+
+def test_eevdf_after_a_million_events():
+    """One long run is many short ones."""
+    one, many = (host("eevdf", 2, False, 3_000_000) for _ in range(2))
+    for made in (one, many):
+        for weight in np.random.default_rng(3).integers(1, 100, 50).tolist():
+            made.add(weight=weight)
+    one.run(1 << 60, events=(1 << 20) + 3)
+    while many.events < one.events:
+        many.run(1 << 60, events=min(300_000, one.events - many.events))
+    for _ in range(200):
+        one.step(), many.step()
+        assert (one.cpu_counters() == many.cpu_counters()).all()
