@@ -129,8 +129,8 @@ def _show(described: Scenario, runs: list[ScenarioRun], worlds: bool, compared: 
     counts = ", ".join(f"{n:,} {what}" + ("s" if n > 1 else "") for n, what in parts)
     click.echo(f"{described.name}: {counts}, {format_time(described.duration_ns)}")
     tables = [sched_table(run, by="world" if worlds else "vm") for run in runs]
-    wakes = any(row["wakes"] for table in tables for row in table)
-    shown = [c for c in tables[0].columns if _is_shown(c, worlds, wakes)]
+    every = [row for table in tables for row in table]
+    shown = [c for c in tables[0].columns if _is_shown(c, worlds, every)]
     table = drawn.Table(*(["policy"] if compared else []), shown[0])
     for column in shown[1:]:
         table.add_column(_heading(column), justify="right")
@@ -146,10 +146,18 @@ def _show(described: Scenario, runs: list[ScenarioRun], worlds: bool, compared: 
         click.echo(f"{run.policy}: {_summary(run, wake_latency(run))}")
 
 
-def _is_shown(column: str, worlds: bool, wakes: bool) -> bool:
+def _is_shown(column: str, worlds: bool, rows: list[dict[str, Any]]) -> bool:
+    """Leave out columns that would say nothing."""
     if column == "vcpus":
         return not worlds
-    return wakes or not column.startswith("wake")
+    if column.startswith("wake"):
+        return any(row["wakes"] for row in rows)
+    if column == "%USED":
+        return any(row["%USED"] != row["%RUN"] for row in rows)
+    if column in ("%IDLE", "%VMWAIT", "%SWPWT"):
+        # all waiting is idleness where nothing else is waited for
+        return any(row.get("%VMWAIT", 0.0) or row.get("%SWPWT", 0.0) for row in rows)
+    return True
 
 
 def _heading(column: str) -> str:

@@ -26,6 +26,8 @@ from pyvirt.sched.pool_fields import ScenarioPool, admit_all, cpu_time, read_poo
 from pyvirt.sched.recording import Sink, run_recorded
 from pyvirt.sched.scheduler import Scheduler
 from pyvirt.sched.series import Series, sample
+from pyvirt.sched.topology import Topology
+from pyvirt.sched.topology_fields import read_topology
 from pyvirt.sched.workload_fields import read_workload
 
 __all__ = ["Scenario", "ScenarioPool", "ScenarioRun", "ScenarioVM"]
@@ -131,6 +133,8 @@ class Scenario:
         Of workloads, and of policies that draw.
     pools : tuple of ScenarioPool
         Breadth-first; for policies that know of them.
+    topology : Topology or None
+        Of the CPUs; None: each is a core, and all are alike.
     """
 
     name: str
@@ -143,6 +147,7 @@ class Scenario:
     interval_ns: int | None = None
     seed: int = 0
     pools: tuple[ScenarioPool, ...] = ()
+    topology: Topology | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Scenario:
@@ -166,7 +171,14 @@ class Scenario:
     def parse(cls, text: str, source: str = "scenario") -> Scenario:
         """Read a scenario from the text of a TOML file that messages call `source`."""
         top = Fields.parse(text, source)
-        cpus = top.integer("cpus", 1, MOST_CPUS, "the number of CPUs") or 1
+        shape = top.table("topology")
+        topology = None if shape is None else read_topology(shape)
+        needed = "the number of CPUs" if topology is None else None
+        cpus = top.integer("cpus", 1, MOST_CPUS, needed)
+        if topology is not None and cpus is not None and cpus != topology.cpus:
+            top.refuse("cpus", f"the {topology.cpus} of the topology")
+        cpus = cpus if topology is None else topology.cpus
+        assert cpus is not None
         duration = top.time("duration", needed="how long it runs") or 1
         interval = top.time("interval")
         if interval and -(-duration // interval) > MOST_INTERVALS:
@@ -203,6 +215,7 @@ class Scenario:
             interval,
             seed,
             pools,
+            topology,
         )
 
     def build(self, policy: str | None = None) -> tuple[Scheduler, dict[str, tuple[int, ...]]]:
@@ -222,7 +235,12 @@ class Scenario:
         own = name == self.policy
         made, arguments = make_policy(name, self.options if own else {}, self.pools)
         host = Scheduler(
-            self.cpus, policy=made, quantum_ns=self.quantum_ns, rng=self.seed, **arguments
+            self.cpus,
+            policy=made,
+            quantum_ns=self.quantum_ns,
+            topology=self.topology,
+            rng=self.seed,
+            **arguments,
         )
         known = vm_params(name)
         groups = {}
@@ -236,7 +254,7 @@ class Scenario:
     def _add(self, host: Scheduler, vm: ScenarioVM, known: Container[str]) -> tuple[int, ...]:
         """Add a virtual machine, of whose parameters the policy knows some."""
         every = set().union(*vm.affinity) if vm.affinity else None
-        params = {key: value for key, value in vm.params.items() if key in known}
+        params: dict[str, Any] = {key: value for key, value in vm.params.items() if key in known}
         if vm.pool is not None and "pool" in known:
             params["pool"] = 1 + [pool.name for pool in self.pools].index(vm.pool)
         worlds = host.add_vm(

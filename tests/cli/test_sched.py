@@ -67,6 +67,17 @@ def test_worlds(tmp_path: Path):
     assert names == ["big/0", "big/1", "small/0", "capped/0"]
 
 
+def test_used_is_shown_where_threads_share_cores(tmp_path: Path):
+    text = FILE.replace("cpus = 2", "", 1) + "[topology]\nthreads = 2\nsmt = 1.5\n"
+    result = call(tmp_path, text)
+    assert (result.exit_code, result.stderr) == (0, "")
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert rows[1][3:5] == ["%USED", "%RUN"]
+    used, run = (sum(float(row[column]) for row in rows[3:6]) for column in (3, 4))
+    assert run == pytest.approx(200, abs=0.03)
+    assert used == pytest.approx(150, abs=0.1)
+
+
 def test_compare(tmp_path: Path):
     result = call(tmp_path, FILE, "--compare", "rr, lottery")
     assert (result.exit_code, result.stderr) == (0, "")

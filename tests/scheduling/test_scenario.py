@@ -19,6 +19,7 @@ from pyvirt.sched import (
     ScenarioPool,
     ScenarioVM,
     Scheduler,
+    Topology,
     workload_fields,
 )
 from pyvirt.sched.fields import key_lines
@@ -236,6 +237,59 @@ def test_what_is_wrong_with_them(plugged: None, old: str, new: str, message: str
     assert old in PLUGGED
     with pytest.raises(InvalidValueError, match=message):
         Scenario.parse(PLUGGED.replace(old, new, 1), "p.toml")
+
+
+SHAPE = """
+duration = "1s"
+[topology]
+sockets = 2
+cores = 2
+threads = 2
+smt = [1.25]
+migration = ["1us", "2us", "2us", "3us", "5us"]
+[[vm]]
+name = "a"
+vcpus = 3
+affinity = "4-7"
+"""
+
+
+def test_topology():
+    scenario = Scenario.parse(SHAPE)
+    assert scenario.cpus == 8
+    wanted = Topology(
+        sockets=2, cores=2, threads=2, smt=[1.25], migration_ns=[1000, 2000, 2000, 3000, 5000]
+    )
+    assert scenario.topology is not None
+    assert scenario.topology.socket == wanted.socket
+    assert scenario.topology.migration_ns == wanted.migration_ns
+    run = scenario.run()
+    rows = run.host.counters()
+    assert rows["run"].tolist() == [1000 * MS] * 3
+    # one has a core of its own, two share one
+    assert sorted(rows["used"].tolist()) == [625 * MS, 625 * MS, 1000 * MS]
+    used = run.series.percent("%USED")
+    assert sorted(used[0].tolist()) == [62.5, 62.5, 100]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("sockets = 2", "sockets = 0", "t:4: topology.sockets must be an integer from 1 to 1,024"),
+        ("cores = 2", "core = 2", "t:5: topology.core: a topology has no 'core'; did you mean"),
+        ("[1.25]", '"much"', "t:7: topology.smt must be a number, or a list of numbers"),
+        ("[1.25]", "2.5", "t:3: topology: .*smt"),
+        ('"5us"]', "5]", "t:8: topology.migration: each time must be a time with its unit"),
+        ('"3us", "5us"]', '"3us"]', "t:3: topology: migration_ns"),
+        ('duration = "1s"', 'duration = "1s"\ncpus = 4', "t:3: cpus must be the 8 of the topology"),
+        ('"4-7"', '"4-8"', r"t:12: vm\[0\].affinity must be numbers of CPUs from 0 to 7"),
+        ("cores = 2", "cores = 600", "t:3: topology: 2 sockets of 600 cores of 2 threads"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_topology(old: str, new: str, message: str):
+    assert old in SHAPE
+    with pytest.raises(InvalidValueError, match=message):
+        Scenario.parse(SHAPE.replace(old, new, 1), "t")
 
 
 def test_the_least():
