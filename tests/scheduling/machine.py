@@ -82,13 +82,14 @@ def recorded(load: tuple | None) -> tuple | None:
 class Both:
     """Two schedulers that are told the same."""
 
+    policies: tuple = ()
+
     def __init__(
         self, cpus: int, policy: str, seed: int = 12345, topology: Topology | None = None
     ) -> None:
         parts = topology and (topology._array(), topology._speeds(), topology._costs())
         shape = parts and [each.tolist() for each in parts]
         self.conserving = True
-        self.policies: tuple = ()
         if policy in PLUGS:
             plug, slow, self.conserving = PLUGS[policy]
             self.policies = plug(), slow()

@@ -101,7 +101,7 @@ def act(both, steps):
 
 @pytest.mark.parametrize("policy", POLICIES)
 @given(scenario=scenarios())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_agrees(policy, scenario):
     play(policy, scenario)
 

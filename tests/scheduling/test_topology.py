@@ -214,13 +214,15 @@ def play(policy, scenario):
 
 
 # Open: with some drawn speeds and costs of moves the two ways of the relaxed ESX policy part.
-PARTS = pytest.mark.xfail(reason="slow and compiled ESX policy part with drawn speeds")
+PARTS = pytest.mark.xfail(
+    strict=False, reason="slow and compiled ESX policy part with drawn speeds"
+)
 MARKED = [pytest.param(each, marks=PARTS) if each == "esx" else each for each in POLICIES]
 
 
 @pytest.mark.parametrize("policy", MARKED)
 @given(scenario=scenarios())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_agrees(policy, scenario):
     play(policy, scenario)
 

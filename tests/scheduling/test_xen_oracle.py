@@ -136,7 +136,7 @@ def play(policy, scenario):
 
 @pytest.mark.parametrize("policy", KINDS)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_agrees(policy, data):
     play(policy, data.draw(scenarios(policy)))
 

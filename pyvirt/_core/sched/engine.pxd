@@ -11,7 +11,7 @@ cdef class SchedCore:
     cdef plug_t plug                    # of a plug-in policy
     cdef Plug plugin                    # or None
     cdef bint begun
-    cdef public bint fast_forward       # leap over periods, exactly
+    cdef bint leaps                     # over periods, exactly: fast_forward
     cdef bint busy                      # runs without the GIL
     cdef readonly object policy         # its name
     cdef list free_ids                  # of removed worlds; the last is given next

@@ -7,6 +7,7 @@ from typing_extensions import disjoint_base
 
 from pyvirt._core.sched.plug import Plug
 
+HOOKS: dict[int, str]
 POLICIES: dict[str, int]
 STATES: tuple[str, ...]
 COUNTER_DTYPE: np.dtype[np.void]
@@ -17,7 +18,6 @@ CPU_DTYPE: np.dtype[np.void]
 @disjoint_base
 class SchedCore:
     policy: str
-    fast_forward: bool
     def __init__(
         self,
         policy: str | Plug,
@@ -71,6 +71,10 @@ class SchedCore:
     def _run(self, until: int, most: int | None) -> int: ...
     def step(self) -> bool: ...
     def next_event_time(self) -> int | None: ...
+    @property
+    def fast_forward(self) -> bool: ...
+    @fast_forward.setter
+    def fast_forward(self, on: bool) -> None: ...
     @property
     def now_ns(self) -> int: ...
     @property

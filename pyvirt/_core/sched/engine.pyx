@@ -216,7 +216,7 @@ cdef class SchedCore:
                     f"linux_tick_ns is for the policy eevdf, not for {policy!r:.80}")
             s.tick = as_int(tick, "linux_tick_ns", 1, 1 << 32)
         self.begun = True
-        self.fast_forward = True
+        self.leaps = True
         self.free_ids = []
         self.free_vms = []
         self.tables = {}
@@ -819,7 +819,7 @@ cdef class SchedCore:
         self._begin()
         if self.plugin is not None and self.plugin.needs_gil:
             count = run_until(&self.s, end, limit)
-        elif self.fast_forward:
+        elif self.leaps:
             with nogil:
                 count = run_forward(&self.s, end, limit)
         else:
@@ -850,6 +850,15 @@ cdef class SchedCore:
         self._check()
         when = next_event(&self.s)
         return None if when >= NEVER else when
+
+    @property
+    def fast_forward(self):
+        """Whether `run` may leap over what repeats itself, exactly; True at first."""
+        return self.leaps
+
+    @fast_forward.setter
+    def fast_forward(self, on):
+        self.leaps = bool(on)
 
     @property
     def now_ns(self):

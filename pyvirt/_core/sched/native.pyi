@@ -2,6 +2,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from typing_extensions import disjoint_base
 
 from pyvirt._core.sched.plug import Plug
 
@@ -12,6 +13,7 @@ VM_RECORD: np.dtype[np.void]
 PLUG_RECORD: np.dtype[np.void]
 SERVICES_RECORD: np.dtype[np.void]
 
+@disjoint_base
 class NativePolicy(Plug):
     hooks: Any
     def __init__(

@@ -53,7 +53,7 @@ typedef struct {
     int64_t began;                      /* when the running world got the CPU */
     int64_t slice_end, event, idle_since, idle;
     uint64_t switches;
-    uint32_t serves, serve_count, threads;
+    uint32_t serves, serve_count;
 } pyvirt_cpu;
 
 typedef struct {

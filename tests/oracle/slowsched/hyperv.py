@@ -194,6 +194,10 @@ class HyperV(SlowPolicy):
             self.park(w.id)
             return
         if why in ("slice", "preempt"):
+            # Its group may have moved to another seat while it still ran here.
+            for place, cpu in enumerate(g.seat.cpus if g.seat else ()):
+                if place == g.members.index(w) and cpu != w.cpu:
+                    self.ask(cpu)
             return
         if not g.active:
             if why in ("wake", "new"):
@@ -262,7 +266,8 @@ class HyperV(SlowPolicy):
             g = best
         if g is None or cpu not in self.able(g, seat):
             return None
-        return g.members[seat.cpus.index(cpu)].id
+        member = g.members[seat.cpus.index(cpu)]
+        return member.id if member.state == "ready" else None
 
     def timeslice(self, cpu: int, id: int) -> int:
         return self.at[cpu].until - self.now

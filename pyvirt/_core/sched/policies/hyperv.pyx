@@ -19,6 +19,7 @@ from pyvirt._core.sched.state cimport (
     MOST_SLICE,
     NO_CPU,
     NO_WORLD,
+    READY,
     VIRTUAL_SHIFT,
     WHY_NEW,
     WHY_PREEMPT,
@@ -390,6 +391,12 @@ cdef void enqueue(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
         park(s, id)
         return
     if why == WHY_SLICE or why == WHY_PREEMPT:
+        # Its group may have moved to another seat while it still ran here.
+        cpu = h.seat
+        while cpu != NO_CPU:
+            if cpu != s.worlds[id].cpu and cpu_of(s, cpu).place == of(s, id).place:
+                ask(s, cpu)
+            cpu = cpu_of(s, cpu).next
         return
     if idle:
         if why == WHY_WAKE or why == WHY_NEW:
@@ -450,7 +457,9 @@ cdef uint32_t pick(sched_t *s, uint32_t cpu) noexcept nogil:
             find_seat(s, before)
     if g == NO_WORLD or not fits_at(s, g, cpu):
         return NO_WORLD
-    return group_of(s, g).members[cpu_of(s, cpu).place]
+    other = group_of(s, g).members[cpu_of(s, cpu).place]
+    # One that still runs where its group sat will ask for this CPU.
+    return other if s.worlds[other].state == READY else NO_WORLD
 
 
 cdef ns_t timeslice(sched_t *s, uint32_t cpu, uint32_t id) noexcept nogil:
