@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyvirt.sched import (
+    PLUGS,
     POLICIES,
     BoundedPareto,
     Exponential,
@@ -234,18 +235,22 @@ def queueing(context: Context) -> Outcome:
     )
 
 
-@experiment("S13", "RUN + RDY + MLMTD + WAIT = elapsed for each world, to the nanosecond")
+@experiment("S13", "RUN + RDY + MLMTD + CSTP + WAIT = elapsed for each world, to the nanosecond")
 def accounting(context: Context) -> Outcome:
     """Check the sum of times after each of many stretches, while worlds come, go and block."""
     tally = Tally()
     rng = np.random.default_rng(13)
-    for policy in POLICIES:
+    costop = 0
+    for policy in (*POLICIES, *PLUGS):
         host = Scheduler(4, policy=policy, quantum_ns=MS, rng=13)  # type: ignore[arg-type]
         for i in range(40):
             workload = [None, OnOff(MS, 2 * MS), Poisson(MS, 9 * MS), Periodic(MS, 7 * MS)][i % 4]
             limit = (MS, 5 * MS) if i % 3 == 0 else None
             affinity = [i % 4, 3] if i % 5 == 0 else None
             host.add(workload, weight=1 + i, limit=limit, affinity=affinity)
+        if policy in PLUGS:
+            for _ in range(3):
+                host.add_vm(3, weight=99)
         for _ in range(300):
             host.run(host.now_ns + int(rng.integers(1, 3 * MS)))
             world = int(rng.integers(0, 40))
@@ -257,10 +262,12 @@ def accounting(context: Context) -> Outcome:
             else:
                 host.set_weight(world, 1 + world % 7)
             rows = host.counters()
-            total = rows["run"] + rows["rdy"] + rows["mlmtd"] + rows["wait"]
+            total = sum(rows[each] for each in ("run", "rdy", "mlmtd", "cstp", "wait"))
             equal = total == rows["elapsed"]
             tally.check(equal, f"{policy}: a world's times do not add up")
             cpus = host.cpu_counters()
             tally.check(rows["run"].sum() == cpus["run"].sum(), f"{policy}: worlds and CPUs differ")
             tally.figure("sums equal", len(rows), np.count_nonzero(equal))
-    return tally.outcome("S13", note="CSTP comes with co-scheduling")
+        costop += int(rows["cstp"].sum())
+    tally.check(costop > 0, "nothing was co-stopped")
+    return tally.outcome("S13", note=f"of {len(POLICIES) + len(PLUGS)} policies")
