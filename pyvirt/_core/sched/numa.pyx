@@ -47,9 +47,8 @@ cdef uint32_t node_cores(const sched_t *s, uint32_t node) noexcept nogil:
 
 cdef object read_numa(numa_t *n, object numa):
     """Take over the constants of a `pyvirt.sched.Numa`."""
-    from pyvirt.sched.numa import Numa
-
-    if not isinstance(numa, Numa):
+    # which lies above this module: so it is known by what it has
+    if not hasattr(numa, "rebalance_ns") or not hasattr(numa, "remote_penalty"):
         raise InvalidTypeError(f"numa must be a Numa or None, got {numa!r:.80}")
     n.rebalance_ns = as_int(numa.rebalance_ns, "rebalance_ns", 1, _MOST_PERIOD)
     n.threshold_percent = as_int(numa.threshold_percent, "threshold_percent", 0, 100)
