@@ -254,6 +254,7 @@ def test_worlds_come_and_go_without_end():
 def test_one_thread_at_a_time():
     """A run does not hold the GIL; whoever comes meanwhile is turned away, and hosts run apart."""
     host = Scheduler(cpus=8)
+    host.fast_forward = False  # it would be over at once
     for weight in range(1, 50):
         host.add(weight=weight)
     thread = threading.Thread(target=host.run, args=(10**15,), kwargs={"events": 20_000_000})

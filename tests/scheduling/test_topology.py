@@ -213,22 +213,17 @@ def play(policy, scenario):
     act(Both(topology.cpus, policy, topology=topology), steps)
 
 
-# Open: with some drawn speeds and costs of moves the two ways of the relaxed ESX policy part.
-PARTS = pytest.mark.xfail(
-    strict=False, reason="slow and compiled ESX policy part with drawn speeds"
-)
-MARKED = [pytest.param(each, marks=PARTS) if each == "esx" else each for each in POLICIES]
-
-
-@pytest.mark.parametrize("policy", MARKED)
+# Open: with some drawn speeds and costs of moves the slow and the compiled way of the relaxed ESX
+# policy were seen to part. The test by default has the same cases each time; the long one looks on.
+@pytest.mark.parametrize("policy", POLICIES)
 @given(scenario=scenarios())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12, deadline=None, derandomize=True)
 def test_agrees(policy, scenario):
     play(policy, scenario)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", MARKED)
+@pytest.mark.parametrize("policy", POLICIES)
 @given(scenario=scenarios())
 @settings(max_examples=1000, deadline=None)
 def test_agrees_on_many(policy, scenario):
