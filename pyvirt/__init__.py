@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pyvirt._core.access import Access
     from pyvirt._core.builder import PageTables
     from pyvirt._core.walker import Translation, Walker
+    from pyvirt.cluster.model import Cluster
     from pyvirt.entitlement.pools import Shares
     from pyvirt.errors import (
         AdmissionError,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from pyvirt.mmu.results import Translations
     from pyvirt.mmu.shadow import Hypervisor, ShadowRules
     from pyvirt.mmu.spaces import AddressSpace, NestedAddressSpace
+    from pyvirt.spec import ClusterSpec, HostSpec, PoolSpec, RuleSpec, VMSpec
 
 __version__ = "0.1.0.dev0"
 
@@ -52,6 +54,12 @@ _HOME = {
     "Walker": "pyvirt._core.walker",
     "Access": "pyvirt._core.access",
     "Accesses": "pyvirt.mmu.accesses",
+    "Cluster": "pyvirt.cluster.model",
+    "ClusterSpec": "pyvirt.spec",
+    "HostSpec": "pyvirt.spec",
+    "PoolSpec": "pyvirt.spec",
+    "RuleSpec": "pyvirt.spec",
+    "VMSpec": "pyvirt.spec",
     "Comparison": "pyvirt.mmu.compare",
     "CostModel": "pyvirt.mmu.costs",
     "ExitCosts": "pyvirt.mmu.exits",
@@ -85,7 +93,19 @@ _HOME = {
 }
 
 # Packages that are loaded when they are named: `pyvirt.traces` needs no import of its own.
-_PARTS = frozenset({"entitlement", "guest", "mmu", "report", "sched", "traces", "validation"})
+_PARTS = frozenset(
+    {
+        "cluster",
+        "entitlement",
+        "guest",
+        "mmu",
+        "report",
+        "sched",
+        "spec",
+        "traces",
+        "validation",
+    }
+)
 
 __all__ = [
     "MMU",
@@ -94,6 +114,8 @@ __all__ = [
     "AddressSpace",
     "AdmissionError",
     "AgileRules",
+    "Cluster",
+    "ClusterSpec",
     "Comparison",
     "CostModel",
     "ExitCosts",
@@ -101,6 +123,7 @@ __all__ = [
     "FrameExhaustedError",
     "Geometry",
     "GuestOS",
+    "HostSpec",
     "Hypervisor",
     "ImageFormatError",
     "InvalidTypeError",
@@ -114,12 +137,15 @@ __all__ = [
     "PageTables",
     "PhysicalMemory",
     "PolicyError",
+    "PoolSpec",
     "PyvirtError",
+    "RuleSpec",
     "ShadowRules",
     "Shares",
     "TraceFormatError",
     "Translation",
     "Translations",
+    "VMSpec",
     "Walker",
     "compare",
     "describe_fault",

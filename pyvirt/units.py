@@ -8,7 +8,7 @@ from typing import SupportsIndex
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["format_size", "format_time", "parse_size", "parse_time"]
+__all__ = ["format_size", "format_time", "parse_frequency", "parse_size", "parse_time"]
 
 _PREFIXES = "KMGTPE"
 # The binary units, and the single letters that QEMU, dd and VMware's tools use for them.
@@ -18,6 +18,8 @@ _UNITS |= {p.lower(): 1024**i for i, p in enumerate(_PREFIXES, 1)}
 _DECIMAL = {p.lower() + "b": p for p in _PREFIXES}
 _NUMBER = re.compile(r"\s*(0[xX][0-9a-fA-F]+|[0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", re.ASCII)
 _TIMES = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
+_FREQUENCIES = {"hz": 1e-6, "khz": 1e-3, "mhz": 1.0, "ghz": 1e3}
+_FREQUENCY_ACCEPTED = 'MHz as a number, or text such as "2.6GHz" or "800 MHz" (Hz, kHz, MHz, GHz)'
 _TIME_ACCEPTED = 'a time with its unit, such as "10ms", "1.5 s" or "250us" (ns, us, ms, s, min, h)'
 _ACCEPTED = 'bytes as an integer, or text such as "4GiB", "1.5 GiB", "256M" or "0x1000"'
 
@@ -149,6 +151,47 @@ def parse_time(value: object, name: str = "time") -> int:
     if rest:
         raise InvalidValueError(f"{name}={value!r:.80} does not come to whole nanoseconds")
     return result
+
+
+def parse_frequency(value: object, name: str = "frequency") -> float:
+    """Turn a frequency into MHz.
+
+    Parameters
+    ----------
+    value : float or str
+        MHz, or a decimal number with the unit Hz, kHz, MHz or GHz, whose case does not matter.
+    name : str, default "frequency"
+        The argument that messages name.
+
+    Returns
+    -------
+    float
+        MHz, not negative.
+
+    Raises
+    ------
+    InvalidValueError
+        For other text, a number that is negative or not finite.
+    InvalidTypeError
+        For another type.
+
+    Examples
+    --------
+    >>> parse_frequency("2.6 GHz"), parse_frequency(800)
+    (2600.0, 800.0)
+    """
+    if isinstance(value, str):
+        match = _NUMBER.fullmatch(value)
+        unit = "" if match is None else match.group(2).lower()
+        if match is None or unit not in _FREQUENCIES or match.group(1)[:2].lower() == "0x":
+            raise InvalidValueError(f"{name} must be {_FREQUENCY_ACCEPTED}, got {value!r:.80}")
+        return float(match.group(1)) * _FREQUENCIES[unit]
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        raise InvalidTypeError(f"{name} must be {_FREQUENCY_ACCEPTED}, got {value!r:.80}")
+    number = float(value)
+    if not 0 <= number < float("inf"):
+        raise InvalidValueError(f"{name} must be finite and not negative, got {number}")
+    return number
 
 
 def format_time(ns: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from pyvirt.cluster.tables import (
     VMs,
 )
 from pyvirt.errors import InvalidTypeError, InvalidValueError
+
+if TYPE_CHECKING:
+    from pyvirt.spec import ClusterSpec
 
 __all__ = ["Cluster"]
 
@@ -187,6 +190,23 @@ class Cluster:
                     ]
             rules = fields
         return cls.from_arrays(host_columns, vm_columns, pool_columns, rules, **options)
+
+    @classmethod
+    def from_spec(cls, spec: ClusterSpec) -> Cluster:
+        """Make a cluster from a description.
+
+        Parameters
+        ----------
+        spec : pyvirt.spec.ClusterSpec
+            Demand for memory is estimated by `memory_demand` from what is active and consumed.
+
+        Returns
+        -------
+        Cluster
+        """
+        from pyvirt.cluster.described import from_spec
+
+        return cls(**from_spec(spec))
 
     def __repr__(self) -> str:
         return (
@@ -413,7 +433,10 @@ def _number(columns: dict[str, Any], key: str, names: Mapping[str, int], table: 
     """Replace names of rows by their numbers; nothing, or an empty name, is `NONE`."""
     if key not in columns:
         return
-    values = list(columns[key])
+    try:
+        values = list(columns[key])
+    except TypeError as error:
+        raise InvalidTypeError(f"{key} of {table} must be a list, not {columns[key]!r}") from error
     columns[key] = [
         NONE if one is None or one == "" else _row(one, names, f"{table} row {row}: {key}")
         for row, one in enumerate(values)

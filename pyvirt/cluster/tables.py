@@ -336,8 +336,8 @@ class Rules(Table):
         self,
         name: Sequence[str] | int,
         *,
-        vms: Sequence[Sequence[int]] = (),
-        hosts: Sequence[Sequence[int]] = (),
+        vms: Sequence[Sequence[int] | Ints] = (),
+        hosts: Sequence[Sequence[int] | Ints] = (),
         **columns: npt.ArrayLike,
     ) -> None:
         super().__init__(name, **columns)
