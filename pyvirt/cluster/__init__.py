@@ -3,6 +3,10 @@
 from pyvirt.cluster.columns import ClusterError
 from pyvirt.cluster.entitle import memory_demand
 from pyvirt.cluster.model import Cluster
+from pyvirt.cluster.placement import Choice, Placements, choices, place
+from pyvirt.cluster.reach import Reach
+from pyvirt.cluster.repair import Repair, evacuate, repair, violations
+from pyvirt.cluster.rules import Conflict, consistent
 from pyvirt.cluster.tables import (
     CPU,
     MEMORY,
@@ -26,14 +30,25 @@ __all__ = [
     "PAGE",
     "UNLIMITED",
     "Automation",
+    "Choice",
     "Cluster",
     "ClusterError",
+    "Conflict",
     "HostState",
     "Hosts",
+    "Placements",
     "Pools",
+    "Reach",
+    "Repair",
     "RestartPriority",
     "RuleKind",
     "Rules",
     "VMs",
+    "choices",
+    "consistent",
+    "evacuate",
     "memory_demand",
+    "place",
+    "repair",
+    "violations",
 ]

@@ -59,7 +59,10 @@ class Reach:
         start, of_hosts = kernel.lists_of_vms(
             len(vms), rules.vm_start, rules.vm, self.active & ~between
         )
-        klass, first = kernel.classify(vm_masks, start, of_hosts)
+        if of_hosts.size or vm_masks.any():
+            klass, first = kernel.classify(vm_masks, start, of_hosts)
+        else:  # all alike, as so often: no need to look at a million VMs one by one
+            klass, first = np.zeros(len(vms), np.int64), np.arange(min(len(vms), 1))
         must, should = kernel.class_bits(
             vm_masks, host_masks, first, start, of_hosts, rules.kind, rules.host_start, rules.host
         )
@@ -129,9 +132,10 @@ class Reach:
             ]
             if bits:
                 reasons.append(f"the host does not reach the {key} {bits}")
-        for rule in np.flatnonzero(self.active):
-            if vm in rules.vms_of(int(rule)):
-                reasons += self._rule(int(rule), vm, host)
+        for at in np.flatnonzero(rules.vm == vm):
+            rule = int(np.searchsorted(rules.vm_start, at, side="right")) - 1
+            if self.active[rule]:
+                reasons += self._rule(rule, vm, host)
         reasons += self._reservations(vm, host)
         return "; ".join(reasons)
 
