@@ -47,6 +47,7 @@ from pyvirt._core.sched.state cimport (
     queue_t,
     sched_t,
     topology_t,
+    turn_t,
     vm_t,
     world_t,
 )
@@ -148,7 +149,8 @@ cdef class Owner:
             s.cpu_leaves *= 2
         s.cpus = <cpu_t *>calloc(s.cpu_count, sizeof(cpu_t))
         s.due = <uint64_t *>calloc(2 * s.cpu_leaves, sizeof(uint64_t))
-        if s.cpus == NULL or s.due == NULL:
+        s.turns = <turn_t *>calloc(s.cpu_count, sizeof(turn_t))
+        if s.cpus == NULL or s.due == NULL or s.turns == NULL:
             raise MemoryError
         winner_clear(s.due, s.cpu_leaves)
         memset(mask, 0, sizeof(mask))
@@ -186,6 +188,7 @@ cdef class Owner:
         free(self.s.serves)
         free(self.s.cpus)
         free(self.s.due)
+        free(self.s.turns)
         free(self.s.worlds)
         free(self.s.loads)
         free(self.s.paces)
@@ -356,7 +359,7 @@ cdef class Owner:
         size += self.s.vm_capacity * (sizeof(vm_t) + self.plug.vm_size)
         if self.s.paces != NULL:
             size += self.s.capacity * sizeof(pace_t)
-        size += self.s.cpu_count * sizeof(cpu_t) + self.s.cpu_leaves * 16 + sizeof(sched_t)
+        size += self.s.cpu_count * (sizeof(cpu_t) + sizeof(turn_t)) + self.s.cpu_leaves * 16 + sizeof(sched_t)
         for i in range(self.s.queue_count):
             size += self.s.queues[i].leaves * 20 + sizeof(queue_t)
             size += pending_size(&self.s, self.s.queues[i].leaves)

@@ -35,7 +35,7 @@ cdef tuple state_of(Owner host):
     memset(&plain.topology, 0, sizeof(plain.topology))
     memset(&plain.more, 0, sizeof(more_t))
     plain.timeline = NULL
-    plain.plug, plain.vms, plain.siblings = NULL, NULL, NULL
+    plain.plug, plain.vms, plain.siblings, plain.turns = NULL, NULL, NULL, NULL
     queues = []
     for i in range(s.queue_count):
         q = s.queues[i]
@@ -136,7 +136,7 @@ cdef object set_state(Owner host, tuple state):
     free_more(&s.more)
     plain.more = records
     plain.queues, plain.serves, plain.cpus, plain.due = made, s.serves, s.cpus, s.due
-    plain.worlds, plain.loads, plain.timers = s.worlds, s.loads, s.timers
+    plain.worlds, plain.loads, plain.timers, plain.turns = s.worlds, s.loads, s.timers, s.turns
     plain.timeline = s.timeline
     plain.plug, plain.vms, plain.siblings = s.plug, s.vms, s.siblings
     plain.capacity, plain.vm_capacity = s.capacity, s.vm_capacity
