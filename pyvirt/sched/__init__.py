@@ -1,13 +1,8 @@
 """CPU scheduling of one host: worlds that share CPUs under a policy, exact to the nanosecond."""
 
-from pyvirt._core.sched.engine import (
-    COUNTER_DTYPE,
-    CPU_DTYPE,
-    POLICIES,
-    SPEED_DTYPE,
-    STATES,
-    WORK_DTYPE,
-)
+from pyvirt._core.sched.counters import COUNTER_DTYPE, CPU_DTYPE, SPEED_DTYPE, WORK_DTYPE
+from pyvirt._core.sched.engine import STATES
+from pyvirt._core.sched.owner import POLICIES
 from pyvirt.sched.chrome import ChromeTrace, write_chrome_trace
 from pyvirt.sched.demand import Demand
 from pyvirt.sched.esxhost import EsxHost, EsxVM

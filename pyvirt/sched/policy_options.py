@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyvirt._core.sched.engine import POLICIES
+from pyvirt._core.sched.owner import POLICIES
 from pyvirt.sched.fields import Fields
 from pyvirt.sched.policies import PLUGS
 from pyvirt.sched.pool_fields import ScenarioPool, pool_rows

@@ -54,6 +54,7 @@ from pyvirt._core.sched.policies cimport (
 )
 from pyvirt._core.sched.policies.stride cimport stride_best, stride_out
 from pyvirt._core.sched.queue cimport fetch_later, first
+from pyvirt._core.sched.slices cimport end_slices, only_slices
 from pyvirt._core.sched.state cimport (
     COSTOP,
     COSTOPPED,
@@ -579,7 +580,7 @@ cdef ns_t next_event(sched_t *s) noexcept nogil:
 cdef inline uint64_t events(sched_t *s, ns_t until, uint64_t most, bint plugged) noexcept nogil:
     cdef uint64_t count = 0
     cdef ns_t cpu, timer
-    cdef uint32_t id, i
+    cdef uint32_t id
     while count < most:
         cpu = next_cpu_event(s)
         timer = next_timer(s)
@@ -607,9 +608,6 @@ cdef inline uint64_t events(sched_t *s, ns_t until, uint64_t most, bint plugged)
             serve(s, s.now)
             if s.fault.kind != FAULT_NONE:
                 break
-        elif not count & SYNC_EVENTS and s.policy == POLICY_STRIDE:
-            for i in range(s.queue_count):
-                sync_queue(&s.queues[i], s.now)
     s.events += count
     return count
 
@@ -619,11 +617,36 @@ cdef uint64_t run_until(sched_t *s, ns_t until, uint64_t most) noexcept nogil:
 
     `now` becomes the time of the last one. The fault of a plug-in policy ends it.
     """
+    if s.policy == POLICY_STRIDE:
+        return run_stride(s, until, most)
     if s.policy != POLICY_PLUG:
         return events(s, until, most, False)
     if s.fault.kind != FAULT_NONE:
         return 0
     return events(s, until, most, True)
+
+
+cdef uint64_t run_stride(sched_t *s, ns_t until, uint64_t most) noexcept nogil:
+    """The usual stretches apart from the rest."""
+    cdef uint64_t done = 0, count, part, before
+    cdef uint32_t i
+    while done < most:
+        part = most - done
+        before = s.events
+        if only_slices(s, until, part):
+            count = end_slices(s, until, part)
+            s.events += count
+        else:
+            if part > 64 + 8 * <uint64_t>s.cpu_count:
+                part = 64 + 8 * <uint64_t>s.cpu_count
+            count = events(s, until, part, False)
+            if count < part:
+                most = 0                # nothing more is due
+        done += count
+        if (before ^ s.events) > SYNC_EVENTS:
+            for i in range(s.queue_count):
+                sync_queue(&s.queues[i], s.now)
+    return done
 
 
 # --- plug-in policies ---

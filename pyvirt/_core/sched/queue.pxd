@@ -15,6 +15,9 @@ cdef void leave_queue(sched_t *s, uint32_t id) noexcept nogil
 cdef bint set_serves(sched_t *s) noexcept nogil
 cdef void push_slowly(sched_t *s, queue_t *q, uint32_t id) noexcept nogil
 cdef void free_queue(queue_t *q) noexcept nogil
+cdef void free_queues(queue_t *queues, uint32_t count) noexcept nogil
+cdef size_t pending_size(const sched_t *s, uint32_t leaves) noexcept nogil
+cdef size_t groups_size(const sched_t *s, uint32_t leaves) noexcept nogil
 
 
 cdef inline uint64_t packed(int64_t rank, uint32_t id) noexcept nogil:

@@ -63,9 +63,8 @@ cdef bint resize(sched_t *s, queue_t *q, uint32_t leaves) noexcept nogil:
     cdef queue_t old = q[0]
     cdef uint32_t i
     q.node = <uint64_t *>calloc(2 * <size_t>leaves, sizeof(uint64_t))
-    q.pending = <uint64_t *>calloc(2 * <size_t>leaves if has_deadlines(s) else 1, sizeof(uint64_t))
-    q.groups = <hnode_t *>calloc(
-        2 * <size_t>leaves if s.policy == POLICY_HSTRIDE else 1, sizeof(hnode_t))
+    q.pending = <uint64_t *>calloc(1, pending_size(s, leaves))
+    q.groups = <hnode_t *>calloc(1, groups_size(s, leaves))
     q.owner = <uint32_t *>calloc(leaves, sizeof(uint32_t))
     q.leaves = leaves
     if q.node == NULL or q.pending == NULL or q.groups == NULL or q.owner == NULL:
@@ -104,6 +103,23 @@ cdef void free_queue(queue_t *q) noexcept nogil:
     free(q.pending)
     free(q.groups)
     free(q.owner)
+
+
+cdef void free_queues(queue_t *queues, uint32_t count) noexcept nogil:
+    cdef uint32_t i
+    for i in range(count):
+        free_queue(&queues[i])
+    free(queues)
+
+
+cdef size_t pending_size(const sched_t *s, uint32_t leaves) noexcept nogil:
+    """Bytes of the tree of who is not eligible."""
+    return (2 * <size_t>leaves if has_deadlines(s) else 1) * sizeof(uint64_t)
+
+
+cdef size_t groups_size(const sched_t *s, uint32_t leaves) noexcept nogil:
+    """Bytes of the tree of groups."""
+    return (2 * <size_t>leaves if s.policy == POLICY_HSTRIDE else 1) * sizeof(hnode_t)
 
 
 cdef bint make_room(sched_t *s, queue_t *q) noexcept nogil:

@@ -263,6 +263,12 @@ ctypedef struct cpu_t:
     uint32_t serves                 # first of its queues in sched_t.serves
     uint32_t serve_count
 
+# The next event of a busy CPU, where they come in the order in which they were set.
+ctypedef struct turn_t:
+    ns_t when
+    uint32_t cpu
+    uint32_t world                  # that runs on it
+
 ctypedef struct vm_t:               # worlds that belong together
     uint32_t weight                 # shares of the whole
     uint32_t worlds                 # how many; 0: its number is free
@@ -371,6 +377,7 @@ cdef struct sched_s:
     timeline_t *timeline            # where switches are recorded, or NULL
     uint32_t *serves                # the queues of each CPU, one CPU after the other
     uint64_t *due                   # winner tree of the CPUs' next events
+    turn_t *turns                   # of each CPU: pyvirt._core.sched.slices; empty between runs
     ns_t due_base
     uint64_t *timers                # winner tree of the worlds' next arrival or refill
     ns_t timer_base

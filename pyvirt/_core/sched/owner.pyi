@@ -1,0 +1,43 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import disjoint_base
+
+from pyvirt._core.sched.plug import Plug
+
+HOOKS: dict[int, str]
+POLICIES: dict[str, int]
+
+@disjoint_base
+class Owner:
+    policy: str
+    def __init__(
+        self,
+        policy: str | Plug,
+        cpus: int,
+        seed: int,
+        capacity: int,
+        tick: int | None = None,
+        topology: tuple[Any, Any, Any] | None = None,
+    ) -> None: ...
+    def _run(self, until: int, most: int | None) -> int: ...
+    def step(self) -> bool: ...
+    def next_event_time(self) -> int | None: ...
+    @property
+    def fast_forward(self) -> bool: ...
+    @fast_forward.setter
+    def fast_forward(self, on: bool) -> None: ...
+    @property
+    def now_ns(self) -> int: ...
+    @property
+    def events(self) -> int: ...
+    @property
+    def cpus(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    def record(self, ring: int | None = None) -> None: ...
+    def stop_recording(self) -> None: ...
+    def _switches(
+        self, clear: bool
+    ) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void], int, int]: ...
