@@ -2,7 +2,8 @@
 
 `open` reads any format in chunks of events, `read` all of it, `create` and `write` write.
 `read_demand` and `read_demands` read demand over time. `DemandTraces` holds the demand of many
-machines, which `read_planetlab`, `read_bitbrains` and `read_google` give.
+machines, which `read_planetlab`, `read_bitbrains` and `read_google` give, and `planetlab_demand`
+and `classes_demand` make up.
 """
 
 from pyvirt.traces.bitbrains import read_bitbrains
@@ -15,14 +16,24 @@ from pyvirt.traces.google import read_google
 from pyvirt.traces.planetlab import read_planetlab
 from pyvirt.traces.reader import TraceReader, open, read
 from pyvirt.traces.summary import Summary, summarise
+from pyvirt.traces.synthetic import (
+    DEMAND_CLASSES,
+    PLANETLAB_DAYS,
+    DemandClass,
+    classes_demand,
+    planetlab_demand,
+)
 from pyvirt.traces.writer import TraceWriter, create, write
 
 __all__ = [
     "CHAMPSIM_DTYPE",
     "CLOUDSUITE_DTYPE",
+    "DEMAND_CLASSES",
     "EVENT_DTYPE",
     "FORMATS",
+    "PLANETLAB_DAYS",
     "Arg",
+    "DemandClass",
     "DemandTraces",
     "Events",
     "Op",
@@ -30,9 +41,11 @@ __all__ = [
     "TraceReader",
     "TraceWriter",
     "accesses",
+    "classes_demand",
     "create",
     "is_access",
     "open",
+    "planetlab_demand",
     "read",
     "read_bitbrains",
     "read_demand",
