@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError, TraceFormatError
+from pyvirt.traces.demands import DemandTraces
 
 __all__ = ["read_demand", "read_demands"]
 
@@ -60,8 +62,8 @@ def _from_table(
 def _read_text(path: Path) -> npt.NDArray[np.float64]:
     """Rows of numbers; a first row that is none is a heading."""
     rows: list[list[float]] = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for number, cells in enumerate(csv.reader(file)):
+    with path.open(newline="", encoding="utf-8", errors="backslashreplace") as file:
+        for number, cells in enumerate(_lines(path, csv.reader(file))):
             if not cells:
                 continue
             try:
@@ -78,6 +80,13 @@ def _read_text(path: Path) -> npt.NDArray[np.float64]:
     if not rows:
         raise TraceFormatError(f"{path}: no demands in it")
     return np.array(rows, np.float64)
+
+
+def _lines(path: Path, reader: Iterator[list[str]]) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise TraceFormatError(f"{path}: {error}") from None
 
 
 def _load(path: Path) -> npt.NDArray[np.float64]:
@@ -167,15 +176,7 @@ def read_demands(
     """
     where = Path(path)
     interval = _interval(interval_ns, "interval_ns")
-    try:
-        with np.load(where, allow_pickle=False) as archive:
-            util, names = archive["util"], archive["name"]
-    except (ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
-        raise TraceFormatError(f"{where}: not an archive with util and name: {error}") from None
-    if util.ndim != 2 or util.dtype.kind not in "iuf" or names.shape != util.shape[:1]:
-        raise TraceFormatError(
-            f"{where}: util must be rows of numbers, one for each name, got shape {util.shape}"
-        )
-    demand = util.astype(np.float64)
+    traces = DemandTraces.load(where, interval_ns=interval)
+    demand = traces.cpu.astype(np.float64)
     _checked(where, demand.ravel())
-    return _times(util.shape[1], interval), demand, [str(name) for name in names]
+    return traces.times_ns, demand, list(traces.names)
