@@ -2,6 +2,17 @@
 
 from pyvirt.cluster.columns import ClusterError
 from pyvirt.cluster.entitle import memory_demand
+from pyvirt.cluster.migration import Migration, Precopy, migrate, migrate_many
+from pyvirt.cluster.migration_codes import Ended
+from pyvirt.cluster.migration_dirty import ConstantRate, DirtyLog, WorkingSet
+from pyvirt.cluster.migration_link import Encryption, Link
+from pyvirt.cluster.migration_storage import (
+    Disk,
+    SharedNothing,
+    StorageMigration,
+    migrate_shared_nothing,
+    migrate_storage,
+)
 from pyvirt.cluster.model import Cluster
 from pyvirt.cluster.placement import Choice, Placements, choices, place
 from pyvirt.cluster.reach import Reach
@@ -34,20 +45,35 @@ __all__ = [
     "Cluster",
     "ClusterError",
     "Conflict",
+    "ConstantRate",
+    "DirtyLog",
+    "Disk",
+    "Encryption",
+    "Ended",
     "HostState",
     "Hosts",
+    "Link",
+    "Migration",
     "Placements",
     "Pools",
+    "Precopy",
     "Reach",
     "Repair",
     "RestartPriority",
     "RuleKind",
     "Rules",
+    "SharedNothing",
+    "StorageMigration",
     "VMs",
+    "WorkingSet",
     "choices",
     "consistent",
     "evacuate",
     "memory_demand",
+    "migrate",
+    "migrate_many",
+    "migrate_shared_nothing",
+    "migrate_storage",
     "place",
     "repair",
     "violations",

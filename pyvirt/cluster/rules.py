@@ -50,8 +50,8 @@ def consistent(cluster: Cluster) -> tuple[npt.NDArray[np.bool_], list[Conflict]]
     Parameters
     ----------
     cluster : Cluster
-        Which hosts are on, and what is free there, says nothing: these change. VMs that are off take
-        part in no rule.
+        Which hosts are on, and what is free there, says nothing: these change. VMs that are off
+        take part in no rule.
 
     Returns
     -------
