@@ -1,7 +1,9 @@
 """Clusters of hosts: entitlement, DRS, DPM, HA, migration and replay over arrays."""
 
 from pyvirt.cluster.columns import ClusterError
+from pyvirt.cluster.dpm import DPMOptions, PowerAction, PowerPlan, dpm
 from pyvirt.cluster.entitle import memory_demand
+from pyvirt.cluster.history import DemandHistory
 from pyvirt.cluster.migration import Migration, Precopy, migrate, migrate_many
 from pyvirt.cluster.migration_codes import Ended
 from pyvirt.cluster.migration_dirty import ConstantRate, DirtyLog, WorkingSet
@@ -14,6 +16,7 @@ from pyvirt.cluster.migration_storage import (
     migrate_storage,
 )
 from pyvirt.cluster.model import Cluster
+from pyvirt.cluster.packing import Packing, pack, packing_bound
 from pyvirt.cluster.placement import Choice, Placements, choices, place
 from pyvirt.cluster.reach import Reach
 from pyvirt.cluster.repair import Repair, evacuate, repair, violations
@@ -46,6 +49,8 @@ __all__ = [
     "ClusterError",
     "Conflict",
     "ConstantRate",
+    "DPMOptions",
+    "DemandHistory",
     "DirtyLog",
     "Disk",
     "Encryption",
@@ -54,8 +59,11 @@ __all__ = [
     "Hosts",
     "Link",
     "Migration",
+    "Packing",
     "Placements",
     "Pools",
+    "PowerAction",
+    "PowerPlan",
     "Precopy",
     "Reach",
     "Repair",
@@ -68,12 +76,15 @@ __all__ = [
     "WorkingSet",
     "choices",
     "consistent",
+    "dpm",
     "evacuate",
     "memory_demand",
     "migrate",
     "migrate_many",
     "migrate_shared_nothing",
     "migrate_storage",
+    "pack",
+    "packing_bound",
     "place",
     "repair",
     "violations",

@@ -131,6 +131,8 @@ class _Seen:
         return ""
 
     def _join(self, vms: list[int]) -> str:
+        if not vms:
+            return ""
         leaders = list(dict.fromkeys(self._find(vm) for vm in vms))
         members = [one for leader in leaders for one in self.members.get(leader, [leader])]
         bits = self.all

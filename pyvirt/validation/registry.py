@@ -151,6 +151,7 @@ def experiment(
 def experiments() -> dict[str, Experiment]:
     """Give every experiment by id, in the order of the plan."""
     from pyvirt.validation import (  # noqa: F401  (each enters its own)
+        clusters_power,
         entitlements,
         exit_reasons,
         exits,

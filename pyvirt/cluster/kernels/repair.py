@@ -15,7 +15,18 @@ from numba import njit
 from pyvirt.cluster.kernels.place import find_host, settle
 from pyvirt.cluster.kernels.reach import ANYWHERE, SPLIT, mark_mates, mates_allow, reaches
 
-__all__ = ["CROWDED", "DOWN", "MATES", "STATIC", "flaws", "link_vms", "repair_all", "wrong"]
+__all__ = [
+    "CROWDED",
+    "DOWN",
+    "MATES",
+    "STATIC",
+    "find_for",
+    "flaws",
+    "link_vms",
+    "repair_all",
+    "shift",
+    "wrong",
+]
 
 DOWN, STATIC, MATES, CROWDED = 1, 2, 4, 8
 """What may be wrong where a VM is: the host is not up; features, datastores, networks or rules
@@ -84,7 +95,7 @@ def _relink(head, after, before, vm, source, host):
 
 
 @njit(cache=True, nogil=True)
-def _shift(a, f, where, demand, lists, vm, host):
+def shift(a, f, where, demand, lists, vm, host):
     """Put a VM on a host, or on none, in all that is kept."""
     source = where[vm]
     settle(a, f, where, demand, vm, host)
@@ -94,13 +105,13 @@ def _shift(a, f, where, demand, lists, vm, host):
 @njit(cache=True, nogil=True)
 def _go(a, f, where, demand, lists, vm, source, host, moves, count):
     """Move a VM that came from `source` to a host and write it down; gives the number of moves."""
-    _shift(a, f, where, demand, lists, vm, host)
+    shift(a, f, where, demand, lists, vm, host)
     moves[count, 0], moves[count, 1], moves[count, 2] = vm, source, host
     return count + 1
 
 
 @njit(cache=True, nogil=True)
-def _find(a, f, where, demand, vm, tag):
+def find_for(a, f, where, demand, vm, tag):
     """Find a host for a VM that is on none, all others where they are."""
     together = ANYWHERE
     if a.link_start[vm + 1] > a.link_start[vm]:
@@ -158,7 +169,7 @@ def _make_room(a, f, where, demand, lists, vm, tag, mobile, moves, count):
             a.up[host] = 0
             tag += 1
             settle(a, f, where, demand, best, -1)
-            target, _ = _find(a, f, where, demand, best, tag)
+            target, _ = find_for(a, f, where, demand, best, tag)
             a.up[host] = up
             settle(a, f, where, demand, best, host)
             if target < 0:
@@ -166,7 +177,7 @@ def _make_room(a, f, where, demand, lists, vm, tag, mobile, moves, count):
             count = _go(a, f, where, demand, lists, best, host, target, moves, count)
         # What was moved stays moved only if it served: go back in reverse order.
         for back in range(count - 1, begun - 1, -1):
-            _shift(a, f, where, demand, lists, moves[back, 0], host)
+            shift(a, f, where, demand, lists, moves[back, 0], host)
         count = begun
     return -1, tag, count
 
@@ -211,8 +222,8 @@ def repair_all(a, f, where, demand, group, group_start, group_vm, order, mobile,
                     count = _gather(a, f, where, demand, lists, members, mobile, tag, moves, count)
                 continue
             source = where[vm]
-            _shift(a, f, where, demand, lists, vm, -1)
-            host, _ = _find(a, f, where, demand, vm, tag)
+            shift(a, f, where, demand, lists, vm, -1)
+            host, _ = find_for(a, f, where, demand, vm, tag)
             if host < 0:
                 # Until the others have left, the VM is where it was and keeps what it reserves.
                 for resource in range(2):
@@ -223,7 +234,7 @@ def repair_all(a, f, where, demand, group, group_start, group_vm, order, mobile,
                 for resource in range(2):
                     f.free[resource, source] += a.need[resource, vm]
             if host < 0 or host == source:
-                _shift(a, f, where, demand, lists, vm, source)
+                shift(a, f, where, demand, lists, vm, source)
             else:
                 count = _go(a, f, where, demand, lists, vm, source, host, moves, count)
         left = 0
