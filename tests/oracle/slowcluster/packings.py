@@ -1,6 +1,6 @@
 """Instances of packing, and OR-tools' CP-SAT, which proves how few bins they take.
 
-Run by hand, each solve in a process of its own: ``python packings.py FILE`` writes the proven optima.
+Run by hand, each solve in a process of its own: ``python packings.py FILE`` writes them.
 """
 
 import json
@@ -23,7 +23,7 @@ def instance(seed):
 
 
 def feasible(seed, bins, limit_s=LIMIT_S):
-    """Whether an instance fits into so many bins: True, False, or None if that was not found out."""
+    """Whether an instance fits into so many bins: True, False, or None if not found out."""
     from ortools.sat.python import cp_model
 
     size, capacity = instance(seed)
