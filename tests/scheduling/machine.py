@@ -16,18 +16,21 @@ from pyvirt.sched import Bvt, Cfs, Esx, FixedPriority, HyperV, Numa, PerCpu, Top
 from scheduling.churn import FastChurn, SlowChurn
 
 
-def esx(cosched: str, wake: bool) -> tuple:
-    """The ESX policy at the scale of the scenarios, both ways."""
+def esx(cosched: str, wake: bool, quantum: int = 10) -> tuple:
+    """The ESX policy at the scale of the scenarios, both ways.
+
+    With a short quantum most turns end before a limit or a skew can matter.
+    """
     parameters = {
         "cosched": cosched,
         "resolve_on_wake": wake,
         "credit_ns": 7 * wake,
         "wake_ns": 3 * wake,
-        "quantum_ns": 10,
+        "quantum_ns": quantum,
         "resolve_ns": 100,
         "limit_period_ns": 30,
         "pull_ns": 12,
-        "skew_stop_ns": 5,
+        "skew_stop_ns": 5 if quantum == 10 else 3 * quantum,
         "skew_start_ns": 2,
         "laggard_ns": 20,
         "pools": ((0, 1.0, 0, -1), (0, 2.0, 10**8, -1), (0, 1.0, 0, 3 * 10**8)),
@@ -44,6 +47,8 @@ PLUGS = {
     "fixed": (FixedPriority, Fixed, True),
     "esx": esx("relaxed", True),
     "esx, strict": esx("strict", True),
+    "esx, short": esx("relaxed", True, 2),
+    "esx, strict, short": esx("strict", False, 3),
     "esx, balance": esx("balance", False),
     "esx, none": esx("none", False),
     "fixed, 3": (lambda: FixedPriority(timeslice_ns=3), lambda: Fixed(3), True),

@@ -1,20 +1,18 @@
 # Co-scheduling: keeping the vCPUs of a VM together in time.
-#
-# The progress of a vCPU grows with time while it runs or is halted; a halted one is not carried
-# beyond the furthest of its siblings that would run. A vCPU's skew is what it is ahead of the slowest.
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport uint32_t
 
+from pyvirt._core.sched.policies.esx_progress cimport progress_of
+from pyvirt._core.sched.policies.esx_state cimport esx_vm_t, host_of
 from pyvirt._core.sched.state cimport sched_t
-from pyvirt._core.types cimport ns_t
 
-cdef void sync_progress(sched_t *s, uint32_t vm) noexcept nogil
-cdef void run_on(sched_t *s, uint32_t id, uint32_t runs) noexcept nogil
-cdef ns_t skew_of(sched_t *s, uint32_t id) noexcept nogil
 cdef bint has_stopped(sched_t *s, uint32_t vm) noexcept nogil
 cdef void keep_together(sched_t *s, uint32_t vm) noexcept nogil
 cdef void look_later(sched_t *s, uint32_t vm) noexcept nogil
 cdef void look_now(sched_t *s, uint32_t vm) noexcept nogil
-cdef bint fits_host(sched_t *s, uint32_t vm) noexcept nogil
-cdef uint32_t start_gang(sched_t *s, uint32_t cpu, int64_t below) noexcept nogil
-cdef void ask_idle(sched_t *s) noexcept nogil
+cdef void watch_start(sched_t *s, uint32_t vm, uint32_t id) noexcept nogil
+
+
+cdef inline bint stays_near(sched_t *s, const esx_vm_t *v, uint32_t id) noexcept nogil:
+    """Whether a world, if it runs for a quantum, comes to no threshold: no sibling goes back."""
+    return progress_of(s, id) + host_of(s).quantum - v.floor < host_of(s).skew_stop

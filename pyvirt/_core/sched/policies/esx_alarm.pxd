@@ -37,7 +37,7 @@ cdef inline void set_timer(sched_t *s) noexcept nogil:
 cdef inline void set_alarm(sched_t *s, uint32_t vm) noexcept nogil:
     """After a VM's due time or what runs under its limit changed: the tree and the timer."""
     cdef esx_vm_t *v = vm_of(s, 0)
-    cdef ns_t when = bucket_end(&v[vm].bucket), other
+    cdef ns_t when = bucket_end(&v[vm].bucket, host_of(s).quantum), other
     cdef uint32_t n = s.vm_count, i = n + vm
     if v[vm].due < when:
         when = v[vm].due

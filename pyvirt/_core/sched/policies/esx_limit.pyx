@@ -2,6 +2,8 @@
 
 While k worlds run, a limit with r ns left ends r // k ns later: then all worlds below that would
 run are parked until the next period. What is left by then, less than k ns, is lost.
+
+There is an alarm only for a limit that may end before those that run are picked again.
 """
 
 from libc.stdint cimport int64_t, uint32_t
@@ -13,6 +15,7 @@ from pyvirt._core.sched.policies.esx_state cimport (
     ONE_CPU,
     bucket_t,
     bucket_end,
+    ends_soon,
     esx_pool_t,
     esx_t,
     esx_vm_t,
@@ -36,41 +39,35 @@ cdef ns_t quota_of(sched_t *s, int64_t limit) noexcept nogil:
 
 
 cdef void find_pool_alarm(sched_t *s) noexcept nogil:
-    """When the first limit of a pool is used up."""
+    """When the first limit of a pool is used up, if that is soon."""
     cdef esx_t *e = host_of(s)
     cdef esx_pool_t *pools = pools_of(s)
     cdef uint32_t pool
     cdef ns_t end
     e.pool_alarm = NEVER
     for pool in range(e.pool_count):
-        end = bucket_end(&pools[pool].bucket)
+        end = bucket_end(&pools[pool].bucket, e.quantum)
         if end < e.pool_alarm:
             e.pool_alarm = end
 
 
-cdef void count_running(sched_t *s, uint32_t vm, int by) noexcept nogil:
-    """So many worlds more, or less, run under the limits of a VM and of the pools above it."""
-    cdef esx_vm_t *v = vm_of(s, vm)
-    advance(&v.bucket, s.now)
-    v.bucket.running += <uint32_t>by
-    if not v.limited:
-        return
-    if v.bucket.quota >= 0:
-        set_alarm(s, vm)
-    if pools_of(s)[v.pool].limited:
-        count_in_pools(s, v.pool, by)
-        set_timer(s)
-
-
 cdef void count_in_pools(sched_t *s, uint32_t pool, int by) noexcept nogil:
+    """So many worlds more, or less, run in a pool and in those above it."""
+    cdef esx_t *e = host_of(s)
     cdef esx_pool_t *pools = pools_of(s)
+    cdef bint soon = e.pool_alarm != NEVER
+    if not pools[pool].limited:
+        return
     while True:
         advance(&pools[pool].bucket, s.now)
         pools[pool].bucket.running += <uint32_t>by
+        soon |= ends_soon(&pools[pool].bucket, e.quantum)
         if pool == 0:
             break
         pool = pools[pool].parent
-    find_pool_alarm(s)
+    if soon:
+        find_pool_alarm(s)
+        set_timer(s)
 
 
 cdef bint is_spent(sched_t *s, uint32_t vm) noexcept nogil:

@@ -5,6 +5,7 @@ from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 from pyvirt._core.sched.hooks cimport allowed
 from pyvirt._core.sched.placement cimport idle_cpu_among
 from pyvirt._core.sched.policies.esx_state cimport (
+    BINS,
     NOWHERE,
     cpu_of,
     esx_cpu_t,
@@ -69,9 +70,21 @@ cdef uint32_t place_world(sched_t *s, uint32_t id, bint part_siblings) noexcept 
     return best
 
 
+cdef int64_t find_least(sched_t *s) noexcept nogil:
+    """The least key of all who wait, or INT64_MAX."""
+    cdef esx_cpu_t *c = cpu_of(s, 0)
+    cdef int64_t least = INT64_MAX
+    cdef uint32_t cpu
+    for cpu in range(s.cpu_count):
+        if c[cpu].key[1] < least:
+            least = c[cpu].key[1]
+    host_of(s).least = least
+    return least
+
+
 cdef void advance_host(sched_t *s) noexcept nogil:
     """Virtual time of the host: the least of those that compete, and never less than it was."""
-    cdef int64_t least = least_key(s), passed
+    cdef int64_t least = find_least(s), passed
     cdef uint32_t cpu
     for cpu in range(s.cpu_count):
         if s.cpus[cpu].running != NO_WORLD:
@@ -103,14 +116,15 @@ cdef void drop(sched_t *s, uint32_t id) noexcept nogil:
 
 
 cdef uint32_t search(
-    sched_t *s, uint32_t root, uint32_t cpu, int64_t below, bint part_siblings
+    sched_t *s, uint32_t root, uint32_t cpu, int64_t below, bint part_siblings, uint32_t best
 ) noexcept nogil:
-    """The first world of a heap, with a key less than `below`, that the CPU may run; or NO_WORLD.
+    """The first world of a heap that the CPU may run, if it comes before `best`; else `best`.
 
-    Nothing below a world that is too late, or that may run, is looked at.
+    `below` is the key of `best`, or where NO_WORLD is that, what the key must be less than. Nothing
+    below a world that is too late, or that may run, is looked at.
     """
     cdef esx_world_t *worlds = world_of(s, 0)
-    cdef uint32_t id = root, best = NO_WORLD, child
+    cdef uint32_t id = root, child
     while True:
         child = NOWHERE
         if worlds[id].key < below or (worlds[id].key == below and best != NO_WORLD and id < best):
@@ -139,25 +153,34 @@ cdef uint32_t pull_from_others(
 
     Of equal keys that of the lowest CPU, and there of the lowest number; or NO_WORLD.
     """
-    cdef uint32_t other, found, best = NO_WORLD
-    cdef esx_cpu_t *c = cpu_of(s, 0)
+    cdef uint32_t other, bin, found, best = NO_WORLD
+    cdef int64_t key
+    cdef esx_cpu_t *c
     for other in range(s.cpu_count):
-        if other != cpu and c[other].head < below:
-            found = search(s, c[other].root, cpu, below, part_siblings)
-            if found != NO_WORLD:
-                best, below = found, world_of(s, found).key
+        c = cpu_of(s, other)
+        if other == cpu or c.key[1] >= below:
+            continue
+        found, key = NO_WORLD, below
+        for bin in range(BINS, 2 * BINS):
+            if c.key[bin] <= key and c.who[bin] != NOWHERE:
+                found = search(s, c.who[bin], cpu, key, part_siblings, found)
+                if found != NO_WORLD:
+                    key = world_of(s, found).key
+        if found != NO_WORLD:
+            best, below = found, key
     return best
 
 
 cdef void shift_times(sched_t *s, int64_t by) noexcept nogil:
     """Set all virtual times back, so that they never overflow."""
-    cdef uint32_t i
+    cdef uint32_t i, bin
     for i in range(s.world_count):
         world_of(s, i).vt -= by
         world_of(s, i).key -= by
     for i in range(s.cpu_count):
-        if cpu_of(s, i).head != INT64_MAX:
-            cpu_of(s, i).head -= by
-        if cpu_of(s, i).node != INT64_MAX:
-            cpu_of(s, i).node -= by
+        for bin in range(1, 2 * BINS):
+            if cpu_of(s, i).who[bin] != NOWHERE:
+                cpu_of(s, i).key[bin] -= by
+    if host_of(s).least != INT64_MAX:
+        host_of(s).least -= by
     host_of(s).v -= by

@@ -13,6 +13,8 @@ cdef enum:
     ONE_CPU = 1000000000            # ns of CPU time a second
     LEAST_ENTITLED = 1000           # whoever is entitled to less counts as this much
     UNIT = 1 << 10
+    BIN_BITS = 5
+    BINS = 1 << BIN_BITS            # of a CPU's queue
 
 cdef enum cosched_t:
     COSCHED_NONE = 0
@@ -44,13 +46,13 @@ ctypedef struct esx_pool_t:
 
 ctypedef struct esx_world_t:
     int64_t key                     # in the queue
-    uint32_t child                  # the heap of its queue: first child, next and previous sibling;
+    uint32_t child                  # the heap of its bin: first child, next and previous sibling;
     uint32_t next                   # a first child's `prev` is its parent
     uint32_t prev
     uint32_t queue                  # CPU where it waits, or NOWHERE
     int64_t vt                      # virtual time
     double rate                     # of it, a ns of CPU time
-    ns_t progress
+    ns_t offset                     # of its progress: what is not time that it ran
     uint8_t pace
     uint8_t laggard                 # it waits for a CPU, and holds a sibling back
     uint8_t known                   # to the policy: between `add` and `remove`
@@ -59,7 +61,8 @@ ctypedef struct esx_world_t:
 ctypedef struct esx_vm_t:
     bucket_t bucket
     double rate                     # of its worlds
-    ns_t since                      # when the progress of its worlds was computed
+    ns_t since                      # when the progress of those that are halted was computed
+    ns_t floor                      # no progress of its worlds is less
     ns_t due                        # when a skew crosses a threshold, or NEVER
     ns_t alarm                      # the earlier of that and the end of its limit
     ns_t node                       # of the tree of alarms, the least of what is below
@@ -70,15 +73,14 @@ ctypedef struct esx_vm_t:
     uint8_t limited                 # it or a pool above it has a limit
     uint8_t fits                    # there is a CPU for each of its worlds at once
     uint8_t idles                   # some of its worlds may be halted
-    uint8_t split                   # some of its worlds may be co-stopped, or laggards
+    uint8_t watch                   # a skew may cross a threshold before those that run stop
     uint8_t blocked                 # some of its worlds may have begun to wait since `since`
     uint8_t gang                    # its worlds were stopped, to start all at once
     uint32_t later                  # VM that is to be looked at after it
 
 ctypedef struct esx_cpu_t:
-    int64_t head                    # least key that waits here, or NO_KEY
-    int64_t node                    # of the tree of heads
-    uint32_t root                   # of the heap of who waits here
+    int64_t key[2 * BINS]           # of the first world of each bin, after them that of each node of
+    uint32_t who[2 * BINS]          # the tree, of which node 1 is the root; its number, or NOWHERE
     uint32_t count                  # of who waits here
     uint32_t reserved               # world of a gang that is to run here next, or NOWHERE
     uint32_t first                  # world that ran here, or came while it was idle, or NOWHERE
@@ -104,10 +106,12 @@ ctypedef struct esx_t:
     uint32_t active                 # worlds that run or wait in a queue
     uint32_t limits                 # VMs and pools that have one
     uint32_t leaves                 # of the tree of alarms
+    int64_t least                   # no key of who waits is less
     int64_t v                       # virtual time of the host
     ns_t next_solve
     ns_t next_refill
     ns_t pool_alarm                 # end of the first limit of a pool
+    uint32_t gangs                  # VMs that wait to start all at once
 
 
 cdef inline esx_t *host_of(sched_t *s) noexcept nogil:
@@ -130,9 +134,17 @@ cdef inline esx_cpu_t *cpu_of(sched_t *s, uint32_t cpu) noexcept nogil:
     return <esx_cpu_t *>s.plug.cpus + cpu
 
 
-cdef inline ns_t bucket_end(const bucket_t *b) noexcept nogil:
-    """When a limit is used up if those that run go on, or NEVER."""
-    if b.quota < 0 or b.running == 0:
+cdef inline bint ends_soon(const bucket_t *b, ns_t quantum) noexcept nogil:
+    """Whether a limit may be used up before all that run now stop or are picked again.
+
+    What was used is that of now. Whoever starts later looks again.
+    """
+    return b.quota >= 0 and b.quota - b.used < b.running * (quantum + 1)
+
+
+cdef inline ns_t bucket_end(const bucket_t *b, ns_t quantum) noexcept nogil:
+    """When a limit is used up if those that run go on; NEVER if they stop before that."""
+    if b.running == 0 or not ends_soon(b, quantum):
         return NEVER
     return b.since + (b.quota - b.used) // b.running if b.quota > b.used else b.since
 

@@ -1,0 +1,229 @@
+"""Who waits, who runs: the turns of the worlds of the ESX policy."""
+
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t
+
+from pyvirt._core.sched.cosched cimport (
+    has_stopped,
+    keep_together,
+    look_now,
+    stays_near,
+    watch_start,
+)
+from pyvirt._core.sched.plug cimport ask, costop, park
+from pyvirt._core.sched.policies.esx_entitle cimport solve_entitlements
+from pyvirt._core.sched.policies.esx_gang cimport ask_idle, start_gang
+from pyvirt._core.sched.policies.esx_limit cimport count_running, is_spent
+from pyvirt._core.sched.policies.esx_progress cimport skew_of, sync_progress
+from pyvirt._core.sched.policies.esx_queue cimport (
+    advance_host,
+    drop,
+    find_least,
+    idle_cpu_for,
+    is_idle,
+    key_of,
+    place_world,
+    pull_from_others,
+    put,
+    runs_with,
+    take,
+)
+from pyvirt._core.sched.policies.esx_state cimport (
+    COSCHED_BALANCE,
+    COSCHED_RELAXED,
+    COSCHED_STRICT,
+    IDLE,
+    NOWHERE,
+    RUNNING,
+    STALLED,
+    cpu_of,
+    esx_cpu_t,
+    esx_t,
+    esx_vm_t,
+    esx_world_t,
+    host_of,
+    is_together,
+    vm_of,
+    world_of,
+)
+from pyvirt._core.sched.state cimport (
+    NO_CPU,
+    NO_WORLD,
+    WAIT,
+    WHY_NEW,
+    WHY_PREEMPT,
+    WHY_REFILL,
+    WHY_SLICE,
+    WHY_WAKE,
+    sched_t,
+)
+from pyvirt._core.types cimport ns_t
+
+# No world's virtual time is farther ahead of the host's.
+cdef int64_t MOST_AHEAD = <int64_t>1 << 60
+
+
+cdef inline void leave(sched_t *s, uint32_t id, uint8_t pace) noexcept nogil:
+    """A world no longer runs."""
+    cdef uint32_t vm = s.worlds[id].vm
+    cdef esx_vm_t *v
+    host_of(s).active -= 1
+    if not world_of(s, id).plain:
+        v = vm_of(s, vm)
+        if is_together(s, vm) and (pace == IDLE or v.idles or v.blocked):
+            sync_progress(s, vm)
+            v.idles |= pace == IDLE
+        count_running(s, vm, -1)
+    world_of(s, id).pace = pace
+
+
+cdef void arrive(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
+    """A world competes again, or is kept from it."""
+    cdef esx_t *e = host_of(s)
+    cdef uint32_t vm = s.worlds[id].vm, cpu, running
+    cdef esx_vm_t *v = vm_of(s, vm)
+    cdef esx_world_t *w = world_of(s, id)
+    if why == WHY_WAKE or why == WHY_NEW or why == WHY_REFILL:
+        advance_host(s)
+        if w.vt < e.v - e.credit:
+            w.vt = e.v - e.credit
+    if is_together(s, vm):
+        sync_progress(s, vm)
+    w.pace = STALLED
+    if why == WHY_WAKE or why == WHY_NEW:
+        w.rate = v.rate
+        if e.resolve_on_wake or not v.entitled:
+            e.stale = True
+    if is_spent(s, vm):
+        park(s, id)
+    elif is_together(s, vm) and (
+            skew_of(s, id) >= e.skew_stop if e.cosched == COSCHED_RELAXED else has_stopped(s, vm)):
+        v.watch = True
+        costop(s, id)
+    else:
+        cpu = place_world(s, id, e.cosched == COSCHED_BALANCE)
+        if is_idle(s, cpu):
+            cpu_of(s, cpu).first = id
+        put(s, id, cpu)
+        running = s.cpus[cpu].running
+        if running == NO_WORLD or key_of(s, id) + e.wake < runs_with(s, running):
+            ask(s, cpu)
+
+
+cdef void enqueue(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
+    cdef uint32_t vm = s.worlds[id].vm, cpu = s.worlds[id].cpu
+    if host_of(s).starting:
+        return                      # a gang: its CPU is reserved already
+    if why == WHY_SLICE or why == WHY_PREEMPT:
+        leave(s, id, STALLED)
+        put(s, id, cpu)
+        cpu_of(s, cpu).first = id
+    else:
+        arrive(s, id, why)
+    if not world_of(s, id).plain and is_together(s, vm) and vm_of(s, vm).watch:
+        keep_together(s, vm)
+
+
+cdef void dequeue(sched_t *s, uint32_t id) noexcept nogil:
+    cdef uint32_t vm = s.worlds[id].vm
+    cdef esx_t *e = host_of(s)
+    drop(s, id)
+    if not e.parking and not vm_of(s, vm).busy:
+        # it may be about to wait, which is seen when that is done
+        if e.resolve_on_wake:
+            e.stale = True
+        look_now(s, vm)
+
+
+cdef void charge(sched_t *s, uint32_t id, ns_t dt) noexcept nogil:
+    cdef esx_t *e = host_of(s)
+    cdef esx_world_t *w = world_of(s, id)
+    if e.stale:
+        e.stale = False
+        solve_entitlements(s)
+    w.vt += <int64_t>(dt * w.rate)
+    if w.vt > e.v + MOST_AHEAD:
+        w.vt = e.v + MOST_AHEAD
+
+
+cdef void stopped(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
+    cdef uint32_t vm = s.worlds[id].vm
+    cdef esx_t *e = host_of(s)
+    cdef esx_world_t *w = world_of(s, id)
+    cdef bint waits = s.worlds[id].state == WAIT
+    if w.pace == RUNNING:
+        leave(s, id, IDLE if waits else STALLED)
+    else:
+        if is_together(s, vm):
+            sync_progress(s, vm)
+        w.pace = IDLE if waits else STALLED
+        vm_of(s, vm).idles = True
+    if e.active == 0 and w.vt > e.v:
+        e.v = w.vt
+    if waits:
+        if e.resolve_on_wake:
+            e.stale = True
+        ask_idle(s)
+    if is_together(s, vm) and vm_of(s, vm).watch:
+        keep_together(s, vm)
+
+
+cdef uint32_t choose(sched_t *s, uint32_t cpu) noexcept nogil:
+    """The best that waits here, or one elsewhere that is far behind it, or one of a gang."""
+    cdef esx_t *e = host_of(s)
+    cdef esx_cpu_t *c = cpu_of(s, cpu)
+    cdef uint32_t best = c.who[1], other
+    cdef int64_t below = INT64_MAX if best == NOWHERE else c.key[1] - e.pull
+    if e.least < below and find_least(s) < below:
+        other = pull_from_others(s, cpu, below, e.cosched == COSCHED_BALANCE)
+        if other != NO_WORLD:
+            best = other
+    if e.cosched == COSCHED_STRICT:
+        other = start_gang(s, cpu, INT64_MAX if best == NOWHERE else world_of(s, best).key)
+        if other != NO_WORLD:
+            return other
+    if best == NOWHERE:
+        return NO_WORLD
+    take(s, best)
+    return best
+
+
+cdef uint32_t pick(sched_t *s, uint32_t cpu) noexcept nogil:
+    cdef esx_cpu_t *c = cpu_of(s, cpu)
+    cdef uint32_t id = c.reserved, before = c.first, other, vm
+    cdef esx_vm_t *v
+    cdef bint together
+    if id != NOWHERE:
+        c.reserved = NOWHERE
+        world_of(s, id).queue = NOWHERE
+        host_of(s).active -= 1
+    else:
+        id = choose(s, cpu)
+    c.first = NOWHERE
+    if before != NOWHERE and before != id and world_of(s, before).queue == cpu and s.idle_count > 1:
+        other = idle_cpu_for(s, before)
+        if other != NO_CPU:
+            take(s, before)
+            put(s, before, other)
+            cpu_of(s, other).first = before
+            ask(s, other)
+    if id == NO_WORLD:
+        return NO_WORLD
+    host_of(s).active += 1
+    if world_of(s, id).plain:
+        world_of(s, id).pace = RUNNING
+        return id
+    vm = s.worlds[id].vm
+    v = vm_of(s, vm)
+    together = is_together(s, vm)
+    if together and (v.idles or v.blocked):
+        sync_progress(s, vm)
+    world_of(s, id).laggard = False
+    world_of(s, id).pace = RUNNING
+    count_running(s, vm, 1)
+    if together and (v.watch or not stays_near(s, v, id)):
+        watch_start(s, vm, id)
+    return id
+
+
+cdef ns_t timeslice(sched_t *s, uint32_t cpu, uint32_t id) noexcept nogil:
+    return host_of(s).quantum
