@@ -1,5 +1,7 @@
 """Clusters of hosts: entitlement, DRS, DPM, HA, migration and replay over arrays."""
 
+from pyvirt.cluster.beloglazov_replay import ReplayRecord, ReplayResult, beloglazov
+from pyvirt.cluster.beloglazov_setup import Corrections, ReplayHost, ReplaySetup, ReplayVM
 from pyvirt.cluster.columns import ClusterError
 from pyvirt.cluster.dpm import DPMOptions, PowerAction, PowerPlan, dpm
 from pyvirt.cluster.entitle import memory_demand
@@ -18,6 +20,7 @@ from pyvirt.cluster.migration_storage import (
 from pyvirt.cluster.model import Cluster
 from pyvirt.cluster.packing import Packing, pack, packing_bound
 from pyvirt.cluster.placement import Choice, Placements, choices, place
+from pyvirt.cluster.power import PowerTable, energy_kwh, host_watts
 from pyvirt.cluster.reach import Reach
 from pyvirt.cluster.repair import Repair, evacuate, repair, violations
 from pyvirt.cluster.rules import Conflict, consistent
@@ -49,6 +52,7 @@ __all__ = [
     "ClusterError",
     "Conflict",
     "ConstantRate",
+    "Corrections",
     "DPMOptions",
     "DemandHistory",
     "DirtyLog",
@@ -64,9 +68,15 @@ __all__ = [
     "Pools",
     "PowerAction",
     "PowerPlan",
+    "PowerTable",
     "Precopy",
     "Reach",
     "Repair",
+    "ReplayHost",
+    "ReplayRecord",
+    "ReplayResult",
+    "ReplaySetup",
+    "ReplayVM",
     "RestartPriority",
     "RuleKind",
     "Rules",
@@ -74,10 +84,13 @@ __all__ = [
     "StorageMigration",
     "VMs",
     "WorkingSet",
+    "beloglazov",
     "choices",
     "consistent",
     "dpm",
+    "energy_kwh",
     "evacuate",
+    "host_watts",
     "memory_demand",
     "migrate",
     "migrate_many",
