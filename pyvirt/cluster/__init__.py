@@ -1,5 +1,6 @@
 """Clusters of hosts: entitlement, DRS, DPM, HA, migration and replay over arrays."""
 
+from pyvirt.cluster.budgets import Budgets, Kind, Schedule, Site, schedule_migrations
 from pyvirt.cluster.columns import ClusterError
 from pyvirt.cluster.entitle import memory_demand
 from pyvirt.cluster.migration import Migration, Precopy, migrate, migrate_many
@@ -41,6 +42,7 @@ __all__ = [
     "PAGE",
     "UNLIMITED",
     "Automation",
+    "Budgets",
     "Choice",
     "Cluster",
     "ClusterError",
@@ -52,6 +54,7 @@ __all__ = [
     "Ended",
     "HostState",
     "Hosts",
+    "Kind",
     "Link",
     "Migration",
     "Placements",
@@ -62,7 +65,9 @@ __all__ = [
     "RestartPriority",
     "RuleKind",
     "Rules",
+    "Schedule",
     "SharedNothing",
+    "Site",
     "StorageMigration",
     "VMs",
     "WorkingSet",
@@ -76,5 +81,6 @@ __all__ = [
     "migrate_storage",
     "place",
     "repair",
+    "schedule_migrations",
     "violations",
 ]

@@ -155,6 +155,7 @@ def experiments() -> dict[str, Experiment]:
         exit_reasons,
         exits,
         invalidation,
+        migrations,
         native,
         nested,
         paging_modes,
