@@ -3,6 +3,18 @@
 from pyvirt.cluster.budgets import Budgets, Kind, Schedule, Site, schedule_migrations
 from pyvirt.cluster.columns import ClusterError
 from pyvirt.cluster.entitle import memory_demand
+from pyvirt.cluster.ha_admission import (
+    Degradation,
+    FailoverError,
+    FailoverHosts,
+    Headroom,
+    Percentage,
+    Slots,
+    admit,
+    degradation,
+    headroom,
+)
+from pyvirt.cluster.ha_whatif import Failures, restart_order, what_if
 from pyvirt.cluster.migration import Migration, Precopy, migrate, migrate_many
 from pyvirt.cluster.migration_codes import Ended
 from pyvirt.cluster.migration_dirty import ConstantRate, DirtyLog, WorkingSet
@@ -48,15 +60,21 @@ __all__ = [
     "ClusterError",
     "Conflict",
     "ConstantRate",
+    "Degradation",
     "DirtyLog",
     "Disk",
     "Encryption",
     "Ended",
+    "FailoverError",
+    "FailoverHosts",
+    "Failures",
+    "Headroom",
     "HostState",
     "Hosts",
     "Kind",
     "Link",
     "Migration",
+    "Percentage",
     "Placements",
     "Pools",
     "Precopy",
@@ -68,12 +86,16 @@ __all__ = [
     "Schedule",
     "SharedNothing",
     "Site",
+    "Slots",
     "StorageMigration",
     "VMs",
     "WorkingSet",
+    "admit",
     "choices",
     "consistent",
+    "degradation",
     "evacuate",
+    "headroom",
     "memory_demand",
     "migrate",
     "migrate_many",
@@ -81,6 +103,8 @@ __all__ = [
     "migrate_storage",
     "place",
     "repair",
+    "restart_order",
     "schedule_migrations",
     "violations",
+    "what_if",
 ]

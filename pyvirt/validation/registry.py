@@ -154,6 +154,7 @@ def experiments() -> dict[str, Experiment]:
         entitlements,
         exit_reasons,
         exits,
+        failover,
         invalidation,
         migrations,
         native,
