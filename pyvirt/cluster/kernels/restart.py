@@ -11,7 +11,7 @@ from pyvirt.cluster.kernels.reach import mates_allow
 
 __all__ = ["appeal", "best_host", "choose", "what_if"]
 
-SCALE = np.int64(1_000_000)
+SCALE = 1_000_000
 
 
 @njit(cache=True, nogil=True)
@@ -28,7 +28,7 @@ def _room(free_cpu, free_memory, cpu, memory):
 @njit(cache=True, nogil=True)
 def appeal(host, free, capacity, kept, first_fit):
     """How gladly a host is chosen: dedicated hosts before others, then what is unreserved."""
-    rank = np.int64(0)
+    rank = 0
     if not first_fit:
         rank = _room(free[0, host], free[1, host], capacity[0, host], capacity[1, host])
     return rank + 2 * SCALE if kept[host] != 0 else rank
