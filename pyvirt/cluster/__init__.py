@@ -3,6 +3,8 @@
 from pyvirt.cluster.budgets import Budgets, Kind, Schedule, Site, schedule_migrations
 from pyvirt.cluster.columns import ClusterError
 from pyvirt.cluster.entitle import memory_demand
+from pyvirt.cluster.ft import FaultTolerance, FTCost, Protection, ft_cost, protect
+from pyvirt.cluster.ha import Recovery, recover
 from pyvirt.cluster.ha_admission import (
     Degradation,
     FailoverError,
@@ -14,6 +16,7 @@ from pyvirt.cluster.ha_admission import (
     degradation,
     headroom,
 )
+from pyvirt.cluster.ha_rules import HAEvent, HARules, HostFailure, Isolation, StorageLoss
 from pyvirt.cluster.ha_whatif import Failures, restart_order, what_if
 from pyvirt.cluster.migration import Migration, Precopy, migrate, migrate_many
 from pyvirt.cluster.migration_codes import Ended
@@ -65,12 +68,18 @@ __all__ = [
     "Disk",
     "Encryption",
     "Ended",
+    "FTCost",
     "FailoverError",
     "FailoverHosts",
     "Failures",
+    "FaultTolerance",
+    "HAEvent",
+    "HARules",
     "Headroom",
+    "HostFailure",
     "HostState",
     "Hosts",
+    "Isolation",
     "Kind",
     "Link",
     "Migration",
@@ -78,7 +87,9 @@ __all__ = [
     "Placements",
     "Pools",
     "Precopy",
+    "Protection",
     "Reach",
+    "Recovery",
     "Repair",
     "RestartPriority",
     "RuleKind",
@@ -87,6 +98,7 @@ __all__ = [
     "SharedNothing",
     "Site",
     "Slots",
+    "StorageLoss",
     "StorageMigration",
     "VMs",
     "WorkingSet",
@@ -95,6 +107,7 @@ __all__ = [
     "consistent",
     "degradation",
     "evacuate",
+    "ft_cost",
     "headroom",
     "memory_demand",
     "migrate",
@@ -102,6 +115,8 @@ __all__ = [
     "migrate_shared_nothing",
     "migrate_storage",
     "place",
+    "protect",
+    "recover",
     "repair",
     "restart_order",
     "schedule_migrations",

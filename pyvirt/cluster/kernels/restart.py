@@ -40,7 +40,7 @@ def best_host(a, vm, where, free, score):
 
     Hosts with a negative score take none.
     """
-    best, found = np.int64(-1), np.int64(-1)
+    best, found = -1, -1
     cpu, memory = a.need[0, vm], a.need[1, vm]
     row = a.must[a.klass[vm]]
     mates = a.link_start[vm + 1] > a.link_start[vm]
@@ -95,10 +95,10 @@ def what_if(
             for n in range(start[gone[k]], start[gone[k] + 1]):
                 place[listed[n]] = -1
                 stopped += 1
-        lost, first = 0, np.int64(-1)
+        lost, first = 0, -1
         while True:
             # the next in order of all lists
-            vm, of = np.int64(-1), -1
+            vm, of = -1, -1
             for k in range(gone.size):
                 if at[k] < start[gone[k] + 1] and (vm < 0 or rank[listed[at[k]]] < rank[vm]):
                     vm, of = listed[at[k]], k

@@ -104,3 +104,55 @@ def some_way(hosts, vms, failed):
         return False
 
     return go(0)
+
+
+def replay(events, hosts, vms, secondaries=None):
+    """Follow a record of (time, what, vm, host), check each step, and add up downtimes.
+
+    `what` are names. Gives (downtime or None for VMs that are down, places). Reservations, hosts,
+    must rules and VMs to keep apart are checked whenever a VM is placed.
+    """
+    places = [vm["host"] for vm in vms]
+    second = dict(secondaries or {})
+    alive = [host is not None for host in hosts]
+    down_since = [None] * len(vms)
+    total = [0] * len(vms)
+    last = 0
+    for time, what, v, h in events:
+        assert time >= last
+        last = time
+        if what == "HOST_FAILED":
+            assert alive[h]
+            alive[h] = False
+        elif what == "HOST_BACK":
+            alive[h] = True
+        elif what == "HOST_ISOLATED":
+            alive[h] = False
+        elif what in ("VM_STOPPED", "VM_POWERED_OFF", "VM_SHUT_DOWN"):
+            assert places[v] == h
+            places[v] = None
+            if down_since[v] is None:
+                down_since[v] = time
+        elif what == "PLACED":
+            assert places[v] is None
+            assert alive[h]
+            assert down_since[v] is not None
+            taken = places + [second.get(i) for i in range(len(vms))]
+            assert can_take(hosts, vms + vms, taken, v, h), (time, v, h)
+            places[v] = h
+        elif what == "POWERED_ON":
+            assert places[v] == h
+            total[v] += time - down_since[v]
+            down_since[v] = None
+        elif what == "TAKEN_OVER":
+            assert second.pop(v) == h
+            total[v] += time - down_since[v]
+            places[v], down_since[v] = h, None
+        elif what == "SECONDARY_LOST":
+            assert second.pop(v) == h
+        elif what == "SECONDARY_STARTED":
+            assert places[v] not in (None, h)
+            second[v] = h
+    return [
+        None if since is not None else t for t, since in zip(total, down_since, strict=True)
+    ], places
