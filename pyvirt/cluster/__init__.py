@@ -2,9 +2,25 @@
 
 from pyvirt.cluster.beloglazov_replay import ReplayRecord, ReplayResult, beloglazov
 from pyvirt.cluster.beloglazov_setup import Corrections, ReplayHost, ReplaySetup, ReplayVM
+from pyvirt.cluster.budgets import Budgets, Kind, Schedule, Site, schedule_migrations
 from pyvirt.cluster.columns import ClusterError
 from pyvirt.cluster.dpm import DPMOptions, PowerAction, PowerPlan, dpm
 from pyvirt.cluster.entitle import memory_demand
+from pyvirt.cluster.ft import FaultTolerance, FTCost, Protection, ft_cost, protect
+from pyvirt.cluster.ha import Recovery, recover
+from pyvirt.cluster.ha_admission import (
+    Degradation,
+    FailoverError,
+    FailoverHosts,
+    Headroom,
+    Percentage,
+    Slots,
+    admit,
+    degradation,
+    headroom,
+)
+from pyvirt.cluster.ha_rules import HAEvent, HARules, HostFailure, Isolation, StorageLoss
+from pyvirt.cluster.ha_whatif import Failures, restart_order, what_if
 from pyvirt.cluster.history import DemandHistory
 from pyvirt.cluster.migration import Migration, Precopy, migrate, migrate_many
 from pyvirt.cluster.migration_codes import Ended
@@ -47,6 +63,7 @@ __all__ = [
     "PAGE",
     "UNLIMITED",
     "Automation",
+    "Budgets",
     "Choice",
     "Cluster",
     "ClusterError",
@@ -54,23 +71,38 @@ __all__ = [
     "ConstantRate",
     "Corrections",
     "DPMOptions",
+    "Degradation",
     "DemandHistory",
     "DirtyLog",
     "Disk",
     "Encryption",
     "Ended",
+    "FTCost",
+    "FailoverError",
+    "FailoverHosts",
+    "Failures",
+    "FaultTolerance",
+    "HAEvent",
+    "HARules",
+    "Headroom",
+    "HostFailure",
     "HostState",
     "Hosts",
+    "Isolation",
+    "Kind",
     "Link",
     "Migration",
     "Packing",
+    "Percentage",
     "Placements",
     "Pools",
     "PowerAction",
     "PowerPlan",
     "PowerTable",
     "Precopy",
+    "Protection",
     "Reach",
+    "Recovery",
     "Repair",
     "ReplayHost",
     "ReplayRecord",
@@ -80,16 +112,24 @@ __all__ = [
     "RestartPriority",
     "RuleKind",
     "Rules",
+    "Schedule",
     "SharedNothing",
+    "Site",
+    "Slots",
+    "StorageLoss",
     "StorageMigration",
     "VMs",
     "WorkingSet",
+    "admit",
     "beloglazov",
     "choices",
     "consistent",
+    "degradation",
     "dpm",
     "energy_kwh",
     "evacuate",
+    "ft_cost",
+    "headroom",
     "host_watts",
     "memory_demand",
     "migrate",
@@ -99,6 +139,11 @@ __all__ = [
     "pack",
     "packing_bound",
     "place",
+    "protect",
+    "recover",
     "repair",
+    "restart_order",
+    "schedule_migrations",
     "violations",
+    "what_if",
 ]

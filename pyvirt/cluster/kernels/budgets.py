@@ -1,0 +1,253 @@
+"""Migrations that wait for budgets and share links, event by event, in whole nanoseconds.
+
+Data are counted in millionths of a byte: a rate of r bytes a millisecond moves r of them each ns.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+__all__ = ["schedule"]
+
+NEVER = np.int64(2**62)
+# where a migration is: waiting, guest running, guest stopped for the rest, switching over, over
+WAITING, COPYING, STOPPED, SWITCHING, OVER = 0, 1, 2, 3, 4
+
+
+@njit(cache=True, nogil=True)
+def _sink(key: Any, item: Any, size: int, at: int) -> None:
+    """Move an entry of a heap down to where it belongs."""
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            return
+        if child + 1 < size and key[child + 1] < key[child]:
+            child += 1
+        if key[at] <= key[child]:
+            return
+        key[at], key[child] = key[child], key[at]
+        item[at], item[child] = item[child], item[at]
+        at = child
+
+
+@njit(cache=True, nogil=True)
+def _share(active: Any, count: int, state: Any, links: Any, capacity: Any, rate: Any) -> None:
+    """Max-min fair rates, rounded down, of the migrations that move data; at least 1.
+
+    The links with the least share for each user give it to theirs, who free something of their
+    other links; and so on. A link's share only grows, so a heap with old shares finds the least.
+    """
+    users = np.zeros(capacity.size, np.int64)
+    left = capacity.copy()
+    for k in range(count):
+        i = active[k]
+        if state[i] <= STOPPED:
+            rate[i] = 0
+            for link in links[i]:
+                if link >= 0:
+                    users[link] += 1
+    start = np.zeros(capacity.size + 1, np.int64)
+    key = np.empty(capacity.size, np.int64)
+    item = np.empty(capacity.size, np.int64)
+    size = 0
+    for link in range(capacity.size):
+        start[link + 1] = start[link] + users[link]
+        if users[link] > 0:
+            key[size] = left[link] // users[link]
+            item[size] = link
+            size += 1
+    of_link = np.empty(start[-1], np.int64)
+    fill = start[:-1].copy()
+    for k in range(count):
+        i = active[k]
+        if state[i] <= STOPPED:
+            for link in links[i]:
+                if link >= 0:
+                    of_link[fill[link]] = i
+                    fill[link] += 1
+    for at in range(size // 2 - 1, -1, -1):
+        _sink(key, item, size, at)
+    least = np.int64(0)
+    tight = np.empty(size, np.int64)
+    while size > 0:
+        least = NEVER
+        found = 0
+        while size > 0 and key[0] <= least:
+            link = item[0]
+            share = left[link] // users[link] if users[link] > 0 else NEVER
+            if share < NEVER and share > key[0]:
+                key[0] = share
+            else:
+                if share < NEVER:
+                    least = share
+                    tight[found] = link
+                    found += 1
+                size -= 1
+                key[0], item[0] = key[size], item[size]
+            _sink(key, item, size, 0)
+        for k in range(found):
+            link = tight[k]
+            for n in range(start[link], start[link + 1]):
+                i = of_link[n]
+                if rate[i] == 0:
+                    rate[i] = max(least, 1)
+                    for other in links[i]:
+                        if other >= 0:
+                            users[other] -= 1
+                            left[other] -= least
+
+
+@njit(cache=True, nogil=True)
+def schedule(
+    order: Any,
+    submit: Any,
+    needs: Any,
+    costs: Any,
+    links: Any,
+    size: Any,
+    dirty: Any,
+    working_set: Any,
+    goal: Any,
+    most_rounds: Any,
+    switch: Any,
+    limit: Any,
+    hosts: int,
+    capacity: Any,
+    overtake: bool,
+    out: Any,
+    peak: Any,
+) -> int:
+    """Fill `out`: start, end, downtime, data sent and rounds of each; give the number of events.
+
+    `order` are the migrations by time of submission. `needs` are up to five budgets of each, the
+    hosts' first, -1 for none, and `costs` what it takes of them; `limit` is each budget. `links`
+    are up to five links of each and `capacity` their bytes a millisecond. `peak` becomes the most
+    that was in use of each budget.
+    """
+    count = order.size
+    free = limit.copy()
+    state = np.zeros(count, np.int64)
+    rate = np.ones(count, np.int64)
+    left = np.zeros(count, np.int64)  # of this round
+    volume = np.zeros(count, np.int64)  # of this round, at its begin
+    begun = np.zeros(count, np.int64)  # the round
+    due = np.full(count, NEVER)
+    follower = np.empty(count + 1, np.int64)  # the queue; entry `count` is its head
+    for at in range(count):
+        follower[order[at]] = order[at + 1] if at + 1 < count else -1
+    follower[count] = order[0] if count > 0 else -1
+    mark = np.zeros(limit.size, np.int64)
+    active = np.empty(count, np.int64)
+    running = 0
+    now = np.int64(0)
+    events = 0
+    coming = 0  # the first in order that is not submitted yet
+    while True:
+        # the next time at which something happens
+        next_ = NEVER
+        for k in range(running):
+            next_ = min(next_, due[active[k]])
+        if coming < count:
+            next_ = min(next_, max(submit[order[coming]], now))
+        if next_ == NEVER:
+            break
+        events += 1
+        released = False
+        changed = False
+        for k in range(running):
+            i = active[k]
+            if state[i] <= STOPPED:
+                left[i] -= rate[i] * (next_ - now)
+        now = next_
+        while coming < count and submit[order[coming]] <= now:
+            coming += 1
+            released = True
+        keep = 0
+        for k in range(running):
+            i = active[k]
+            if due[i] <= now:
+                if state[i] == COPYING:
+                    out[i, 3] += volume[i]
+                    out[i, 4] += 1
+                    seconds = now - begun[i]
+                    again = np.int64(0)
+                    if dirty[i] > 0:
+                        again = working_set[i]
+                        if seconds < again // dirty[i] + 1:
+                            again = min(again, dirty[i] * seconds)
+                    last = again <= rate[i] * goal[i] or out[i, 4] >= most_rounds[i]
+                    state[i] = STOPPED if last or again >= volume[i] else COPYING
+                    if state[i] == STOPPED:
+                        out[i, 2] = now
+                    volume[i] = left[i] = again
+                    begun[i] = now
+                    due[i] = now + (again + rate[i] - 1) // rate[i]
+                elif state[i] == STOPPED:
+                    out[i, 3] += volume[i]
+                    volume[i] = 0
+                    left[i] = 0
+                if state[i] == STOPPED and left[i] == 0:
+                    state[i] = SWITCHING
+                    due[i] = now + switch[i]
+                    changed = True
+                if state[i] == SWITCHING and due[i] <= now:
+                    state[i] = OVER
+                    out[i, 1] = now
+                    out[i, 2] = now - out[i, 2]
+                    for n in range(needs.shape[1]):
+                        if needs[i, n] >= 0:
+                            free[needs[i, n]] += costs[i, n]
+                    released = True
+                    continue
+            active[keep] = i
+            keep += 1
+        running = keep
+        if released:
+            # a budget is marked if whoever comes later in the queue cannot have of it
+            shut = 0
+            for host in range(hosts):
+                if free[host] <= 0:
+                    mark[host] = events
+                    shut += 1
+            before = np.int64(count)
+            i = follower[count]
+            while i >= 0 and submit[i] <= now and shut < hosts:
+                can = True
+                for n in range(needs.shape[1]):
+                    need = needs[i, n]
+                    if need >= 0 and (mark[need] == events or costs[i, n] > free[need]):
+                        can = False
+                if can:
+                    follower[before] = follower[i]
+                    active[running] = i
+                    running += 1
+                    state[i] = COPYING
+                    out[i, 0] = now
+                    volume[i] = left[i] = size[i]
+                    begun[i] = now
+                    changed = True
+                else:
+                    before = i
+                for n in range(needs.shape[1]):
+                    need = needs[i, n]
+                    if need < 0:
+                        continue
+                    if can:
+                        free[need] -= costs[i, n]
+                        peak[need] = max(peak[need], limit[need] - free[need])
+                    waits = not can and not overtake and costs[i, n] > free[need]
+                    if mark[need] != events and (waits or free[need] <= 0):
+                        mark[need] = events
+                        if need < hosts:
+                            shut += 1
+                i = follower[i]
+        if changed:
+            _share(active, running, state, links, capacity, rate)
+            for k in range(running):
+                i = active[k]
+                if state[i] <= STOPPED:
+                    due[i] = now + max(left[i] + rate[i] - 1, 0) // rate[i]
+    return events
