@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pyvirt._core.access import Access
     from pyvirt._core.builder import PageTables
     from pyvirt._core.walker import Translation, Walker
+    from pyvirt.adapters.sweep import sweep
     from pyvirt.cluster.model import Cluster
     from pyvirt.entitlement.pools import Shares
     from pyvirt.errors import (
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _HOME = {
+    "sweep": "pyvirt.adapters.sweep",
     "PageTables": "pyvirt._core.builder",
     "Translation": "pyvirt._core.walker",
     "Walker": "pyvirt._core.walker",
@@ -95,6 +97,7 @@ _HOME = {
 # Packages that are loaded when they are named: `pyvirt.traces` needs no import of its own.
 _PARTS = frozenset(
     {
+        "adapters",
         "cluster",
         "entitlement",
         "guest",
@@ -149,6 +152,7 @@ __all__ = [
     "Walker",
     "compare",
     "describe_fault",
+    "sweep",
 ]
 
 

@@ -19,7 +19,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-__all__ = ["byte_progress", "part_progress", "print_table", "stdout", "step_progress"]
+__all__ = [
+    *("byte_progress", "count_progress", "part_progress", "step_progress"),
+    *("print_table", "stdout"),
+]
 
 #: Width of tables that do not go to a terminal: no column is cut there.
 PLAIN_WIDTH = 400
@@ -126,3 +129,21 @@ def part_progress(text: str) -> Iterator[Callable[[float], None]]:
     with Progress(*columns, console=_stderr(), transient=True) as progress:
         task = progress.add_task(text, total=1.0)
         yield lambda part: progress.update(task, completed=part)
+
+
+@contextmanager
+def count_progress(text: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how many things of how many are done, while the block runs, on a terminal only.
+
+    Yields
+    ------
+    callable
+        Takes the number that is done, and of all; as `pyvirt.sweep` calls its ``progress``.
+    """
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=_stderr(), transient=True) as progress:
+        task = progress.add_task(text, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
