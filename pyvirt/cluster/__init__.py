@@ -39,6 +39,22 @@ from pyvirt.cluster.placement import Choice, Placements, choices, place
 from pyvirt.cluster.power import PowerTable, energy_kwh, host_watts
 from pyvirt.cluster.reach import Reach
 from pyvirt.cluster.repair import Repair, evacuate, repair, violations
+from pyvirt.cluster.replay import replay
+from pyvirt.cluster.replay_engine import Replay
+from pyvirt.cluster.replay_records import (
+    REPLAY_EVENT,
+    REPLAY_FAILURE,
+    REPLAY_HOST_STEP,
+    REPLAY_STEP,
+    Actions,
+    Refusal,
+    Replayed,
+    ReplayEvent,
+    ReplayOptions,
+    ReplayPolicy,
+    every,
+    random_failures,
+)
 from pyvirt.cluster.rules import Conflict, consistent
 from pyvirt.cluster.tables import (
     CPU,
@@ -61,7 +77,12 @@ __all__ = [
     "MEMORY",
     "NONE",
     "PAGE",
+    "REPLAY_EVENT",
+    "REPLAY_FAILURE",
+    "REPLAY_HOST_STEP",
+    "REPLAY_STEP",
     "UNLIMITED",
+    "Actions",
     "Automation",
     "Budgets",
     "Choice",
@@ -103,12 +124,18 @@ __all__ = [
     "Protection",
     "Reach",
     "Recovery",
+    "Refusal",
     "Repair",
+    "Replay",
+    "ReplayEvent",
     "ReplayHost",
+    "ReplayOptions",
+    "ReplayPolicy",
     "ReplayRecord",
     "ReplayResult",
     "ReplaySetup",
     "ReplayVM",
+    "Replayed",
     "RestartPriority",
     "RuleKind",
     "Rules",
@@ -128,6 +155,7 @@ __all__ = [
     "dpm",
     "energy_kwh",
     "evacuate",
+    "every",
     "ft_cost",
     "headroom",
     "host_watts",
@@ -140,8 +168,10 @@ __all__ = [
     "packing_bound",
     "place",
     "protect",
+    "random_failures",
     "recover",
     "repair",
+    "replay",
     "restart_order",
     "schedule_migrations",
     "violations",
