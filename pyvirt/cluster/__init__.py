@@ -34,6 +34,7 @@ from pyvirt.cluster.migration_storage import (
     migrate_storage,
 )
 from pyvirt.cluster.model import Cluster
+from pyvirt.cluster.moves import migrate_vms, schedule_moves
 from pyvirt.cluster.packing import Packing, pack, packing_bound
 from pyvirt.cluster.placement import Choice, Placements, choices, place
 from pyvirt.cluster.power import PowerTable, energy_kwh, host_watts
@@ -164,6 +165,7 @@ __all__ = [
     "migrate_many",
     "migrate_shared_nothing",
     "migrate_storage",
+    "migrate_vms",
     "pack",
     "packing_bound",
     "place",
@@ -174,6 +176,7 @@ __all__ = [
     "replay",
     "restart_order",
     "schedule_migrations",
+    "schedule_moves",
     "violations",
     "what_if",
 ]
