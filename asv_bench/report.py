@@ -30,7 +30,7 @@ import pyvirt
 
 MODULES = [
     "translate", "nested", "images", "imports", "mmu", "reuse", "shadow", "tables", "guest",
-    "entitlement", "sched", "sched_policies",
+    "entitlement", "sched", "sched_policies", "cluster_ha", "cluster_migration",
 ]  # fmt: skip
 RELATIONS = {
     ">=": operator.ge,

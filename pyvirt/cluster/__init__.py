@@ -34,11 +34,28 @@ from pyvirt.cluster.migration_storage import (
     migrate_storage,
 )
 from pyvirt.cluster.model import Cluster
+from pyvirt.cluster.moves import migrate_vms, schedule_moves
 from pyvirt.cluster.packing import Packing, pack, packing_bound
 from pyvirt.cluster.placement import Choice, Placements, choices, place
 from pyvirt.cluster.power import PowerTable, energy_kwh, host_watts
 from pyvirt.cluster.reach import Reach
 from pyvirt.cluster.repair import Repair, evacuate, repair, violations
+from pyvirt.cluster.replay import replay
+from pyvirt.cluster.replay_engine import Replay
+from pyvirt.cluster.replay_records import (
+    REPLAY_EVENT,
+    REPLAY_FAILURE,
+    REPLAY_HOST_STEP,
+    REPLAY_STEP,
+    Actions,
+    Refusal,
+    Replayed,
+    ReplayEvent,
+    ReplayOptions,
+    ReplayPolicy,
+    every,
+    random_failures,
+)
 from pyvirt.cluster.rules import Conflict, consistent
 from pyvirt.cluster.tables import (
     CPU,
@@ -61,7 +78,12 @@ __all__ = [
     "MEMORY",
     "NONE",
     "PAGE",
+    "REPLAY_EVENT",
+    "REPLAY_FAILURE",
+    "REPLAY_HOST_STEP",
+    "REPLAY_STEP",
     "UNLIMITED",
+    "Actions",
     "Automation",
     "Budgets",
     "Choice",
@@ -103,12 +125,18 @@ __all__ = [
     "Protection",
     "Reach",
     "Recovery",
+    "Refusal",
     "Repair",
+    "Replay",
+    "ReplayEvent",
     "ReplayHost",
+    "ReplayOptions",
+    "ReplayPolicy",
     "ReplayRecord",
     "ReplayResult",
     "ReplaySetup",
     "ReplayVM",
+    "Replayed",
     "RestartPriority",
     "RuleKind",
     "Rules",
@@ -128,6 +156,7 @@ __all__ = [
     "dpm",
     "energy_kwh",
     "evacuate",
+    "every",
     "ft_cost",
     "headroom",
     "host_watts",
@@ -136,14 +165,18 @@ __all__ = [
     "migrate_many",
     "migrate_shared_nothing",
     "migrate_storage",
+    "migrate_vms",
     "pack",
     "packing_bound",
     "place",
     "protect",
+    "random_failures",
     "recover",
     "repair",
+    "replay",
     "restart_order",
     "schedule_migrations",
+    "schedule_moves",
     "violations",
     "what_if",
 ]

@@ -19,6 +19,7 @@ HOST = np.dtype(
         ("kind", "i8"),  # row of the power curves, and of the VMs' shares of a host
         ("count", "i8"),  # entries of its list, on paper too
         ("kept", "i8"),  # entries of its list while the list is changed on paper
+        ("kept_at", "i8"),  # where they are kept, if it is overloaded
         ("free", "f8"),  # MIPS that are not shared out
         ("granted", "f8"),  # MIPS: sum of grants in the order of the list
         ("wanted", "f8"),  # MIPS: sum of demands in the order of the list
@@ -45,11 +46,14 @@ HOST = np.dtype(
 
 VM = np.dtype(
     [
+        ("mips", "f8"),  # what it wants at 100 %
         ("memory", "f8"),  # MB
         ("host", "i8"),  # where it is registered
         ("alive", "i8"),  # whether it has not been regarded as finished
         ("moving", "i8"),  # whether it is in migration
         ("idle_until", "i8"),  # first step of the window at which it was not idle
+        ("forecast", "f8"),  # MIPS: what the line through its demand forecasts
+        ("scatter", "f8"),  # squared deviations of its utilisation in the window
         ("when", "f8"),  # s: time of the last entry of its history; below 0: none
         ("entry_grant", "f8"),  # that entry: MIPS granted
         ("entry_demand", "f8"),  # that entry: MIPS demanded

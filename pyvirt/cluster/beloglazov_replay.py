@@ -325,7 +325,8 @@ def _replay(percent: Floats, run: npt.NDArray[Any], setup: ReplaySetup) -> Repla
     curve = _curves(setup)
     policy = int(run["policy"][0])
     weighted = bool(run["weighted_regression"][0])
-    weights, forecasts = _regression(weighted)
+    work = np.zeros((7, 36, 36))
+    work[0, 0, :LINE], work[1, 0, :LINE] = _regression(weighted)
     plans = policy >= POLICIES["thr"]
     correlated = plans and run["selection"][0] == SELECTIONS["mc"]
     values = policy in (POLICIES["iqr"], POLICIES["mad"]) or (
@@ -344,6 +345,7 @@ def _replay(percent: Floats, run: npt.NDArray[Any], setup: ReplaySetup) -> Repla
         run = fresh.copy()
         hosts = _hosts(setup, curve, bool(run["destination_power"][0]))
         vms = np.zeros(count, dtype=VM)
+        vms["mips"] = mips
         vms["memory"] = memory
         vms["alive"] = 1
         vms["when"] = -1.0
@@ -352,7 +354,7 @@ def _replay(percent: Floats, run: npt.NDArray[Any], setup: ReplaySetup) -> Repla
         member = np.zeros((setup.hosts, width), dtype=np.int64)
         migrations = np.zeros(room, dtype=MIGRATION)
         replay(
-            run, hosts, vms, member, mips, fractions, used, use, past, weights, forecasts, curve,
+            run, hosts, vms, member, mips, fractions, used, use, past, curve, work,
             steps, utilisation, migrations, placement,
         )  # fmt: skip
         status = int(run["status"][0])

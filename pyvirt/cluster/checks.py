@@ -64,8 +64,10 @@ def rows(
         raise InvalidTypeError(f"{name} must have shape ({length},), not {array.shape}")
     # a copy: kernels are compiled for arrays that may be written
     array = np.array(np.broadcast_to(array, (length,)))
-    good = np.isfinite(array) & ((array > 0) if above else (array >= 0))
-    if not good.all():
+    low = array.min(initial=1.0)
+    # nan fails both comparisons
+    if not ((low > 0 if above else low >= 0) and array.max(initial=0.0) < np.inf):
+        good = np.isfinite(array) & ((array > 0) if above else (array >= 0))
         row = int(np.argmin(good))
         bound = "above 0" if above else "at least 0"
         raise InvalidValueError(f"{name}, row {row}: must be {bound}, got {array[row]}")

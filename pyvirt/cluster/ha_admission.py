@@ -353,7 +353,8 @@ def _slots(cluster: Cluster, policy: Slots, on: npt.NDArray[np.bool_]) -> Headro
     ok = capacity >= policy.host_failures
     reason = (
         f"{used} slots of {slot[CPU] / 1000:g} MHz and {slot[MEMORY] / MIB:g} MiB are used of "
-        f"{host_slots.sum()}; {capacity} hosts can fail, {policy.host_failures} are to be tolerated"
+        f"{host_slots.sum()}; hosts that can fail: {capacity}, "
+        f"to be tolerated: {policy.host_failures}"
     )
     return Headroom(
         ok,
@@ -385,7 +386,7 @@ def _percentage(cluster: Cluster, policy: Percentage, on: npt.NDArray[np.bool_])
     ok = count >= 2 and all(r <= u for r, u in zip(required, usable, strict=True))
     reason = (
         f"{free[CPU]:.1f} % of CPU and {free[MEMORY]:.1f} % of memory are free on {count} hosts; "
-        f"{policy.cpu:g} % and {policy.memory:g} % are to be, on 2 at least"
+        f"{policy.cpu:g} % and {policy.memory:g} % are to be, on at least 2"
     )
     return Headroom(
         ok,

@@ -411,15 +411,15 @@ class Engine:
         up = self.up == 1
         fits = (need[:, None] <= self.free).all(axis=0)
         parts = (
-            (int((~up).sum()), "are not available"),
+            (int((~up).sum()), "not available"),
             (
                 int((up & ~allowed).sum()),
-                "do not reach what it needs, or a must rule excludes them",
+                "out of reach of what it needs or excluded by a must rule",
             ),
-            (int((up & allowed & ~fits).sum()), "have not what it reserves"),
-            (int((up & allowed & fits).sum()), "have a VM from which a rule keeps it apart"),
+            (int((up & allowed & ~fits).sum()), "without what it reserves"),
+            (int((up & allowed & fits).sum()), "with a VM from which a rule keeps it apart"),
         )
-        return f"of {len(hosts)} hosts " + ", ".join(f"{n} {text}" for n, text in parts if n)
+        return f"of {len(hosts)} hosts: " + ", ".join(f"{n} {text}" for n, text in parts if n)
 
     def _try(self, vm: int) -> None:
         rules = self.rules

@@ -145,7 +145,7 @@ def what_if(
     [0, 0, 0]
     >>> double = what_if(cluster, 2)
     >>> double.hosts, double.table["lost"].tolist()
-    ([(0, 1), (0, 2), (1, 2)], [1, 2, 1])
+    ([(0, 1), (0, 2), (1, 2)], [2, 2, 1])
     """
     from pyvirt.cluster.kernels.restart import what_if as kernel
 

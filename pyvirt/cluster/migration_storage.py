@@ -184,7 +184,7 @@ def migrate_storage(
     >>> from pyvirt.cluster import ConstantRate, Disk, migrate_storage
     >>> moved = migrate_storage(Disk(100 << 30), ConstantRate(100), 500e6)
     >>> round(moved.total_ns / 1e9, 1), round(moved.downtime_ns / 1e6)
-    (241.3, 100)
+    (241.1, 100)
     """
     number(bytes_s, "bytes_s", above=True)
     if not isinstance(disk, Disk):

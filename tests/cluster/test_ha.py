@@ -127,7 +127,7 @@ def test_retries_and_a_host_that_comes_back():
     assert run.downtime_ns.tolist() == [28 * S, -1, 0]
     assert [int(e["vm"]) for e in run.of(HAEvent.GIVEN_UP)] == [1]
     reasons = {text for text in run.texts if "hosts" in text}
-    assert reasons == {"of 2 hosts 1 are not available, 1 have not what it reserves"}
+    assert reasons == {"of 2 hosts: 1 not available, 1 without what it reserves"}
     replayed(cluster, run)
     saved = recover(cluster, [HostFailure(0, 0, back_ns=400 * S)])
     assert times(saved, HAEvent.PLACED) == {0: 18.0, 1: 400.0}

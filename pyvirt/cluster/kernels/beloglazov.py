@@ -1,3 +1,5 @@
+# Constants that are passed on are NumPy scalars: Numba would compile each literal anew.
+# mypy: disable-error-code="arg-type, assignment, return-value"
 """The time line of a replay: updates, decisions, and migrations under way."""
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ THR = 2
 MIGRATIONS_FULL = 2
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _start(
     r: Any,
     hosts: Any,
@@ -56,7 +58,7 @@ def _start(
     refresh(r, hosts, vms, member, demand, curve, source, t)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _arrive(r: Any, hosts: Any, vms: Any, member: Any, v: int, h: int) -> None:
     """End a migration: off the list of its host, to the end of that of its destination."""
     source = vms[v].host
@@ -68,7 +70,7 @@ def _arrive(r: Any, hosts: Any, vms: Any, member: Any, v: int, h: int) -> None:
     hosts[source].dirty = hosts[h].dirty = 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def replay(
     run: Any,
     hosts: Any,
@@ -79,9 +81,8 @@ def replay(
     used: Any,
     use: Any,
     past: Any,
-    weights: Any,
-    forecasts: Any,
     curve: Any,
+    work: Any,
     steps: Any,
     utilisation: Any,
     migrations: Any,
@@ -91,41 +92,35 @@ def replay(
 
     `run` is one record; `member` (H, W) is room for the hosts' lists; `samples` (S + 1, V) are
     fractions of one, the last repeated; `used` (V, S) is room for demands, `use` (V, S or 0) for
-    fractions, `past` (H, 30 or 0) for the hosts' histories. `steps`, `utilisation` and
+    fractions, `past` (H, 30 or 0) for the hosts' histories; `work` holds the weights of regressions
+    and room for them. `steps`, `utilisation` and
     `migrations` are written if `run` says so.
     """
     r = run[0]
     count = samples.shape[0] - 2
     demand = np.zeros(vms.size)
-    forecast = np.zeros(vms.size)
-    buffer = np.empty(64)
-    work = np.empty((3, 32, 32))
-    lines = np.empty((32, 32))
-    kept = np.empty_like(member)
     chosen = np.empty((2 * vms.size, 2), np.int64)
     minus = np.empty(2 * vms.size)
     order = np.empty(2 * vms.size, np.int64)
     spare = np.empty(2 * vms.size, np.int64)
-    place(r, hosts, vms, member, mips, used, past, forecast, weights, buffer, curve)
+    place(r, hosts, vms, member, used, past, curve, work)
     if r.status:
         return
+    yes, no = np.bool_(True), np.bool_(False)
     for v in range(vms.size):
         placement[v] = vms[v].host
     if r.whole_day:
-        update(r, hosts, vms, member, samples, mips, demand, curve, 0.0, False, False)
+        update(r, hosts, vms, member, samples, mips, demand, curve, 0.0, no, no)
     t = START_S + STEP_S
     for s in range(count):
-        update(r, hosts, vms, member, samples, mips, demand, curve, t, True, False)
+        update(r, hosts, vms, member, samples, mips, demand, curve, t, yes, no)
         r.step = s
         r.window = max(0, s - 29)
         before = r.migrations
-        moves = 0
+        moves = np.int64(0)
         if r.policy >= THR:
-            settle_vms(r, vms, samples, demand, used, use, forecasts, forecast, t)
-            moves = plan(
-                r, hosts, vms, member, mips, demand, used, use, past, forecast, weights, buffer,
-                curve, work, lines, kept, chosen,
-            )  # fmt: skip
+            settle_vms(r, vms, samples, demand, used, use, work, t)
+            moves = plan(r, hosts, vms, member, demand, used, use, past, curve, work, chosen)
             for k in range(moves):
                 v, h = chosen[k, 0], chosen[k, 1]
                 _start(r, hosts, vms, member, demand, curve, migrations, v, h, t)
@@ -151,14 +146,14 @@ def replay(
         for k in range(moves):
             end = -minus[order[k]]
             if end > r.accounted:
-                update(r, hosts, vms, member, samples, mips, demand, curve, end, True, False)
+                update(r, hosts, vms, member, samples, mips, demand, curve, end, yes, no)
             _arrive(r, hosts, vms, member, chosen[order[k], 0], chosen[order[k], 1])
             if r.status:
                 return
             if k + 1 == moves or -minus[order[k + 1]] > end:
-                update(r, hosts, vms, member, samples, mips, demand, curve, end, True, True)
+                update(r, hosts, vms, member, samples, mips, demand, curve, end, yes, yes)
         t += STEP_S
     if r.whole_day:
         end = STEP_S * (count + 1)
-        update(r, hosts, vms, member, samples, mips, demand, curve, end, False, False)
+        update(r, hosts, vms, member, samples, mips, demand, curve, end, no, no)
     close(r, hosts, vms)

@@ -1,3 +1,5 @@
+# Constants that are passed on are NumPy scalars: Numba would compile each literal anew.
+# mypy: disable-error-code="arg-type, assignment, return-value"
 """Refresh of hosts: who gets what of the CPU, what it is recorded as, what it costs.
 
 Formulas are evaluated from left to right and sums run in the order of the lists: the last bit of
@@ -9,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from numba import njit
 
 __all__ = ["append", "close", "refresh", "remove", "update", "watts"]
@@ -17,7 +20,7 @@ STEP_S = 300.0
 NPA = 0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def watts(curve: Any, kind: int, u: float) -> float:
     """Power at utilisation u: `curve[kind]` has watts, a tenth of their rise, and tenths of one.
 
@@ -33,7 +36,7 @@ def watts(curve: Any, kind: int, u: float) -> float:
     return below + curve[kind, 1, a] * (u - curve[kind, 2, a]) * 100.0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _trip(r: Any, seconds: float) -> None:
     r.trips += 1
     delta = seconds - r.trip_mean
@@ -41,7 +44,7 @@ def _trip(r: Any, seconds: float) -> None:
     r.trip_square += delta * (seconds - r.trip_mean)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _change(r: Any, vm: Any) -> None:
     """Count what the last entry of a VM's history tells beside the one before it."""
     if vm.entry_moving == vm.was_moving:
@@ -54,7 +57,7 @@ def _change(r: Any, vm: Any) -> None:
     vm.was_moving = vm.entry_moving
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _note(r: Any, vm: Any, t: float, grant: float, demand: float, moving: int) -> None:
     """Add an entry to a VM's history, in place of one of the same time."""
     if vm.when != t:
@@ -76,7 +79,7 @@ def _note(r: Any, vm: Any, t: float, grant: float, demand: float, moving: int) -
     vm.entry_moving = moving
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _switch(r: Any, host: Any) -> None:
     """Count what the last entry of a host's history tells beside the one before it."""
     if host.entry_active == host.was_active:
@@ -92,7 +95,7 @@ def _switch(r: Any, host: Any) -> None:
     host.was_active = host.entry_active
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def refresh(
     r: Any,
     hosts: Any,
@@ -113,6 +116,7 @@ def refresh(
     claims = used = asked = 0.0
     over = False
     idle = 0
+    stays, leaves = np.int64(0), np.int64(1)
     for i in range(host.count):
         v = member[h, i]
         arriving = v < 0
@@ -132,12 +136,12 @@ def refresh(
         elif vms[v].moving:
             got = 0.9 * got
             used += got / 0.9
-            _note(r, vms[v], t, got, wanted, 1)
+            _note(r, vms[v], t, got, wanted, leaves)
         else:
             used += got
             if wanted == 0.0:
                 idle += 1
-            _note(r, vms[v], t, got, wanted, 0)
+            _note(r, vms[v], t, got, wanted, stays)
     if over:
         free = used = 0.0
         idle = 0
@@ -154,13 +158,13 @@ def refresh(
             elif vms[v].moving:
                 got = math.floor((got * scale) * 0.9)
                 used += got / 0.9
-                _note(r, vms[v], t, got, wanted, 1)
+                _note(r, vms[v], t, got, wanted, leaves)
             else:
                 got = math.floor(got * scale)
                 used += got
                 if wanted == 0.0:
                     idle += 1
-                _note(r, vms[v], t, got, wanted, 0)
+                _note(r, vms[v], t, got, wanted, stays)
     host.free = free
     host.granted = used
     host.wanted = asked
@@ -185,7 +189,7 @@ def refresh(
     return idle
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def append(r: Any, hosts: Any, member: Any, h: int, entry: int) -> None:
     """Put an entry at the end of a host's list; a list that is full is noted."""
     host = hosts[h]
@@ -196,7 +200,7 @@ def append(r: Any, hosts: Any, member: Any, h: int, entry: int) -> None:
     host.count += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def remove(hosts: Any, member: Any, h: int, entry: int) -> None:
     """Take an entry off a host's list; the others keep their order."""
     host = hosts[h]
@@ -208,7 +212,7 @@ def remove(hosts: Any, member: Any, h: int, entry: int) -> None:
     host.count = kept
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _finish(r: Any, hosts: Any, vms: Any, member: Any, demand: Any, h: int) -> None:
     """Take the VMs that want nothing off a host for good."""
     host = hosts[h]
@@ -224,7 +228,7 @@ def _finish(r: Any, hosts: Any, vms: Any, member: Any, demand: Any, h: int) -> N
     host.count = kept
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def update(
     r: Any,
     hosts: Any,
@@ -275,7 +279,7 @@ def update(
     r.accounted = t
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def close(r: Any, hosts: Any, vms: Any) -> None:
     """Count what the last entries of all histories tell."""
     for h in range(hosts.size):

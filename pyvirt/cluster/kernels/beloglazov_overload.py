@@ -1,3 +1,5 @@
+# Constants that are passed on are NumPy scalars: Numba would compile each literal anew.
+# mypy: disable-error-code="arg-type, assignment, return-value"
 """Which hosts are overloaded: a threshold, one that follows the spread, or a forecast.
 
 What a host would be with one VM more is asked millions of times a day. A sum in the order of the
@@ -9,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from numba import njit
 
 from pyvirt.cluster.kernels.beloglazov_hosts import STEP_S
@@ -16,6 +19,8 @@ from pyvirt.cluster.kernels.beloglazov_hosts import STEP_S
 __all__ = ["fitted", "overloaded", "prepare", "settle_vms"]
 
 THR, IQR, MAD, LR, LRR = 2, 3, 4, 5, 6
+# Pages of the array `work`: ten weights, what each of ten values adds to a forecast, and room.
+WEIGHTS, FORECAST, BUFFER = 0, 1, 2
 FALLBACK = 0.7  # the threshold while a history is too short
 SPREAD_NEEDS = 12
 LINE_NEEDS = 10
@@ -24,7 +29,7 @@ LINE_NEEDS = 10
 DOUBT = 1e-9
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def fitted(y: Any, w: Any) -> tuple[float, float]:
     """Intercept and slope of weighted least squares through ten values at x = 1 to 10."""
     weight = mx = my = 0.0
@@ -42,7 +47,7 @@ def fitted(y: Any, w: Any) -> tuple[float, float]:
     return my - b * mx, b
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _sort(x: Any, n: int) -> None:
     for i in range(1, n):
         value = x[i]
@@ -53,13 +58,13 @@ def _sort(x: Any, n: int) -> None:
         x[j + 1] = value
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _median(x: Any, n: int) -> float:
     """Of sorted values."""
     return x[n // 2] if n % 2 else (x[n // 2 - 1] + x[n // 2]) / 2.0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _mad(x: Any, n: int) -> float:
     """Median of the absolute deviations from the median; the values must be sorted."""
     middle = _median(x, n)
@@ -69,15 +74,16 @@ def _mad(x: Any, n: int) -> float:
     return _median(x, n)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _robust(y: Any, weights: Any, buffer: Any) -> float:
     """Forecast of the line after one round of bisquare weights (Cleveland 1979)."""
     a, b = fitted(y, weights)
     size = buffer[:LINE_NEEDS]
+    n = np.int64(LINE_NEEDS)
     for i in range(LINE_NEEDS):
         size[i] = abs(y[i] - (a + b * (i + 1)))
-    _sort(size, LINE_NEEDS)
-    middle = _median(size, LINE_NEEDS)
+    _sort(size, n)
+    middle = _median(size, n)
     if middle != 0.0:
         for i in range(LINE_NEEDS):
             x = abs(y[i] - (a + b * (i + 1))) / (6.0 * middle)
@@ -86,7 +92,7 @@ def _robust(y: Any, weights: Any, buffer: Any) -> float:
     return a + b * (LINE_NEEDS + 1)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def settle_vms(
     r: Any,
     vms: Any,
@@ -94,14 +100,13 @@ def settle_vms(
     demand: Any,
     used: Any,
     use: Any,
-    forecasts: Any,
-    forecast: Any,
+    work: Any,
     t: float,
 ) -> None:
     """At a step: add to the VMs' histories, how far back they reach, and what a line forecasts.
 
     `used` is (V, steps), MIPS, and `use` the same as a fraction of one, or empty where nothing
-    asks for it; `forecasts` has the weights of ten values in the forecast.
+    asks for it.
     """
     s = r.step
     i = math.floor(t / STEP_S)
@@ -112,6 +117,7 @@ def settle_vms(
         if not vm.alive:
             continue
         used[v, s] = demand[v]
+        vm.scatter = -1.0
         if use.size:
             slope = (samples[i + 1, v] - samples[i, v]) / STEP_S
             use[v, s] = samples[i, v] + slope * part
@@ -122,11 +128,11 @@ def settle_vms(
         if line:
             value = 0.0
             for k in range(LINE_NEEDS):
-                value += forecasts[k] * used[v, s + 1 - LINE_NEEDS + k]
-            forecast[v] = value
+                value += work[FORECAST, 0, k] * used[v, s + 1 - LINE_NEEDS + k]
+            vm.forecast = value
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def prepare(
     r: Any,
     hosts: Any,
@@ -135,7 +141,6 @@ def prepare(
     demand: Any,
     used: Any,
     past: Any,
-    forecast: Any,
     h: int,
 ) -> None:
     """Add up what `overloaded` asks of a host, in the order of its list."""
@@ -153,7 +158,7 @@ def prepare(
         v = member[h, i]
         wanted += demand[v]
         memory += vms[v].memory
-        line += forecast[v]
+        line += vms[v].forecast
         oldest = min(oldest, vms[v].idle_until)
         if spread:
             for j in range(n):
@@ -164,7 +169,7 @@ def prepare(
     host.oldest = oldest
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def overloaded(
     r: Any,
     hosts: Any,
@@ -172,15 +177,15 @@ def overloaded(
     member: Any,
     used: Any,
     past: Any,
-    forecast: Any,
-    weights: Any,
-    buffer: Any,
+    work: Any,
     h: int,
     extra: int,
     wanted: float,
 ) -> bool:
     """Whether a host is overloaded, with the VM `extra` added that wants so much (-1: as it is)."""
     host = hosts[h]
+    buffer = work[BUFFER, 0]
+    weights = work[WEIGHTS, 0]
     d = (host.wanted + wanted) / host.total
     if r.policy == THR:
         return d > r.parameter
@@ -199,10 +204,10 @@ def overloaded(
                 y[i] = past[h, at - r.window + i]
                 if extra >= 0:
                     y[i] += used[extra, at + i] / host.total
-            return r.parameter * _robust(y, weights, buffer[LINE_NEEDS:]) >= 1.0
+            return r.parameter * _robust(y, weights, work[BUFFER, 1]) >= 1.0
         line = host.forecast
         if extra >= 0:
-            line += forecast[extra]
+            line += vms[extra].forecast
         value = r.parameter * (line / host.total)
         if abs(value - 1.0) > DOUBT:
             return value > 1.0

@@ -1,3 +1,5 @@
+# Constants that are passed on are NumPy scalars: Numba would compile each literal anew.
+# mypy: disable-error-code="arg-type, assignment, return-value"
 """Where VMs go: the first placement, and at each step which VMs move to which hosts.
 
 A plan changes lists and sums of hosts on paper; at its end each host has its VMs back. Hosts that
@@ -21,7 +23,7 @@ NPA, DVFS = 0, 1
 NO_HOST = 3
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def sorted_down(keys: Any, order: Any, spare: Any, n: int) -> None:
     """Sort `order[:n]` by decreasing key, those of equal keys as they are (merge sort)."""
     width = 1
@@ -41,7 +43,7 @@ def sorted_down(keys: Any, order: Any, spare: Any, n: int) -> None:
         width *= 2
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _empty(hosts: Any, first: Any) -> None:
     """Move on to the first host of each kind that holds nothing and is off; past the end: none."""
     for kind in range(first.size):
@@ -53,7 +55,7 @@ def _empty(hosts: Any, first: Any) -> None:
         first[kind] = h
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _find(
     r: Any,
     hosts: Any,
@@ -61,10 +63,8 @@ def _find(
     member: Any,
     used: Any,
     past: Any,
-    forecast: Any,
-    weights: Any,
-    buffer: Any,
     curve: Any,
+    work: Any,
     candidates: Any,
     count: int,
     first: Any,
@@ -77,7 +77,7 @@ def _find(
 
     `mips` is what it is to be granted, and `wanted` what it counts for in the demand.
     """
-    best = -1
+    best = np.int64(-1)
     least = np.inf
     memory = vms[v].memory
     for kind in range(first.size):
@@ -101,14 +101,14 @@ def _find(
         if rise > least or (rise == least and h > best):
             continue
         if host.granted != 0.0 and overloaded(
-            r, hosts, vms, member, used, past, forecast, weights, buffer, h, v, wanted
+            r, hosts, vms, member, used, past, work, h, v, wanted
         ):
             continue
         best, least = h, rise
     return best
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _put(
     r: Any,
     hosts: Any,
@@ -116,7 +116,6 @@ def _put(
     member: Any,
     used: Any,
     past: Any,
-    forecast: Any,
     curve: Any,
     h: int,
     v: int,
@@ -134,7 +133,7 @@ def _put(
         host.charge = watts(curve, host.kind, host.granted / host.total)
     if r.step < 0:
         return
-    host.forecast += forecast[v]
+    host.forecast += vms[v].forecast
     host.oldest = min(host.oldest, vms[v].idle_until)
     window, total = r.window, host.total
     if past.shape[1]:
@@ -142,7 +141,7 @@ def _put(
             past[h, j] += used[v, window + j] / total
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _clear(r: Any, hosts: Any, past: Any, curve: Any, h: int) -> None:
     """Set the sums of a host that holds nothing."""
     host = hosts[h]
@@ -154,7 +153,7 @@ def _clear(r: Any, hosts: Any, past: Any, curve: Any, h: int) -> None:
         past[h, j] = 0.0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _insert(candidates: Any, count: int, h: int) -> int:
     """Add a host to the candidates, which are in order of their numbers."""
     k = count
@@ -165,26 +164,24 @@ def _insert(candidates: Any, count: int, h: int) -> int:
     return count + 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def place(
     r: Any,
     hosts: Any,
     vms: Any,
     member: Any,
-    mips: Any,
     used: Any,
     past: Any,
-    forecast: Any,
-    weights: Any,
-    buffer: Any,
     curve: Any,
+    work: Any,
 ) -> None:
     """Place the VMs one after the other, each with its full MIPS and memory, before all load."""
     candidates = np.empty(hosts.size, np.int64)
     first = np.zeros(curve.shape[0], np.int64)
-    count = 0
+    count = np.int64(0)
+    claimed = np.bool_(True)
     for v in range(vms.size):
-        need = mips[v]
+        need = vms[v].mips
         if r.policy in (NPA, DVFS):
             h = 0
             while h < hosts.size and (
@@ -196,8 +193,8 @@ def place(
         else:
             _empty(hosts, first)
             h = _find(
-                r, hosts, vms, member, used, past, forecast, weights, buffer, curve,
-                candidates, count, first, v, need, need, True,
+                r, hosts, vms, member, used, past, curve, work,
+                candidates, count, first, v, need, need, claimed,
             )  # fmt: skip
         if h < 0 or h >= hosts.size:
             r.status = NO_HOST
@@ -206,11 +203,11 @@ def place(
         if hosts[h].count == 0:
             count = _insert(candidates, count, h)
         # nothing is demanded yet, though all is granted
-        _put(r, hosts, vms, member, used, past, forecast, curve, h, v, need, 0.0)
+        _put(r, hosts, vms, member, used, past, curve, h, v, need, 0.0)
         vms[v].host = h
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _drain(
     r: Any,
     hosts: Any,
@@ -219,10 +216,8 @@ def _drain(
     demand: Any,
     used: Any,
     past: Any,
-    forecast: Any,
-    weights: Any,
-    buffer: Any,
     curve: Any,
+    work: Any,
     candidates: Any,
     count: int,
     chosen: Any,
@@ -236,7 +231,7 @@ def _drain(
     here = np.empty(member.shape[1], np.int64)
     saved = np.empty((member.shape[1], 7))
     saved_past = np.empty((member.shape[1], past.shape[1]))
-    n = low = 0
+    n = low = np.int64(0)
     for k in range(count):
         h = candidates[k]
         host = hosts[h]
@@ -269,7 +264,7 @@ def _drain(
         for i in range(size):
             v = here[i]
             h = _find(
-                r, hosts, vms, member, used, past, forecast, weights, buffer, curve,
+                r, hosts, vms, member, used, past, curve, work,
                 candidates, count, nowhere, v, demand[v], demand[v], r.memory == 1,
             )  # fmt: skip
             if h < 0:
@@ -290,7 +285,7 @@ def _drain(
             saved[i, 5], saved[i, 6] = host.forecast, host.oldest
             for j in range(past.shape[1]):
                 saved_past[i, j] = past[h, j]
-            _put(r, hosts, vms, member, used, past, forecast, curve, h, v, demand[v], demand[v])
+            _put(r, hosts, vms, member, used, past, curve, h, v, demand[v], demand[v])
             if r.status:
                 return moves
             chosen[moves, 0] = v
@@ -301,7 +296,7 @@ def _drain(
     return moves
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _single(vms: Any, chosen: Any, moves: int) -> int:
     """Let a VM that was to move twice go to its last destination at once; gives the moves left."""
     at = np.full(vms.size, -1)
@@ -318,58 +313,56 @@ def _single(vms: Any, chosen: Any, moves: int) -> int:
     return kept
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def plan(
     r: Any,
     hosts: Any,
     vms: Any,
     member: Any,
-    mips: Any,
     demand: Any,
     used: Any,
     use: Any,
     past: Any,
-    forecast: Any,
-    weights: Any,
-    buffer: Any,
     curve: Any,
     work: Any,
-    lines: Any,
-    kept: Any,
     chosen: Any,
 ) -> int:
     """Decide on the moves of a step; `chosen` gets VM and destination of each; gives their number.
 
-    `kept` has room for the lists of the overloaded hosts, `chosen` for each VM twice.
+    `chosen` has room for each VM twice.
     """
     candidates = np.empty(hosts.size, np.int64)
     taken = np.empty(vms.size, np.int64)
-    count = leaving = moves = 0
+    kept = np.empty(vms.size, np.int64)  # lists of the overloaded hosts
+    used_up = 0
+    count = leaving = moves = np.int64(0)
+    nobody = np.int64(-1)
     for h in range(hosts.size):
         host = hosts[h]
         host.shut = host.full = 0
         host.kept = host.count
+        host.kept_at = -1
         if host.count == 0:
             continue
-        prepare(r, hosts, vms, member, demand, used, past, forecast, h)
-        if not overloaded(r, hosts, vms, member, used, past, forecast, weights, buffer, h, -1, 0.0):
+        prepare(r, hosts, vms, member, demand, used, past, h)
+        if not overloaded(r, hosts, vms, member, used, past, work, h, nobody, 0.0):
             candidates[count] = h
             count += 1
             continue
         host.shut = 1
+        host.kept_at = used_up
         for i in range(host.count):
-            kept[h, i] = member[h, i]
+            kept[used_up] = member[h, i]
+            used_up += 1
         while True:
-            v = pick(r, hosts, vms, member, mips, demand, use, work, lines, h)
+            v = pick(r, hosts, vms, member, demand, use, work, h)
             taken[leaving] = v
             leaving += 1
             remove(hosts, member, h, v)
             if host.count == 0:
                 break
-            prepare(r, hosts, vms, member, demand, used, past, forecast, h)
-            if not overloaded(
-                r, hosts, vms, member, used, past, forecast, weights, buffer, h, -1, 0.0
-            ):
+            prepare(r, hosts, vms, member, demand, used, past, h)
+            if not overloaded(r, hosts, vms, member, used, past, work, h, nobody, 0.0):
                 break
     sorted_down(demand, taken, np.empty(vms.size, np.int64), leaving)
     first = np.zeros(curve.shape[0], np.int64)
@@ -377,7 +370,7 @@ def plan(
         v = taken[k]
         _empty(hosts, first)
         h = _find(
-            r, hosts, vms, member, used, past, forecast, weights, buffer, curve,
+            r, hosts, vms, member, used, past, curve, work,
             candidates, count, first, v, demand[v], demand[v], r.memory == 1,
         )  # fmt: skip
         if h < 0:
@@ -385,21 +378,21 @@ def plan(
         if hosts[h].count == 0:
             _clear(r, hosts, past, curve, h)
             count = _insert(candidates, count, h)
-        _put(r, hosts, vms, member, used, past, forecast, curve, h, v, demand[v], demand[v])
+        _put(r, hosts, vms, member, used, past, curve, h, v, demand[v], demand[v])
         chosen[moves, 0] = v
         chosen[moves, 1] = h
         moves += 1
     moves = _drain(
-        r, hosts, vms, member, demand, used, past, forecast, weights, buffer, curve,
+        r, hosts, vms, member, demand, used, past, curve, work,
         candidates, count, chosen, moves,
     )  # fmt: skip
     if r.single_moves:
         moves = _single(vms, chosen, moves)
     for h in range(hosts.size):
         host = hosts[h]
-        if host.shut:
+        if host.kept_at >= 0:
             for i in range(host.kept):
-                member[h, i] = kept[h, i]
+                member[h, i] = kept[host.kept_at + i]
         if host.kept == 0 and host.count > 0:
             _clear(r, hosts, past, curve, h)
         host.count = host.kept

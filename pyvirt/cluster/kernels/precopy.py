@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from numba import njit
 
 from pyvirt.cluster.migration_codes import (
@@ -72,8 +73,8 @@ def precopy(
     switch_s: float,
     most_rounds: int,
     then: int,
-    out: Any,
-    why: Any,
+    unit: float,
+    result: Any,
     rounds: Any,
 ) -> None:
     """Move each machine; the arrays' first axis is the machine.
@@ -81,9 +82,8 @@ def precopy(
     `log_*` are the written frames of machines of the kind TRACED, by guest time, in CSR form; a
     period above 0 repeats the log. `stamp` has one 0 for each frame number of any log. `slow_to`
     is the part of the bandwidth to which a stalled guest's writes are slowed, 0 for never.
-    `out` gets total, downtime, pages sent, guest time lost, degraded time, remote faults, number
-    of rounds, whether it moved; `rounds`, unless it is empty, pages, seconds, dirtied and speed
-    of each round.
+    `result` gets a record for each machine, in ns and, by `unit`, in bytes; `rounds`, unless it
+    is empty, pages, seconds, dirtied and speed of each round.
     """
     mark = 0
     for v in range(memory.size):
@@ -174,12 +174,13 @@ def precopy(
             faults = min(left, touched * degraded / 2.0)
             clock += down + degraded
             sent += bitmap + left
-        out[v, 0] = clock
-        out[v, 1] = down
-        out[v, 2] = sent
-        out[v, 3] = lost
-        out[v, 4] = degraded
-        out[v, 5] = faults
-        out[v, 6] = n
-        out[v, 7] = 0.0 if what == ABORT else 1.0
-        why[v] = ended
+        one = result[v]
+        one.total_ns = int(np.rint(clock * 1e9))
+        one.downtime_ns = int(np.rint(down * 1e9))
+        one.sent_bytes = sent * unit
+        one.rounds = n
+        one.ended = ended
+        one.moved = what != ABORT
+        one.lost_ns = int(np.rint(lost * 1e9))
+        one.degraded_ns = int(np.rint(degraded * 1e9))
+        one.remote_faults = faults
