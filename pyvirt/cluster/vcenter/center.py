@@ -106,8 +106,8 @@ class VCenter:
         alarms: Sequence[AlarmRule] = DEFAULT_ALARMS,
     ) -> None:
         cluster.validate()
-        if not isinstance(datacenter, str) or not datacenter:
-            raise InvalidTypeError(f"datacenter must be a name, got {datacenter!r:.80}")
+        if not datacenter:
+            raise InvalidValueError("datacenter must be a name, got an empty one")
         if balance_ns < 1:
             raise InvalidValueError(f"balance_ns must be positive, got {balance_ns}")
         self.cluster = cluster
@@ -122,12 +122,13 @@ class VCenter:
             len(cluster.vms), span_ns=2400 * SECOND if power is None else power.off_window_ns
         )
         self._moves = Moves(cluster)
-        self._queue: list[tuple[int, int, Callable[[], None]]] = []
+        self._queue: list[tuple[int, int, int, Callable[[], None]]] = []
         self._sequence = 0
         self._entering: dict[int, tuple[Task, HostState]] = {}
         self._shares: HostShares | None = None
-        self._every(EVERY, self._sample)
-        self._every(60 * SECOND, lambda: self._history.record(self.cluster))
+        # A sample stands for the time that ends with it: it comes before all else at its time.
+        self._every(EVERY, self._sample, 0)
+        self._every(60 * SECOND, lambda: self._history.record(self.cluster), 0)
         if balance is not None:
             self._every(int(balance_ns), self._run_balance)
         if power is not None:
@@ -152,7 +153,7 @@ class VCenter:
             self.now_ns = max(when, self.now_ns)
             if self._step_migration():
                 continue
-            _, _, action = heapq.heappop(self._queue)
+            action = heapq.heappop(self._queue)[-1]
             action()
         self.now_ns = int(until_ns)
 
@@ -160,7 +161,11 @@ class VCenter:
         """Have something done at a time: a call with this object."""
         if time_ns < self.now_ns:
             raise InvalidValueError(f"time_ns must be at least {self.now_ns}, got {time_ns}")
-        self._push(time_ns, lambda: _ignore(action(self)))
+
+        def act() -> None:
+            action(self)
+
+        self._push(time_ns, act)
 
     def follow(self, demand: npt.ArrayLike, interval_ns: int) -> None:
         """Let CPU demand follow rows of a table, from now on.
@@ -324,9 +329,7 @@ class VCenter:
             "cpu.usagemhz": used[CPU] / 1000,
             "cpu.usage": 100 * used[CPU] / whole[CPU],
             "mem.usage": 100 * used[MEMORY] / whole[MEMORY],
-            "power.power": host_watts(
-                c.power_tables, c.hosts.power, used[CPU] / whole[CPU], on=on
-            ),
+            "power.power": host_watts(c.power_tables, c.hosts.power, used[CPU] / whole[CPU], on=on),
             "vm.cpu.demand": wanted / 1000,
             "vm.cpu.usagemhz": given / 1000,
             "vm.cpu.contention": 100 * (1 - share),
@@ -452,9 +455,7 @@ class VCenter:
         return task
 
     def _dead(self, row: int) -> Callable[[], None]:
-        return lambda: _ignore(
-            self._event("DasHostFailedEvent", self.inventory.host(row), "declared dead")
-        )
+        return lambda: self._event("DasHostFailedEvent", self.inventory.host(row), "declared dead")
 
     def _restart(self, vm: int, host: int) -> Callable[[], None]:
         def action() -> None:
@@ -476,23 +477,21 @@ class VCenter:
         return action
 
     def _given_up(self, vm: int) -> Callable[[], None]:
-        return lambda: _ignore(
-            self._event(
-                "NotEnoughResourcesToStartVmEvent", self.inventory.vm(vm), "no host takes it"
-            )
+        return lambda: self._event(
+            "NotEnoughResourcesToStartVmEvent", self.inventory.vm(vm), "no host takes it"
         )
 
     # -- small things
 
-    def _every(self, interval: int, action: Callable[[], None]) -> None:
+    def _every(self, interval: int, action: Callable[[], None], rank: int = 1) -> None:
         def again() -> None:
             action()
-            self._push(self.now_ns + interval, again)
+            self._push(self.now_ns + interval, again, rank)
 
-        self._push(interval, again)
+        self._push(interval, again, rank)
 
-    def _push(self, time_ns: int, action: Callable[[], None]) -> None:
-        heapq.heappush(self._queue, (int(time_ns), self._sequence, action))
+    def _push(self, time_ns: int, action: Callable[[], None], rank: int = 1) -> None:
+        heapq.heappush(self._queue, (int(time_ns), rank, self._sequence, action))
         self._sequence += 1
 
     def _changed(self) -> None:
@@ -535,7 +534,3 @@ def _row(which: str | int, names: list[str], what: str) -> int:
     if not 0 <= which < len(names):
         raise InvalidValueError(f"{what} must be one of {len(names)}, got {which}")
     return int(which)
-
-
-def _ignore(result: object) -> None:
-    """Give nothing."""

@@ -43,8 +43,7 @@ class Moves:
     def busy(self, host: int) -> bool:
         """Say whether a migration from or to a host is not over."""
         return any(
-            host in (move.source, move.target) and move.task not in self._done
-            for move in self._all
+            host in (move.source, move.target) and move.task not in self._done for move in self._all
         )
 
     def ask(self, vm: int, source: int, target: int, now: int, task: int) -> None:
