@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
+from pyvirt.cli.cluster import cluster
 from pyvirt.cli.entitlement import entitlement
 from pyvirt.cli.image import image
 from pyvirt.cli.mmu import mmu
@@ -90,6 +91,7 @@ def main() -> None:
     """Simulate virtualised machines, and translate through the page tables of real ones."""
 
 
+main.add_command(cluster)
 main.add_command(entitlement)
 main.add_command(image)
 main.add_command(mmu)

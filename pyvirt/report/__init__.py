@@ -1,5 +1,6 @@
 """Results as tables and plots: what was counted, where the cycles go, who ran when."""
 
+from pyvirt.report.cluster import heat_map, replay_plot
 from pyvirt.report.gantt import gantt
 from pyvirt.report.mmu import (
     Summary,
@@ -30,8 +31,10 @@ __all__ = [
     "cycle_table",
     "event_table",
     "gantt",
+    "heat_map",
     "miss_ratio_curves",
     "reference_table",
+    "replay_plot",
     "save",
     "sched_document",
     "sched_table",

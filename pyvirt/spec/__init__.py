@@ -2,5 +2,6 @@
 
 from pyvirt.spec.base import Spec
 from pyvirt.spec.cluster import ClusterSpec, HostSpec, PoolSpec, RuleSpec, VMSpec
+from pyvirt.spec.files import load_cluster
 
-__all__ = ["ClusterSpec", "HostSpec", "PoolSpec", "RuleSpec", "Spec", "VMSpec"]
+__all__ = ["ClusterSpec", "HostSpec", "PoolSpec", "RuleSpec", "Spec", "VMSpec", "load_cluster"]
