@@ -48,6 +48,7 @@ from __future__ import annotations
 from typing import Any
 
 import numba
+import numpy as np
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -55,6 +56,7 @@ from numba.extending import intrinsic
 from pyvirt._core.sched.native import PLUG_RECORD, SCHED_RECORD, SERVICES_RECORD, WORLD_RECORD
 
 __all__ = [
+    "EMPTY",
     "HOOKS",
     "account",
     "allowed",
@@ -66,11 +68,19 @@ __all__ = [
     "plug",
     "record",
     "unpark",
+    "winner_build",
+    "winner_key",
+    "winner_put",
+    "winner_set",
     "world",
 ]
 
 _HOST = types.CPointer(numba.from_dtype(SCHED_RECORD))
 _U32 = types.uint32
+_KEY = np.dtype([("key", "<u8")])
+
+# The key of a leaf that holds nothing: `winner_set`.
+EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 # The type of each hook, for `numba.cfunc`.
 HOOKS: dict[str, Any] = {
@@ -85,6 +95,7 @@ HOOKS: dict[str, Any] = {
     "timeslice": types.int64(_HOST, _U32, _U32),
     "stopped": types.void(_HOST, _U32, _U32),
     "timed": types.void(_HOST),
+    "requeue": types.uint32(_HOST, _U32, _U32, types.int64, types.CPointer(types.int64)),
 }
 
 
@@ -149,6 +160,43 @@ def plug(s: Any) -> Any:
 def world(s: Any, id: int) -> Any:
     """Give the record (WORLD_RECORD) of a world, to be read."""
     return record(host(s).worlds, id, WORLD_RECORD)
+
+
+@njit
+def _node(tree: Any, number: Any) -> Any:
+    return record(tree, number, _KEY)
+
+
+@njit(error_model="numpy")
+def winner_set(tree: Any, leaves: Any, slot: Any, key: Any) -> None:
+    """Set a leaf of a winner tree (``plug(s).tree``, with ``plug(s).leaves``)."""
+    node: Any = np.uint64(leaves) + np.uint64(slot)
+    least: Any = np.uint64(key)
+    _node(tree, node).key = least
+    while node > np.uint64(1):
+        least = min(least, _node(tree, node ^ np.uint64(1)).key)
+        node >>= np.uint64(1)
+        _node(tree, node).key = least
+
+
+@njit(error_model="numpy")
+def winner_key(tree: Any, node: Any) -> Any:
+    """Give the key of a node: 1 is the least of all, ``leaves + slot`` a leaf."""
+    return _node(tree, node).key
+
+
+@njit(error_model="numpy")
+def winner_build(tree: Any, leaves: Any) -> None:
+    """Make the inner nodes from the leaves."""
+    for node in range(np.int64(leaves) - 1, 0, -1):
+        least = min(_node(tree, 2 * node).key, _node(tree, 2 * node + 1).key)
+        _node(tree, node).key = least
+
+
+@njit(error_model="numpy")
+def winner_put(tree: Any, leaves: Any, slot: Any, key: Any) -> None:
+    """Set a leaf alone, before `winner_build`."""
+    _node(tree, np.uint64(leaves) + np.uint64(slot)).key = np.uint64(key)
 
 
 @njit

@@ -24,6 +24,7 @@ needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C comp
 PROBE = """
 #include <pyvirt/sched.h>
 #include <pyvirt/ordered.h>
+#include <pyvirt/winner.h>
 #define AT(record, field) offsetof(pyvirt_##record, field)
 """
 STRUCTURES = {
@@ -138,13 +139,16 @@ def test_c_by_capsule(library, expected):
 
 @needs_compiler
 def test_c_by_addresses(library, expected):
+    names = ["add", "change", "enqueue", "dequeue", "charge", "pick", "timeslice", "stopped"]
     hooks = {
         name: ctypes.cast(getattr(library, f"stride_{name}"), ctypes.c_void_p).value
-        for name in ("enqueue", "dequeue", "charge", "pick", "timeslice")
+        for name in [*names, "requeue"]
     }
-    own = np.zeros(1, np.dtype([("now", "<i8"), ("count", "<u4")], align=True))
-    world = np.dtype([("passed", "<i8"), ("heap", "<u4")], align=True)
-    assert history(ps.NativePolicy("stride", hooks, own=own, world=world)) == expected
+    own = np.zeros(1, np.dtype([("now", "<i8"), ("base", "<i8")]))
+    world = np.dtype([("passed", "<i8"), ("step", "<i8"), ("ahead", "<u8")])
+    assert history(ps.NativePolicy("stride", hooks, own=own, world=world, trees=1)) == expected
+    del hooks["requeue"]
+    assert history(ps.NativePolicy("stride", hooks, own=own, world=world, trees=1)) == expected
 
 
 def test_numba(numba_stride, expected):
@@ -157,7 +161,8 @@ def test_cython_by_cimport(tmp_path, expected):
     (tmp_path / "setup.py").write_text(
         "from Cython.Build import cythonize\n"
         "from setuptools import Extension, setup\n"
-        'setup(name="cystride", ext_modules=cythonize([Extension("cystride", ["cystride.pyx"])]))\n'
+        f'cystride = Extension("cystride", ["cystride.pyx"], include_dirs=[{ps.get_include()!r}])\n'
+        'setup(name="cystride", ext_modules=cythonize([cystride]))\n'
     )
     done = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
@@ -229,6 +234,7 @@ def test_policies_of_addresses_are_not_pickled_but_copied(library):
         (InvalidValueError, {"choose": 1}, {}),
         (InvalidValueError, {"pick": 1}, {"world": -1}),
         (InvalidValueError, {"pick": 1}, {"world": 1 << 21}),
+        (InvalidValueError, {"pick": 1}, {"trees": 17}),
     ],
 )
 def test_bad_hooks(error, hooks, options):
@@ -253,6 +259,6 @@ def test_nonsense_from_machine_code_is_a_policy_error(numba_stride):
 
     good = numba_stride()
     hooks = dict(good.hooks, pick=pick)
-    host = ps.Scheduler(policy=ps.NativePolicy("mine", hooks, own=bytes(16), world=16))
+    host = ps.Scheduler(policy=ps.NativePolicy("mine", hooks, own=bytes(16), world=24, trees=1))
     with pytest.raises(PolicyError, match="no such world, got 5"):
         host.add()

@@ -1,7 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""A stride policy for pyvirt.sched in Cython; the same as stride.c."""
+"""A stride policy for pyvirt.sched in Cython; the same as stride.c.
 
-from libc.stdint cimport int64_t, uint32_t
+The folder that `pyvirt.sched.get_include()` names is to be searched for headers.
+"""
+
+from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 
 from pyvirt.capi cimport (
     NO_WORLD,
@@ -15,13 +18,24 @@ from pyvirt.capi cimport (
     sched_t,
 )
 
+cdef extern from "pyvirt/winner.h" nogil:
+    const uint64_t PV_EMPTY
+    void winner_set(uint64_t *node, uint32_t leaves, uint32_t slot, uint64_t key)
+    void winner_build(uint64_t *node, uint32_t leaves)
+
+cdef enum:
+    ID_BITS = 20
+
+cdef int64_t SPREAD = <int64_t>1 << 43  # of passes that a key tells apart
+
 ctypedef struct own_t:
     int64_t now                 # pass of what was picked last
-    uint32_t count              # of ready worlds
+    int64_t base                # pass of key 0
 
 ctypedef struct world_t:
     int64_t pass_
-    uint32_t heap               # of record i: the world at place i of a binary heap
+    int64_t step                # of a whole slice
+    uint64_t ahead              # whether it runs, and is in the tree with its pass after the slice
 
 
 cdef class CyStride(Plug):
@@ -31,51 +45,95 @@ cdef class CyStride(Plug):
         super().__init__("cystride", {})
         self.table.own_size = sizeof(own_t)
         self.table.world_size = sizeof(world_t)
+        self.table.trees = 1
+        self.table.add = add
+        self.table.change = change
         self.table.enqueue = enqueue
-        self.table.dequeue = dequeue
+        self.table.dequeue = leave
+        self.table.stopped = stopped
         self.table.charge = charge
         self.table.pick = pick
         self.table.timeslice = timeslice
+        self.table.requeue = requeue
 
 
-cdef inline bint before(const world_t *w, uint32_t a, uint32_t b) noexcept nogil:
-    # without branches, which no predictor would guess
-    return (w[a].pass_ < w[b].pass_) | ((w[a].pass_ == w[b].pass_) & (a < b))
+cdef inline own_t *own_of(sched_t *s) noexcept nogil:
+    return <own_t *>s.plug.own
 
 
-cdef void sift(world_t *w, uint32_t count, uint32_t i, uint32_t id) noexcept nogil:
-    """Put a world at place `i`, and up or down to where it belongs."""
-    cdef uint32_t child
-    while i and before(w, id, w[(i - 1) // 2].heap):
-        w[i].heap = w[(i - 1) // 2].heap
-        i = (i - 1) // 2
-    while 2 * i + 1 < count:
-        child = 2 * i + 1
-        if child + 1 < count:
-            child += before(w, w[child + 1].heap, w[child].heap)
-        if not before(w, w[child].heap, id):
-            break
-        w[i].heap = w[child].heap
-        i = child
-    w[i].heap = id
+cdef inline world_t *mine(sched_t *s, uint32_t id) noexcept nogil:
+    return &(<world_t *>s.plug.worlds)[id]
 
 
-cdef inline void take(sched_t *s, uint32_t i) noexcept nogil:
-    cdef world_t *w = <world_t *>s.plug.worlds
-    cdef own_t *own = <own_t *>s.plug.own
-    own.count -= 1
-    if i < own.count:
-        sift(w, own.count, i, w[own.count].heap)
+cdef inline void set_key(sched_t *s, uint32_t id, uint64_t key) noexcept nogil:
+    winner_set(s.plug.tree, s.plug.leaves, id, key)
+
+
+cdef inline uint64_t key_of(const own_t *own, int64_t pass_, uint32_t id) noexcept nogil:
+    """What is further ahead than keys can say is put in order when its turn may have come."""
+    cdef int64_t rank = pass_ - own.base
+    return <uint64_t>(rank if rank < SPREAD else SPREAD) << ID_BITS | id
+
+
+cdef void move_base(sched_t *s) noexcept nogil:
+    """Let keys count from the least pass of the worlds in the tree."""
+    cdef own_t *own = own_of(s)
+    cdef uint64_t *leaf = &s.plug.tree[s.plug.leaves]
+    cdef world_t *w
+    cdef uint32_t id
+    own.base = INT64_MAX
+    for id in range(s.world_count):
+        if leaf[id] != PV_EMPTY and mine(s, id).pass_ < own.base:
+            own.base = mine(s, id).pass_
+    for id in range(s.world_count):
+        if leaf[id] != PV_EMPTY:
+            w = mine(s, id)
+            leaf[id] = key_of(own, w.pass_ + (w.step if w.ahead else 0), id)
+    winner_build(s.plug.tree, s.plug.leaves)
+
+
+cdef inline void enter(sched_t *s, uint32_t id) noexcept nogil:
+    cdef world_t *w = mine(s, id)
+    w.ahead = 0
+    if w.pass_ < own_of(s).base:
+        set_key(s, id, id)
+        move_base(s)
+    else:
+        set_key(s, id, key_of(own_of(s), w.pass_, id))
+
+
+cdef void leave(sched_t *s, uint32_t id) noexcept nogil:
+    mine(s, id).ahead = 0
+    set_key(s, id, PV_EMPTY)
+
+
+cdef uint32_t search(sched_t *s, uint32_t cpu) noexcept nogil:
+    """The least of those that may run there: the first one cannot."""
+    cdef const uint64_t *leaf = &s.plug.tree[s.plug.leaves]
+    cdef uint32_t best = NO_WORLD, id
+    for id in range(s.world_count):
+        if leaf[id] != PV_EMPTY and not mine(s, id).ahead and allowed(s, id, cpu):
+            if best == NO_WORLD or mine(s, id).pass_ < mine(s, best).pass_:
+                best = id
+    return best
+
+
+cdef void add(sched_t *s, uint32_t id) noexcept nogil:
+    mine(s, id).step = <int64_t>s.worlds[id].slice * 1024 // s.worlds[id].weight
+
+
+cdef void change(sched_t *s, uint32_t id) noexcept nogil:
+    if mine(s, id).ahead:
+        leave(s, id)            # it will not be where it was expected
+    add(s, id)
 
 
 cdef void enqueue(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
-    cdef world_t *w = <world_t *>s.plug.worlds
-    cdef own_t *own = <own_t *>s.plug.own
+    cdef world_t *w = mine(s, id)
     cdef uint32_t cpu
-    if why != WHY_SLICE and why != WHY_PREEMPT and w[id].pass_ < own.now:
-        w[id].pass_ = own.now
-    own.count += 1
-    sift(w, own.count, own.count - 1, id)
+    if why != WHY_SLICE and why != WHY_PREEMPT and w.pass_ < own_of(s).now:
+        w.pass_ = own_of(s).now
+    enter(s, id)
     if why == WHY_SLICE or not s.idle_count:
         return                  # its CPU picks anyway
     for cpu in range(s.cpu_count):
@@ -84,32 +142,63 @@ cdef void enqueue(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
             return
 
 
-cdef void dequeue(sched_t *s, uint32_t id) noexcept nogil:
-    cdef world_t *w = <world_t *>s.plug.worlds
-    cdef uint32_t i = 0
-    while w[i].heap != id:
-        i += 1
-    take(s, i)
+cdef void stopped(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
+    leave(s, id)
+
+
+cdef inline void use(sched_t *s, uint32_t id, ns_t dt) noexcept nogil:
+    cdef world_t *w = mine(s, id)
+    w.pass_ += w.step if dt == s.worlds[id].slice else dt * 1024 // s.worlds[id].weight
 
 
 cdef void charge(sched_t *s, uint32_t id, ns_t dt) noexcept nogil:
-    (<world_t *>s.plug.worlds)[id].pass_ += dt * 1024 // s.worlds[id].weight
+    use(s, id, dt)
+
+
+cdef inline uint32_t take(sched_t *s, uint32_t cpu) noexcept nogil:
+    cdef own_t *own = own_of(s)
+    cdef world_t *w
+    cdef uint64_t key
+    cdef uint32_t id
+    while True:
+        key = s.plug.tree[1]
+        if key == PV_EMPTY:
+            return NO_WORLD
+        id = <uint32_t>key & ((1 << ID_BITS) - 1)
+        if mine(s, id).ahead:
+            leave(s, id)        # others were faster
+        elif <int64_t>(key >> ID_BITS) == SPREAD:
+            move_base(s)
+        else:
+            break
+    if not allowed(s, id, cpu):
+        id = search(s, cpu)
+        if id == NO_WORLD:
+            return id
+    w = mine(s, id)
+    own.now = w.pass_
+    w.ahead = 1
+    set_key(s, id, key_of(own, w.pass_ + w.step, id))
+    return id
 
 
 cdef uint32_t pick(sched_t *s, uint32_t cpu) noexcept nogil:
-    cdef const world_t *w = <world_t *>s.plug.worlds
-    cdef own_t *own = <own_t *>s.plug.own
-    cdef uint32_t best = NO_WORLD, at = 0, i
-    for i in range(own.count):
-        if (best == NO_WORLD or before(w, w[i].heap, best)) and allowed(s, w[i].heap, cpu):
-            best, at = w[i].heap, i
-            if not i:
-                break           # the least of all
-    if best != NO_WORLD:
-        own.now = w[best].pass_
-        take(s, at)
-    return best
+    return take(s, cpu)
 
 
 cdef ns_t timeslice(sched_t *s, uint32_t cpu, uint32_t id) noexcept nogil:
     return s.worlds[id].slice
+
+
+cdef uint32_t requeue(sched_t *s, uint32_t cpu, uint32_t id, ns_t dt, ns_t *slice) noexcept nogil:
+    """The four in one, for the case that comes again and again."""
+    cdef world_t *w = mine(s, id)
+    use(s, id, dt)
+    if w.ahead and dt == s.worlds[id].slice:
+        w.ahead = 0             # it is in the tree with that pass
+    else:
+        enter(s, id)
+    id = take(s, cpu)
+    if id != NO_WORLD:
+        slice[0] = s.worlds[id].slice
+    return id

@@ -129,15 +129,11 @@ cdef inline void hook_stopped(sched_t *s, uint32_t id, uint32_t why) noexcept no
         hook_ends(s, before)
 
 
-cdef inline uint32_t hook_pick(sched_t *s, uint32_t cpu) noexcept nogil:
-    """A world that may run on this CPU, or NO_WORLD."""
-    cdef uint32_t before = s.hook, id, kind
-    if not hook_begins(s, HOOK_PICK):
-        return NO_WORLD
-    id = s.plug.pick(s, cpu)
-    hook_ends(s, before)
+cdef inline bint may_run(sched_t *s, uint32_t hook, uint32_t id, uint32_t cpu) noexcept nogil:
+    """Whether a policy gave a world that its CPU can take up."""
+    cdef uint32_t kind
     if id == NO_WORLD or s.fault.kind != FAULT_NONE:
-        return NO_WORLD
+        return False
     if id >= s.world_count:
         kind = FAULT_WORLD
     elif s.worlds[id].state != READY or not s.worlds[id].marks & QUEUED:
@@ -145,9 +141,28 @@ cdef inline uint32_t hook_pick(sched_t *s, uint32_t cpu) noexcept nogil:
     elif not allowed(s, id, cpu):
         kind = FAULT_AFFINITY
     else:
-        return id
-    set_fault(s, kind, HOOK_PICK, cpu, id, id)
-    return NO_WORLD
+        return True
+    set_fault(s, kind, hook, cpu, id, id)
+    return False
+
+
+cdef inline uint32_t hook_pick(sched_t *s, uint32_t cpu) noexcept nogil:
+    """A world that may run on this CPU, or NO_WORLD."""
+    cdef uint32_t before = s.hook, id
+    if not hook_begins(s, HOOK_PICK):
+        return NO_WORLD
+    id = s.plug.pick(s, cpu)
+    hook_ends(s, before)
+    return id if may_run(s, HOOK_PICK, id, cpu) else NO_WORLD
+
+
+cdef inline ns_t checked_slice(
+    sched_t *s, uint32_t hook, uint32_t cpu, uint32_t id, ns_t slice
+) noexcept nogil:
+    if slice < 1:
+        set_fault(s, FAULT_TIMESLICE, hook, cpu, id, slice)
+        return 1
+    return slice if slice < MOST_TIMESLICE else MOST_TIMESLICE
 
 
 cdef inline ns_t hook_timeslice(sched_t *s, uint32_t cpu, uint32_t id) noexcept nogil:
@@ -158,10 +173,7 @@ cdef inline ns_t hook_timeslice(sched_t *s, uint32_t cpu, uint32_t id) noexcept 
         return 1
     slice = s.plug.timeslice(s, cpu, id)
     hook_ends(s, before)
-    if slice < 1:
-        set_fault(s, FAULT_TIMESLICE, HOOK_TIMESLICE, cpu, id, slice)
-        return 1
-    return slice if slice < MOST_TIMESLICE else MOST_TIMESLICE
+    return checked_slice(s, HOOK_TIMESLICE, cpu, id, slice)
 
 
 cdef inline void hook_timed(sched_t *s) noexcept nogil:

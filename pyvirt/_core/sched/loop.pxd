@@ -18,4 +18,6 @@ cdef bint stops(sched_t *s, uint32_t id, ns_t now) noexcept nogil
 cdef void place(sched_t *s, uint32_t id, ns_t now) noexcept nogil
 cdef void fill(sched_t *s, uint32_t cpu, uint32_t before, ns_t now) noexcept nogil
 cdef void make_runnable(sched_t *s, uint32_t id, ns_t now) noexcept nogil
+cdef void requeued(
+    sched_t *s, uint32_t cpu, uint32_t id, uint32_t next, ns_t slice, ns_t now) noexcept nogil
 cdef void serve(sched_t *s, ns_t now) noexcept nogil

@@ -54,6 +54,7 @@ from pyvirt._core.sched.policies cimport (
 )
 from pyvirt._core.sched.policies.stride cimport stride_best, stride_out
 from pyvirt._core.sched.queue cimport fetch_later, first
+from pyvirt._core.sched.requeues cimport only_requeues, requeue_slices
 from pyvirt._core.sched.slices cimport end_slices, only_slices
 from pyvirt._core.sched.state cimport (
     COSTOP,
@@ -621,27 +622,56 @@ cdef uint64_t run_until(sched_t *s, ns_t until, uint64_t most) noexcept nogil:
         return run_stride(s, until, most)
     if s.policy != POLICY_PLUG:
         return events(s, until, most, False)
-    if s.fault.kind != FAULT_NONE:
-        return 0
-    return events(s, until, most, True)
+    if s.plug.requeue != NULL:
+        return run_requeues(s, until, most)
+    return events(s, until, most, True) if s.fault.kind == FAULT_NONE else 0
+
+
+cdef inline uint64_t between(const sched_t *s, uint64_t most) noexcept nogil:
+    """Events until a long stretch is tried again: enough to make the attempt cheap."""
+    cdef uint64_t some = 64 + 8 * <uint64_t>s.cpu_count
+    return some if some < most else most
+
+
+cdef uint64_t run_requeues(sched_t *s, ns_t until, uint64_t most) noexcept nogil:
+    """Stretches of a plug-in policy that is asked once for each slice, and the rest."""
+    cdef uint64_t done = 0, count, part
+    cdef bint far = True
+    while done < most and s.fault.kind == FAULT_NONE:
+        part = most - done
+        if far and only_requeues(s, until, part):
+            count = requeue_slices(s, until, part)
+            s.events += count
+            serve(s, s.now)
+            far = count > s.cpu_count
+        else:
+            part = between(s, part)
+            count = events(s, until, part, True)
+            if count < part:
+                most = 0                # nothing more is due
+            far = True
+        done += count
+    return done
 
 
 cdef uint64_t run_stride(sched_t *s, ns_t until, uint64_t most) noexcept nogil:
     """The usual stretches apart from the rest."""
     cdef uint64_t done = 0, count, part, before
     cdef uint32_t i
+    cdef bint far = True
     while done < most:
         part = most - done
         before = s.events
-        if only_slices(s, until, part):
+        if far and only_slices(s, until, part):
             count = end_slices(s, until, part)
             s.events += count
+            far = count > s.cpu_count
         else:
-            if part > 64 + 8 * <uint64_t>s.cpu_count:
-                part = 64 + 8 * <uint64_t>s.cpu_count
+            part = between(s, part)
             count = events(s, until, part, False)
             if count < part:
                 most = 0                # nothing more is due
+            far = True
         done += count
         if (before ^ s.events) > SYNC_EVENTS:
             for i in range(s.queue_count):
@@ -737,11 +767,9 @@ cdef inline void plug_requeue(
 cdef inline void plug_fill(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
     """An idle CPU picks. What it was asked before is answered by that."""
     cdef cpu_t *c = &s.cpus[cpu]
-    cdef uint64_t bit = <uint64_t>1 << (cpu & 63)
     cdef uint32_t id
-    cdef world_t *w
     cdef ns_t slice
-    s.asked[cpu >> 6] &= ~bit
+    s.asked[cpu >> 6] &= ~(<uint64_t>1 << (cpu & 63))
     id = hook_pick(s, cpu)
     if id == NO_WORLD:
         if s.timeline != NULL:
@@ -750,10 +778,21 @@ cdef inline void plug_fill(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
         if c.event != NEVER:
             disarm_cpu(s, cpu)
         return
-    w = &s.worlds[id]
+    take_up(s, cpu, id, now)
+    c.slice_end = now               # should the hook ask for that
+    slice = hook_timeslice(s, cpu, id)
+    if c.running == id:
+        c.slice_end = now + slice
+        set_event(s, cpu, id, now)
+
+
+cdef inline void take_up(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
+    """An idle CPU gets a world that its policy gave."""
+    cdef cpu_t *c = &s.cpus[cpu]
+    cdef world_t *w = &s.worlds[id]
     w.marks &= ~QUEUED
     c.idle += now - c.idle_since
-    s.idle[cpu >> 6] &= ~bit
+    s.idle[cpu >> 6] &= ~(<uint64_t>1 << (cpu & 63))
     s.idle_count -= 1
     turn(s, cpu)
     if id == c.before:
@@ -762,11 +801,21 @@ cdef inline void plug_fill(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
     else:
         begin(s, cpu, id, now)
     c.before = NO_WORLD
-    c.slice_end = now               # should the hook ask for that
-    slice = hook_timeslice(s, cpu, id)
-    if c.running == id:
-        c.slice_end = now + slice
-        set_event(s, cpu, id, now)
+
+
+cdef void requeued(
+    sched_t *s, uint32_t cpu, uint32_t id, uint32_t next, ns_t slice, ns_t now
+) noexcept nogil:
+    """What a policy said at once about a CPU whose world's slice ended: what `plug_requeue` asks."""
+    vacate(s, cpu, now)
+    s.asked[cpu >> 6] &= ~(<uint64_t>1 << (cpu & 63))
+    if next == NO_WORLD:
+        disarm_cpu(s, cpu)
+        return
+    s.cpus[cpu].before = id
+    take_up(s, cpu, next, now)
+    s.cpus[cpu].slice_end = now + slice
+    set_event(s, cpu, next, now)
 
 
 cdef void serve(sched_t *s, ns_t now) noexcept nogil:

@@ -25,5 +25,6 @@ class NativePolicy(Plug):
         cpu: np.dtype[Any] | int = 0,
         world: np.dtype[Any] | int = 0,
         vm: np.dtype[Any] | int = 0,
+        trees: int = 0,
         vm_params: Mapping[str, tuple[int, int, int]] | None = None,
     ) -> None: ...

@@ -5,7 +5,7 @@ records, as Numba does; a field that is a pointer is an address there.
 """
 
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
-from libc.stdint cimport uint32_t
+from libc.string cimport memcpy
 
 import numpy as np
 
@@ -20,18 +20,12 @@ from pyvirt._core.sched.state cimport (
     vm_t,
     world_t,
 )
-from pyvirt._core.types cimport ns_t
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 
-ctypedef void (*hook_t)(sched_t *) noexcept nogil
-ctypedef void (*world_hook_t)(sched_t *, uint32_t) noexcept nogil
-ctypedef void (*why_hook_t)(sched_t *, uint32_t, uint32_t) noexcept nogil
+cdef enum:
+    MOST_TREES = 16
 
-_HOOKS = (
-    "begin", "add", "remove", "change", "enqueue", "dequeue", "charge", "pick", "timeslice",
-    "stopped", "timed",
-)
 _REQUIRED = ("enqueue", "dequeue", "pick", "timeslice")
 
 
@@ -43,75 +37,68 @@ cdef object record(size_t size, size_t start, list fields):
         "offsets": [place - start for place in places], "itemsize": size})
 
 
-cdef object world_record():
-    cdef world_t example
-    cdef world_t *w = &example
-    return record(sizeof(world_t), <size_t>&example, [
-        ("since", "<i8", <size_t>&w.since), ("run", "<i8", <size_t>&w.run),
-        ("rdy", "<i8", <size_t>&w.rdy), ("switches", "<u8", <size_t>&w.switches),
-        ("weight", "<u4", <size_t>&w.weight), ("slice", "<u4", <size_t>&w.slice),
-        ("queue", "<u2", <size_t>&w.queue), ("cpu", "<u2", <size_t>&w.cpu), ("state", "u1", <size_t>&w.state),
-        ("vm", "<u4", <size_t>&w.vm), ("migrations", "<u8", <size_t>&w.migrations),
-        ("wait", "<i8", <size_t>&w.wait), ("mlmtd", "<i8", <size_t>&w.mlmtd),
-        ("cstp", "<i8", <size_t>&w.cstp)])
+cdef tuple records():
+    """Of the structures that hooks may read: host, world, CPU, VM, policy, services."""
+    cdef sched_t s
+    cdef world_t w
+    cdef cpu_t c
+    cdef vm_t v
+    cdef plug_t p
+    cdef services_t f
+    return (
+        # the first part; an array of it makes no sense
+        record(<size_t>&s.asking - <size_t>&s, <size_t>&s, [
+            ("now", "<i8", <size_t>&s.now), ("cpu_count", "<u4", <size_t>&s.cpu_count),
+            ("world_count", "<u4", <size_t>&s.world_count),
+            ("vm_count", "<u4", <size_t>&s.vm_count), ("idle_count", "<u4", <size_t>&s.idle_count),
+            ("worlds", "<u8", <size_t>&s.worlds), ("cpus", "<u8", <size_t>&s.cpus),
+            ("vms", "<u8", <size_t>&s.vms), ("siblings", "<u8", <size_t>&s.siblings),
+            ("plug", "<u8", <size_t>&s.plug), ("idle", ("<u8", 16), <size_t>&s.idle),
+            ("asked", ("<u8", 16), <size_t>&s.asked)]),
+        record(sizeof(world_t), <size_t>&w, [
+            ("since", "<i8", <size_t>&w.since), ("run", "<i8", <size_t>&w.run),
+            ("rdy", "<i8", <size_t>&w.rdy), ("switches", "<u8", <size_t>&w.switches),
+            ("weight", "<u4", <size_t>&w.weight), ("slice", "<u4", <size_t>&w.slice),
+            ("queue", "<u2", <size_t>&w.queue), ("cpu", "<u2", <size_t>&w.cpu),
+            ("state", "u1", <size_t>&w.state), ("vm", "<u4", <size_t>&w.vm),
+            ("migrations", "<u8", <size_t>&w.migrations), ("wait", "<i8", <size_t>&w.wait),
+            ("mlmtd", "<i8", <size_t>&w.mlmtd), ("cstp", "<i8", <size_t>&w.cstp)]),
+        record(sizeof(cpu_t), <size_t>&c, [
+            ("running", "<u4", <size_t>&c.running), ("began", "<i8", <size_t>&c.began),
+            ("slice_end", "<i8", <size_t>&c.slice_end),
+            ("idle_since", "<i8", <size_t>&c.idle_since), ("idle", "<i8", <size_t>&c.idle),
+            ("switches", "<u8", <size_t>&c.switches)]),
+        record(sizeof(vm_t), <size_t>&v, [
+            ("weight", "<u4", <size_t>&v.weight), ("worlds", "<u4", <size_t>&v.worlds),
+            ("first", "<u4", <size_t>&v.first), ("reservation", "<i8", <size_t>&v.reservation),
+            ("limit", "<i8", <size_t>&v.limit), ("param", ("<i8", 4), <size_t>&v.param)]),
+        record(sizeof(plug_t), <size_t>&p, [
+            ("own", "<u8", <size_t>&p.own), ("cpus", "<u8", <size_t>&p.cpus),
+            ("worlds", "<u8", <size_t>&p.worlds), ("vms", "<u8", <size_t>&p.vms),
+            ("timer", "<i8", <size_t>&p.timer), ("services", "<u8", <size_t>&p.services),
+            ("trees", "<u4", <size_t>&p.trees), ("leaves", "<u4", <size_t>&p.leaves),
+            ("tree", "<u8", <size_t>&p.tree)]),
+        record(sizeof(services_t), <size_t>&f, [
+            ("ask", "<u8", <size_t>&f.ask), ("allowed", "<u8", <size_t>&f.allowed),
+            ("account", "<u8", <size_t>&f.account), ("park", "<u8", <size_t>&f.park),
+            ("unpark", "<u8", <size_t>&f.unpark), ("costop", "<u8", <size_t>&f.costop),
+            ("costart", "<u8", <size_t>&f.costart)]),
+    )
 
 
-cdef object cpu_record():
-    cdef cpu_t example
-    cdef cpu_t *c = &example
-    return record(sizeof(cpu_t), <size_t>&example, [
-        ("running", "<u4", <size_t>&c.running), ("began", "<i8", <size_t>&c.began),
-        ("slice_end", "<i8", <size_t>&c.slice_end), ("idle_since", "<i8", <size_t>&c.idle_since),
-        ("idle", "<i8", <size_t>&c.idle), ("switches", "<u8", <size_t>&c.switches)])
+cdef dict hook_places():
+    """Where the address of each hook lies in the table."""
+    cdef plug_t p
+    return {name: place - <size_t>&p for name, place in [
+        ("begin", <size_t>&p.begin), ("add", <size_t>&p.add), ("remove", <size_t>&p.remove),
+        ("change", <size_t>&p.change), ("enqueue", <size_t>&p.enqueue),
+        ("dequeue", <size_t>&p.dequeue), ("charge", <size_t>&p.charge), ("pick", <size_t>&p.pick),
+        ("timeslice", <size_t>&p.timeslice), ("stopped", <size_t>&p.stopped),
+        ("timed", <size_t>&p.timed), ("requeue", <size_t>&p.requeue)]}
 
 
-cdef object vm_record():
-    cdef vm_t example
-    cdef vm_t *v = &example
-    return record(sizeof(vm_t), <size_t>&example, [
-        ("weight", "<u4", <size_t>&v.weight), ("worlds", "<u4", <size_t>&v.worlds),
-        ("first", "<u4", <size_t>&v.first), ("reservation", "<i8", <size_t>&v.reservation),
-        ("limit", "<i8", <size_t>&v.limit), ("param", ("<i8", 4), <size_t>&v.param)])
-
-
-cdef object services_record():
-    cdef services_t example
-    cdef services_t *f = &example
-    return record(sizeof(services_t), <size_t>&example, [
-        ("ask", "<u8", <size_t>&f.ask), ("allowed", "<u8", <size_t>&f.allowed),
-        ("account", "<u8", <size_t>&f.account), ("park", "<u8", <size_t>&f.park),
-        ("unpark", "<u8", <size_t>&f.unpark), ("costop", "<u8", <size_t>&f.costop),
-        ("costart", "<u8", <size_t>&f.costart)])
-
-
-cdef object plug_record():
-    cdef plug_t example
-    cdef plug_t *p = &example
-    return record(sizeof(plug_t), <size_t>&example, [
-        ("own", "<u8", <size_t>&p.own), ("cpus", "<u8", <size_t>&p.cpus),
-        ("worlds", "<u8", <size_t>&p.worlds), ("vms", "<u8", <size_t>&p.vms),
-        ("timer", "<i8", <size_t>&p.timer), ("services", "<u8", <size_t>&p.services)])
-
-
-cdef object sched_record():
-    """The first part; an array of it makes no sense."""
-    cdef sched_t example
-    cdef sched_t *s = &example
-    return record(<size_t>&s.asking - <size_t>s, <size_t>s, [
-        ("now", "<i8", <size_t>&s.now), ("cpu_count", "<u4", <size_t>&s.cpu_count),
-        ("world_count", "<u4", <size_t>&s.world_count), ("vm_count", "<u4", <size_t>&s.vm_count),
-        ("idle_count", "<u4", <size_t>&s.idle_count), ("worlds", "<u8", <size_t>&s.worlds),
-        ("cpus", "<u8", <size_t>&s.cpus), ("vms", "<u8", <size_t>&s.vms),
-        ("siblings", "<u8", <size_t>&s.siblings), ("plug", "<u8", <size_t>&s.plug),
-        ("idle", ("<u8", 16), <size_t>&s.idle), ("asked", ("<u8", 16), <size_t>&s.asked)])
-
-
-SCHED_RECORD = sched_record()
-WORLD_RECORD = world_record()
-CPU_RECORD = cpu_record()
-VM_RECORD = vm_record()
-PLUG_RECORD = plug_record()
-SERVICES_RECORD = services_record()
+SCHED_RECORD, WORLD_RECORD, CPU_RECORD, VM_RECORD, PLUG_RECORD, SERVICES_RECORD = records()
+_HOOKS = hook_places()
 
 
 cdef class NativePolicy(Plug):
@@ -130,6 +117,8 @@ cdef class NativePolicy(Plug):
         What the policy's own record contains at first; default: nothing, or what the capsule says.
     cpu, world, vm : dtype or int, optional
         The records of each CPU, world and VM, or their sizes in bytes; they begin as zeros.
+    trees : int, default 0
+        How many winner trees over world numbers the engine is to keep: ``plug.tree``.
     vm_params : dict, optional
         Parameters of virtual machines, at most 4: name -> (default, least, most), integers.
 
@@ -144,7 +133,7 @@ cdef class NativePolicy(Plug):
     of addresses cannot be pickled; a copied scheduler uses the same one.
     """
 
-    def __init__(self, name, hooks, *, own=None, cpu=0, world=0, vm=0, vm_params=None):
+    def __init__(self, name, hooks, *, own=None, cpu=0, world=0, vm=0, trees=0, vm_params=None):
         cdef plug_t *table
         if not isinstance(name, str):
             raise InvalidTypeError(f"name must be a string, got {name!r:.80}")
@@ -153,15 +142,18 @@ cdef class NativePolicy(Plug):
         if PyCapsule_IsValid(hooks, "pyvirt.sched.plug"):
             table = <plug_t *>PyCapsule_GetPointer(hooks, "pyvirt.sched.plug")
             self.table = table[0]
+            as_int(table.trees, "trees", 0, MOST_TREES)
             if table.own != NULL:
                 self.own = (table.own)[:table.own_size]
             self.table.own = self.table.cpus = self.table.worlds = self.table.vms = NULL
+            self.table.tree, self.table.leaves = NULL, 0
             self.table.timer = NEVER
         elif isinstance(hooks, dict):
             for hook in hooks:
                 self.set_hook(hook, hooks[hook])
             self.table.cpu_size, self.table.world_size = record_size(cpu), record_size(world)
             self.table.vm_size = record_size(vm)
+            self.table.trees = as_int(trees, "trees", 0, MOST_TREES)
         else:
             raise InvalidTypeError(
                 f"hooks must be a dict or a capsule pyvirt.sched.plug, got {hooks!r:.80}")
@@ -178,28 +170,7 @@ cdef class NativePolicy(Plug):
         if address is None and name not in _REQUIRED:
             return
         at = as_int(address, name, 1, 0xFFFFFFFFFFFFFFFF)
-        if name == "begin":
-            self.table.begin = <hook_t>at
-        elif name == "add":
-            self.table.add = <world_hook_t>at
-        elif name == "remove":
-            self.table.remove = <world_hook_t>at
-        elif name == "change":
-            self.table.change = <world_hook_t>at
-        elif name == "enqueue":
-            self.table.enqueue = <why_hook_t>at
-        elif name == "dequeue":
-            self.table.dequeue = <world_hook_t>at
-        elif name == "charge":
-            self.table.charge = <void (*)(sched_t *, uint32_t, ns_t) noexcept nogil>at
-        elif name == "pick":
-            self.table.pick = <uint32_t (*)(sched_t *, uint32_t) noexcept nogil>at
-        elif name == "timeslice":
-            self.table.timeslice = <ns_t (*)(sched_t *, uint32_t, uint32_t) noexcept nogil>at
-        elif name == "stopped":
-            self.table.stopped = <why_hook_t>at
-        else:
-            self.table.timed = <hook_t>at
+        memcpy(<char *>&self.table + <size_t>_HOOKS[name], &at, sizeof(at))
 
     def __eq__(self, other):
         return self is other

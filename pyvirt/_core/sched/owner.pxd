@@ -27,5 +27,6 @@ cdef class Owner:
     cdef object _raise(self)
     cdef object _set_topology(self, object topology)
     cdef object _grow(self, object worlds)
+    cdef object _grow_trees(self, uint32_t leaves)
     cdef object _grow_vms(self, object vms)
     cdef void _begin_recording(self) noexcept

@@ -13,7 +13,13 @@ from pyvirt._core.sched.forward cimport run_forward
 from pyvirt._core.sched.hooks cimport hook_begin
 from pyvirt._core.sched.loop cimport next_event, run_until, serve
 from pyvirt._core.sched.plug cimport Plug, services
-from pyvirt._core.sched.queue cimport free_queues, groups_size, new_queue, pending_size
+from pyvirt._core.sched.queue cimport (
+    free_queues,
+    groups_size,
+    move_tree,
+    new_queue,
+    pending_size,
+)
 from pyvirt._core.sched.state cimport (
     FAULT_AFFINITY,
     FAULT_ARGUMENT,
@@ -44,6 +50,7 @@ from pyvirt._core.sched.state cimport (
     cpu_t,
     load_t,
     pace_t,
+    plug_t,
     queue_t,
     sched_t,
     topology_t,
@@ -181,6 +188,7 @@ cdef class Owner:
         free(self.plug.cpus)
         free(self.plug.worlds)
         free(self.plug.vms)
+        free(self.plug.tree)
         free(self.s.vms)
         free(self.s.siblings)
         free_queues(self.s.queues, self.s.queue_count)
@@ -266,10 +274,28 @@ cdef class Owner:
         if s.policy == POLICY_PLUG:
             # the record of each world is zeroed when its number is given
             enlarge(<void **>&self.plug.worlds, capacity * self.plug.world_size)
+            self._grow_trees(<uint32_t>capacity)
         if has_paces(&s.topology):
             enlarge(<void **>&s.paces, capacity * sizeof(pace_t))
         s.capacity = <uint32_t>capacity
         move_timer_base(s, s.now)
+
+    cdef object _grow_trees(self, uint32_t leaves):
+        """Those of a plug-in policy."""
+        cdef plug_t *p = &self.plug
+        cdef uint64_t *grown
+        cdef uint32_t i
+        if not p.trees:
+            return
+        grown = <uint64_t *>calloc(2 * <size_t>leaves * p.trees, sizeof(uint64_t))
+        if grown == NULL:
+            raise MemoryError
+        for i in range(p.trees):
+            move_tree(
+                &grown[2 * <size_t>leaves * i], leaves,
+                &p.tree[2 * <size_t>p.leaves * i], p.leaves)
+        free(p.tree)
+        p.tree, p.leaves = grown, leaves
 
     cdef object _grow_vms(self, object vms):
         """Make room for so many virtual machines."""
@@ -356,6 +382,7 @@ cdef class Owner:
         """Bytes of memory that worlds, queues and timers take."""
         cdef uint32_t i
         size = self.s.capacity * (sizeof(world_t) + sizeof(load_t) + 20 + self.plug.world_size)
+        size += self.plug.leaves * self.plug.trees * 2 * sizeof(uint64_t)
         size += self.s.vm_capacity * (sizeof(vm_t) + self.plug.vm_size)
         if self.s.paces != NULL:
             size += self.s.capacity * sizeof(pace_t)

@@ -16,6 +16,13 @@
 # timeslice  how long at most until the CPU picks again; a longer one than 2**52 ns counts as that
 # stopped    a world that ran, or was parked or co-stopped, stopped to compete and is not queued
 # timed      the timer is due; it is NEVER until the hook sets it again
+# requeue    the timeslice of a world is over, after dt >= 0 ns that are not charged: what charge,
+#            enqueue (WHY_SLICE), pick and timeslice do one after the other, in one. Gives the world
+#            that the CPU runs, and its timeslice. The CPU still counts as busy meanwhile, with the
+#            world that is READY now. Called, where it is there, in long stretches in which every CPU
+#            is busy with worlds that always run; the four must do the same
+#
+# A policy may want winner trees, with a leaf for each world number: the engine keeps them as well.
 #
 # The engine places nothing by itself: whoever queues a world asks a CPU to pick it.
 

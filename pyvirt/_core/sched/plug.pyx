@@ -16,6 +16,7 @@ from pyvirt._core.sched.state cimport (
     HOOK_ENQUEUE,
     HOOK_PICK,
     HOOK_REMOVE,
+    HOOK_REQUEUE,
     HOOK_STOPPED,
     HOOK_TIMED,
     HOOK_TIMESLICE,
@@ -40,6 +41,7 @@ HOOKS = {
     HOOK_TIMESLICE: "timeslice",
     HOOK_STOPPED: "stopped",
     HOOK_TIMED: "timed",
+    HOOK_REQUEUE: "requeue",
 }
 
 

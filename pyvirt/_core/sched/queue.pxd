@@ -14,6 +14,8 @@ cdef void join_queue(sched_t *s, uint32_t id, uint32_t queue) noexcept nogil
 cdef void leave_queue(sched_t *s, uint32_t id) noexcept nogil
 cdef bint set_serves(sched_t *s) noexcept nogil
 cdef void push_slowly(sched_t *s, queue_t *q, uint32_t id) noexcept nogil
+cdef void move_tree(
+    uint64_t *node, uint32_t leaves, const uint64_t *old, uint32_t count) noexcept nogil
 cdef void free_queue(queue_t *q) noexcept nogil
 cdef void free_queues(queue_t *queues, uint32_t count) noexcept nogil
 cdef size_t pending_size(const sched_t *s, uint32_t leaves) noexcept nogil

@@ -41,12 +41,13 @@ cdef enum:
 cdef bint only_slices(const sched_t *s, ns_t until, uint64_t most) noexcept nogil:
     """Whether `end_slices` can begin, and will get far.
 
-    Not where a slice ends at the present time: another one may have begun at it, on a CPU of a
-    higher number, and those two would end in the wrong order.
+    Not where a slice is to end at the present time, and another one has begun at it on a CPU of a
+    higher number: the next ends of those two would come in the wrong order.
     """
     cdef ns_t far = s.now + LEAST_TURNS * <ns_t>s.slice
     cdef const cpu_t *c
     cdef uint32_t cpu
+    cdef bint ends = False
     if (s.policy != POLICY_STRIDE or not s.slice or s.idle_count or s.queue_count != 1
             or s.timeline != NULL or s.paces != NULL):
         return False
@@ -55,7 +56,11 @@ cdef bint only_slices(const sched_t *s, ns_t until, uint64_t most) noexcept nogi
     for cpu in range(s.cpu_count):
         c = &s.cpus[cpu]
         if (s.worlds[c.running].flags & (HAS_JOBS | HAS_LIMIT) or c.event != c.slice_end
-                or c.event - s.worlds[c.running].since != s.slice or c.event <= s.now):
+                or c.event - s.worlds[c.running].since != s.slice):
+            return False
+        if c.event == s.now:
+            ends = True
+        elif ends and s.worlds[c.running].since == s.now:
             return False
     return True
 

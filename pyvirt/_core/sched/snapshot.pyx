@@ -13,14 +13,39 @@ from pyvirt._core.sched.state cimport (
     hnode_t,
     load_t,
     pace_t,
+    plug_t,
     queue_t,
     sched_t,
     vm_t,
     world_t,
 )
+from pyvirt._core.sched.winner cimport winner_build, winner_clear
 from pyvirt._core.sched.work cimport begin_more, free_more, load_more, more_t, save_more
 
 from pyvirt.errors import InvalidValueError
+
+
+cdef size_t trees_size(const plug_t *p, uint32_t worlds) noexcept:
+    return p.trees * <size_t>worlds * sizeof(uint64_t)
+
+
+cdef bytes trees_of(const plug_t *p, uint32_t worlds):
+    """The leaves of a plug-in policy's trees."""
+    cdef size_t each = worlds * sizeof(uint64_t)
+    cdef uint32_t i
+    return b"".join([
+        (<char *>&p.tree[2 * <size_t>p.leaves * i + p.leaves])[:each] for i in range(p.trees)])
+
+
+cdef void set_trees(plug_t *p, const char *keys, uint32_t worlds) noexcept:
+    cdef size_t each = worlds * sizeof(uint64_t)
+    cdef uint64_t *tree
+    cdef uint32_t i
+    for i in range(p.trees):
+        tree = &p.tree[2 * <size_t>p.leaves * i]
+        winner_clear(tree, p.leaves)
+        memcpy(&tree[p.leaves], &keys[i * each], each)
+        winner_build(tree, p.leaves)
 
 
 cdef tuple state_of(Owner host):
@@ -63,6 +88,7 @@ cdef tuple state_of(Owner host):
             (host.plug.cpus)[:s.cpu_count * host.plug.cpu_size],
             (host.plug.worlds)[:s.world_count * host.plug.world_size],
             (host.plug.vms)[:s.vm_count * host.plug.vm_size],
+            trees_of(&host.plug, s.world_count),
             host.plugin._attributes(),
         ),
         save_more(&s.more),
@@ -77,7 +103,7 @@ cdef object set_state(Owner host, tuple state):
     cdef queue_t q
     cdef more_t records
     cdef bytes kept, worlds, loads, paces, cpus, due, nodes, owners, pending, groups, vms, siblings
-    cdef bytes own, plug_cpus, plug_worlds, plug_vms
+    cdef bytes own, plug_cpus, plug_worlds, plug_vms, trees
     cdef uint32_t count
     (kept, worlds, loads, paces, cpus, due, queues, free_ids, vms, siblings, free_vms,
      plug, more) = state
@@ -96,11 +122,12 @@ cdef object set_state(Owner host, tuple state):
             or (plug is None) != (s.policy != POLICY_PLUG)):
         raise InvalidValueError("this snapshot is of a scheduler with other arguments")
     if plug is not None:
-        timer, own, plug_cpus, plug_worlds, plug_vms, attributes = plug
+        timer, own, plug_cpus, plug_worlds, plug_vms, trees, attributes = plug
         if (len(own) != host.plug.own_size
                 or len(plug_cpus) != s.cpu_count * host.plug.cpu_size
                 or len(plug_worlds) != plain.world_count * host.plug.world_size
-                or len(plug_vms) != plain.vm_count * host.plug.vm_size):
+                or len(plug_vms) != plain.vm_count * host.plug.vm_size
+                or len(trees) != trees_size(&host.plug, plain.world_count)):
             raise InvalidValueError("this snapshot is of a scheduler with another policy")
     host._grow(max(1, plain.world_count))
     host._grow_vms(plain.vm_count)
@@ -152,6 +179,7 @@ cdef object set_state(Owner host, tuple state):
         memcpy(host.plug.cpus, <const char *>plug_cpus, len(plug_cpus))
         memcpy(host.plug.worlds, <const char *>plug_worlds, len(plug_worlds))
         memcpy(host.plug.vms, <const char *>plug_vms, len(plug_vms))
+        set_trees(&host.plug, <const char *>trees, plain.world_count)
     memcpy(s.worlds, <const char *>worlds, len(worlds))
     memcpy(s.loads, <const char *>loads, len(loads))
     if len(paces):

@@ -133,6 +133,7 @@ cdef enum hook_t:
     HOOK_TIMESLICE = 9
     HOOK_STOPPED = 10
     HOOK_TIMED = 11
+    HOOK_REQUEUE = 12
 
 cdef enum fault_kind_t:
     FAULT_NONE = 0
@@ -192,6 +193,11 @@ ctypedef struct plug_t:             # a plug-in policy: sizes, records, hooks
     void (*timed)(sched_t *s) noexcept nogil
     void *user                      # of hooks that need an object: not part of the state
     const services_t *services
+    # charge, enqueue (WHY_SLICE), pick and timeslice in one
+    uint32_t (*requeue)(sched_t *s, uint32_t cpu, uint32_t id, ns_t dt, ns_t *slice) noexcept nogil
+    uint32_t trees                  # winner trees with a leaf for each world number
+    uint32_t leaves                 # of each
+    uint64_t *tree                  # one after the other, 2 * leaves keys each
 
 ctypedef struct world_t:
     # what an event of an always runnable world touches

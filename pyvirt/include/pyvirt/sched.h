@@ -92,6 +92,11 @@ typedef struct {
     void (*timed)(pyvirt_sched *s);
     void *user;
     const pyvirt_services *services;    /* set by the scheduler */
+    /* charge, enqueue (PYVIRT_SLICE), pick and timeslice in one, or NULL */
+    uint32_t (*requeue)(pyvirt_sched *s, uint32_t cpu, uint32_t id, int64_t dt, int64_t *slice);
+    uint32_t trees;                     /* how many winner trees (pyvirt/winner.h) it needs */
+    uint32_t leaves;                    /* set by the scheduler: of each, by world number */
+    uint64_t *tree;                     /* likewise: 2 * leaves keys each, all empty at first */
 } pyvirt_plug;
 
 struct pyvirt_sched {                   /* its first part */

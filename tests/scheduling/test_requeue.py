@@ -1,0 +1,196 @@
+"""Policies that are asked once for each slice do what they do when they are asked four times."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pyvirt.sched as ps
+from pyvirt.errors import PolicyError
+from scheduling.test_forward import seen
+from scheduling.test_slices import change, scenarios
+
+POLICIES = Path(__file__).parents[2] / "docs" / "guide" / "policies"
+# A wheel is tested without the documentation beside it.
+if not POLICIES.exists():
+    pytest.skip("the examples are not here", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def hooks():
+    sys.path.insert(0, str(POLICIES))
+    try:
+        from jitstride import jit_stride
+    finally:
+        sys.path.remove(str(POLICIES))
+    return jit_stride().hooks
+
+
+def policy(hooks, **others):
+    return ps.NativePolicy("jitstride", {**hooks, **others}, own=bytes(16), world=24, trees=1)
+
+
+def host(plug, cpus=2, quantum_ns=10, weights=(1, 2, 3, 4, 5)) -> ps.Scheduler:
+    made = ps.Scheduler(cpus, policy=plug, quantum_ns=quantum_ns)
+    for weight in weights:
+        made.add(weight=weight)
+    return made
+
+
+@given(scenario=scenarios(), lengths=st.lists(st.integers(3, 10), max_size=5), jobs=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_as_four_hooks(hooks, scenario, lengths, jobs):
+    cpus, slice_ns, first, steps = scenario
+    both = [
+        host(policy(hooks, requeue=each), cpus, slice_ns, first)
+        for each in (hooks["requeue"], None)
+    ]
+    worlds = [list(range(len(first))) for _ in both]
+    for made in both:
+        for length in lengths:
+            made.add(weight=3, slice_ns=max(1, slice_ns * length // 10))
+        if jobs:
+            made.add(ps.OnOff(slice_ns, 40 * slice_ns, "fixed", "exponential"))
+    for gap, (name, *arguments) in steps:
+        until = both[0].now_ns + gap * slice_ns // 10
+        both[0].run(until)
+        while both[1].run(until, events=1):
+            pass
+        assert seen(both[0]) == seen(both[1])
+        for made, ids in zip(both, worlds, strict=True):
+            change(
+                lambda name, *more, made=made: getattr(made, name)(*more),
+                lambda weight, made=made: made.add(weight=weight),
+                ids,
+                name,
+                *arguments,
+            )
+        assert seen(both[0]) == seen(both[1])
+
+
+def test_snapshots_contain_the_trees(hooks):
+    made = host(policy(hooks))
+    made.run(1234)
+    kept = made.snapshot()
+    made.run(50_000)
+    expected = seen(made)
+    made.add(weight=7)
+    made.run(60_000)
+    made.restore(kept)
+    made.run(50_000)
+    assert seen(made) == expected
+
+
+@pytest.fixture(scope="module")
+def wrong():
+    """Hooks that give what they must not."""
+    from numba import cfunc
+
+    from pyvirt.sched.jit import HOOKS, ask, host
+
+    @cfunc(HOOKS["requeue"])
+    def no_world(s, cpu, id, dt, slice_ns):
+        slice_ns[0] = 10
+        return 99
+
+    @cfunc(HOOKS["requeue"])
+    def running(s, cpu, id, dt, slice_ns):
+        slice_ns[0] = 10
+        return id ^ 1
+
+    @cfunc(HOOKS["requeue"])
+    def no_slice(s, cpu, id, dt, slice_ns):
+        slice_ns[0] = 0
+        return id
+
+    @cfunc(HOOKS["requeue"])
+    def no_cpu(s, cpu, id, dt, slice_ns):
+        ask(s, np.uint32(host(s).cpu_count))
+        slice_ns[0] = 10
+        return id
+
+    return {"no_world": no_world, "running": running, "no_slice": no_slice, "no_cpu": no_cpu}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_world", "in requeue for CPU 0 at 10 ns: there is no such world, got 99"),
+        ("running", "in requeue for CPU 0 at 10 ns: that world is not ready and queued, got 1"),
+        ("no_slice", "in requeue for CPU 0 at 10 ns: a timeslice is at least 1 ns, got 0"),
+        ("no_cpu", "in requeue for CPU 2 at 10 ns: it named a world or CPU that does not exist"),
+    ],
+)
+def test_nonsense_is_a_policy_error(hooks, wrong, name, message):
+    made = host(policy(hooks, requeue=wrong[name]), weights=(1, 1))
+    with pytest.raises(PolicyError, match=message):
+        made.run(10_000)
+    assert made.now_ns == 10
+    rows = made.counters()
+    assert (rows["run"] + rows["rdy"] == 10).all()
+    with pytest.raises(PolicyError, match=message):
+        made.run(20_000)
+
+
+def test_a_cpu_may_be_left_idle(hooks):
+    from numba import cfunc
+
+    from pyvirt.sched.jit import HOOKS
+
+    @cfunc(HOOKS["requeue"])
+    def nothing(s, cpu, id, dt, slice_ns):
+        return 0xFFFFFFFF
+
+    made = host(policy(hooks, requeue=nothing), weights=(1, 1))
+    made.run(10_000)
+    # from then on a CPU is idle, and the other one is asked hook by hook
+    assert made.cpu_counters()["world"][0] == -1
+    assert made.cpu_counters()["idle"].tolist() == [9990, 0]
+    assert made.counters()["run"].sum() == 10 + 10_000
+
+
+def test_asked_cpus_pick_after_the_slice(hooks):
+    """A policy that asks all other CPUs at each end of a slice, with and without the hook."""
+    from numba import cfunc
+
+    from pyvirt.sched.jit import HOOKS, ask
+    from pyvirt.sched.jit import host as host_of
+
+    sys.path.insert(0, str(POLICIES))
+    try:
+        import jitstride as parts
+    finally:
+        sys.path.remove(str(POLICIES))
+
+    @cfunc(HOOKS["enqueue"])
+    def enqueue(s, id, why):
+        w, own = parts.mine(s, id), parts.own_of(s)
+        if why != parts.SLICE and why != parts.PREEMPT:
+            w.passed = max(w.passed, own.now)
+        parts.enter(s, id)
+        if why != parts.PREEMPT:
+            for cpu in range(host_of(s).cpu_count):
+                ask(s, np.uint32(cpu))
+
+    @cfunc(HOOKS["requeue"])
+    def requeue(s, cpu, id, dt, slice_ns):
+        parts.use(s, id, dt)
+        parts.enter(s, id)
+        for other in range(host_of(s).cpu_count):
+            if other != cpu:
+                ask(s, np.uint32(other))
+        best = parts.take(s, cpu)
+        slice_ns[0] = parts.world(s, best).slice
+        return best
+
+    both = [
+        host(policy(hooks, enqueue=enqueue, requeue=each), cpus=3, weights=(1, 2, 3, 4, 5, 9))
+        for each in (requeue, None)
+    ]
+    for made in both:
+        made.add(weight=2, slice_ns=7)
+        made.run(20_000)
+    assert seen(both[0]) == seen(both[1])
