@@ -213,11 +213,13 @@ PYVIRT_NOINLINE void ahead_nested(ahead_t *a, const nested_t *t, const char *vas
                                   uint64_t stride, uint64_t i, uint64_t n)
 {
     begin_round(a, i);
+    /* The steps of a round are of different accesses. Those to leaves stand together: these are the
+       farthest from each other, and this processor's own walks for them overlap. */
     AHEAD_STEP(7, AHEAD_NESTED, step_to_leaf(last, s->gpa))
+    AHEAD_STEP(4, AHEAD_NESTED, step_to_leaf(last, va))
     AHEAD_STEP(6, AHEAD_NESTED, step_to_place(&t->host, last))
     AHEAD_STEP(5, AHEAD_NESTED, (s->gpa = word_at(last) & t->guest.leaf_address) & t->beyond
                                 ? NULL : top_entry(&a->host, &t->host, NULL, s->gpa))
-    AHEAD_STEP(4, AHEAD_NESTED, step_to_leaf(last, va))
     AHEAD_STEP(3, AHEAD_NESTED, step_from_host(t, last))
     AHEAD_STEP(2, AHEAD_NESTED, step_to_host(a, t, last))
     AHEAD_STEP(1, AHEAD_NESTED, top_entry(&a->guest, &t->guest, &t->host, va))

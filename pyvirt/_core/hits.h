@@ -6,35 +6,10 @@
 #ifndef PYVIRT_HITS_H
 #define PYVIRT_HITS_H
 
-#include "cache.h"
-#include "policies/lru.h"
-#include "nestedwalk.h"
-
-#define PYVIRT_CONTEXT 0x7FFFFULL               /* of a tag: bits 18:0 */
+#include "lane.h"
+#include "mixed.h"
 
 enum { SAMPLE = 32 };       /* accesses that show how the next ones may go */
-enum { HITS_END, HITS_MISS, HITS_WEAK, HITS_RANGE };    /* why the loop ended */
-enum { HITS_NO_WALK, HITS_IDENTITY, HITS_NATIVE, HITS_NESTED };     /* what it knows of walks */
-
-typedef struct {
-    cache_t *first;
-    cache_t *second;            /* NULL: there is no such level, or it is not for this loop */
-    uint64_t low;               /* bits 18:0 of the tag of a 4 KiB page */
-    uint64_t twin_low;          /* the same of a global page; low if there never was one */
-    uint64_t global_low;        /* of a new global page; low while CR4.PGE is clear */
-    uint64_t mask;              /* a value allows the access if value & mask == wanted */
-    uint64_t wanted;
-    uint64_t identity;          /* HITS_IDENTITY: rights of every page */
-    nested_t tables;            /* HITS_NESTED; for HITS_NATIVE only what is the guest's */
-    uint64_t second_hits;       /* counted: hits of the second array */
-    uint64_t walks;             /* and short walks */
-    uint8_t globals;            /* set when a walk met a global page */
-    uint8_t sure;               /* nothing but these arrays can hold the page */
-    uint8_t walk;
-    uint8_t calm;               /* few of the accesses before this one missed the first array */
-    uint8_t unused;             /* 64 - bits of an address, which is sign-extended */
-    uint8_t why;                /* it ended */
-} hits_t;
 
 /* What the loop needs of an array, in locals: a store to one could be to any of its fields. */
 typedef struct {
@@ -219,9 +194,7 @@ TARGET PYVIRT_NOINLINE uint64_t hits_latest_##FORM(const hits_t *h, front_t *fro
                : hits_front_##FORM(h, front, vas, i, n, NULL);                                    \
 }
 
-/* The usual case in fewest steps: first four ways in order, then twelve with ranks, both full
-   and without a hash; no global pages, nothing else to look up, and both outputs wanted. `walk`
-   is a constant. */
+/* The usual case (lane_usual) in fewest steps. `walk` is a constant. */
 #define PYVIRT_FULL(FORM, TARGET)                                                                 \
 TARGET PYVIRT_INLINE uint64_t hits_full_##FORM(hits_t *h, const uint64_t *vas, uint64_t i,        \
                                                uint64_t n, uint64_t *pas, uint16_t *codes,        \
@@ -458,8 +431,7 @@ TARGET static uint64_t hits_##FORM(hits_t *h, const uint64_t *vas, uint64_t i, u
         return hits_loop_##FORM(h, vas, i, n, pas, codes, 0, 0);                                  \
     if (h->calm && h->first->fold == 63)                                                          \
         return hits_few_##FORM(h, vas, i, n, pas, codes);                                         \
-    if (pas && codes && h->sure && h->second && h->second->ways == 12 && h->first->fold == 63     \
-        && h->second->fold == 63 && is_full(h->first) && is_full(h->second)) {                    \
+    if (lane_usual(h, pas, codes)) {                                                              \
         if (h->walk == HITS_NATIVE)                                                               \
             return hits_native_##FORM(h, vas, i, n, pas, codes);                                  \
         if (h->walk == HITS_NESTED)                                                               \
@@ -513,6 +485,8 @@ static inline uint64_t hits(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t
                             uint16_t *codes)
 {
 #if PYVIRT_X86
+    if (hits_vectors && h->mixed && mixed_can(h, n - i, pas, codes))
+        return mixed(h, vas, i, n, pas, codes);
     if (hits_vectors)
         return hits_avx2(h, vas, i, n, pas, codes);
 #endif

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
+from pyvirt._core.ahead cimport ahead_t
 from pyvirt._core.cache cimport cache_t
 from pyvirt._core.nestedwalk cimport nested_t
 
@@ -26,12 +27,14 @@ cdef extern from "hits.h" nogil:
         uint64_t wanted
         uint64_t identity
         nested_t tables
+        ahead_t *ahead
         uint64_t second_hits
         uint64_t walks
         uint8_t globals
         uint8_t sure
         uint8_t walk
         uint8_t calm
+        uint8_t mixed
         uint8_t unused
         uint8_t why
 

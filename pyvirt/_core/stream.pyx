@@ -166,6 +166,8 @@ cdef void choose_lane(lane_t *lane, run_t *x, int kind, bint user) noexcept nogi
     lane.h.unused = <uint8_t>(64 - x.v.guest.address_bits)
     lane.h.walk = HITS_NO_WALK
     lane.h.calm = True
+    lane.h.mixed = False
+    lane.h.ahead = NULL
 
 
 cdef void choose_walk(lane_t *lane, run_t *x, int kind, bint user) noexcept nogil:
@@ -227,17 +229,23 @@ cdef void choose_asker(asker_t *a, run_t *x) noexcept nogil:
         a.tables.beyond = ~((<uint64_t>1 << x.v.host.address_bits) - 1)
 
 
+cdef inline ahead_t *ask(asker_t *a) noexcept nogil:
+    """What is walked ahead, begun with the first question."""
+    if not a.active:
+        a.active = True
+        ahead_start(&a.walks)
+    return &a.walks
+
+
 cdef void ask_ahead(
     asker_t *a, const mmu_t *m, const char *vas, uint64_t stride, uint64_t i, uint64_t n
 ) noexcept nogil:
     """Prefetch for the accesses after `i`, AHEAD_GROUP after it was last asked to."""
-    if not a.active:
-        a.active = True
-        ahead_start(&a.walks)
+    cdef ahead_t *walks = ask(a)
     if m.mode == MODE_NESTED:
-        ahead_nested(&a.walks, &a.tables, vas, stride, i, n)
+        ahead_nested(walks, &a.tables, vas, stride, i, n)
     else:
-        ahead_native(&a.walks, &a.tables.guest, vas, stride, i, n)
+        ahead_native(walks, &a.tables.guest, vas, stride, i, n)
 
 
 cdef uint64_t run_lane(
@@ -271,7 +279,7 @@ cdef uint64_t stream_accesses(
     cdef run_t x
     cdef lane_t lane
     cdef asker_t asker
-    cdef uint64_t i = 0, end, part, k, slow, firsts, pa, base
+    cdef uint64_t i = 0, end, part, k, slow, odd, firsts, pa, base
     cdef uint16_t code
     cdef bint ahead, sure
     start(&x, m, vcpu)
@@ -284,7 +292,7 @@ cdef uint64_t stream_accesses(
     base = m.accesses
     while i < n:
         end = min(n, i + BLOCK)
-        slow = 0
+        slow = odd = 0
         firsts = x.counters.tlb_hits[0]
         while i < end:
             part = end
@@ -306,6 +314,7 @@ cdef uint64_t stream_accesses(
                         continue
                     sure = sure and lane.h.why == HITS_MISS
                 slow += 1
+                odd += 1
                 m.accesses = base + i
                 if sure:
                     code = access_missed(&x, vas[i], kind, &x.v.requests[kind][user], &pa)
@@ -321,7 +330,11 @@ cdef uint64_t stream_accesses(
                 if stop and code & 15:
                     end = n = i
                     break
-        lane.h.calm = x.counters.tlb_hits[0] - firsts > BLOCK - BLOCK // 32
+        firsts = x.counters.tlb_hits[0] - firsts
+        lane.h.calm = firsts > BLOCK - BLOCK // 32
+        lane.h.mixed = odd == 0 and firsts > BLOCK // 16 and slow > BLOCK // 16
+        if lane.h.mixed and prefetch != PREFETCH_NEVER:
+            lane.h.ahead = ask(&asker)
         if prefetch == PREFETCH_AUTO:
             ahead = slow > BLOCK // 2
     x.counters.accesses[kind] += n
