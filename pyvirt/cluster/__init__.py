@@ -41,6 +41,7 @@ from pyvirt.cluster.reach import Reach
 from pyvirt.cluster.repair import Repair, evacuate, repair, violations
 from pyvirt.cluster.replay import replay
 from pyvirt.cluster.replay_engine import Replay
+from pyvirt.cluster.replay_policies import DPMPolicy, SpreadPolicy
 from pyvirt.cluster.replay_records import (
     REPLAY_EVENT,
     REPLAY_FAILURE,
@@ -92,6 +93,7 @@ __all__ = [
     "ConstantRate",
     "Corrections",
     "DPMOptions",
+    "DPMPolicy",
     "Degradation",
     "DemandHistory",
     "DirtyLog",
@@ -143,6 +145,7 @@ __all__ = [
     "SharedNothing",
     "Site",
     "Slots",
+    "SpreadPolicy",
     "StorageLoss",
     "StorageMigration",
     "VMs",
