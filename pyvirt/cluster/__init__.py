@@ -42,6 +42,7 @@ from pyvirt.cluster.reach import Reach
 from pyvirt.cluster.repair import Repair, evacuate, repair, violations
 from pyvirt.cluster.replay import replay
 from pyvirt.cluster.replay_engine import Replay
+from pyvirt.cluster.replay_policies import DPMPolicy, SpreadPolicy
 from pyvirt.cluster.replay_records import (
     REPLAY_EVENT,
     REPLAY_FAILURE,
@@ -93,6 +94,7 @@ __all__ = [
     "ConstantRate",
     "Corrections",
     "DPMOptions",
+    "DPMPolicy",
     "Degradation",
     "DemandHistory",
     "DirtyLog",
@@ -144,6 +146,7 @@ __all__ = [
     "SharedNothing",
     "Site",
     "Slots",
+    "SpreadPolicy",
     "StorageLoss",
     "StorageMigration",
     "VMs",

@@ -37,8 +37,8 @@ def replay(
         Row v is the demand of VM v: in the array kHz, shape (V, T). Memory of traces, where there
         is any, becomes the VMs' memory demand, which policies see.
     policy : ReplayPolicy, optional
-        What is asked at the begin of each interval; see `ReplayPolicy`, `Actions` and `every`.
-        Without one VMs stay where they are.
+        What is asked at the begin of each interval: see `ReplayPolicy`, `Actions`, `every` and
+        `DPMPolicy`. Without one VMs stay where they are.
     capacity_khz : array_like, optional
         What a fraction of 1 in the traces is, see `DemandTraces.khz`.
     interval_ns : int, optional

@@ -13,12 +13,14 @@ from oracle.slowfill import slow_fill
 from pyvirt.cluster import (
     Actions,
     Cluster,
+    DPMPolicy,
     HostState,
     Precopy,
     Refusal,
     Replay,
     ReplayEvent,
     ReplayOptions,
+    SpreadPolicy,
     every,
     random_failures,
     replay,
@@ -448,3 +450,49 @@ def test_bad_options(options):
         ReplayOptions(**options)
     with pytest.raises(InvalidTypeError, match="precopy"):
         ReplayOptions(precopy=3)
+
+
+def test_dpm_over_a_day():
+    """Load goes from a fifth to two thirds and back: hosts sleep at first, and come back."""
+    hours = np.concatenate([np.full(24, 0.2), np.full(24, 0.65), np.full(24, 0.2)])
+    cluster = Cluster.from_tables(
+        hosts={
+            "cpu_mhz": [10_000] * 4,
+            "memory_bytes": [256 << 30] * 4,
+            "standby_ns": [10**11] * 4,
+        },
+        vms={"host": [0, 1, 2, 3] * 4, "vcpus": [4] * 16, "memory_bytes": [1 << 30] * 16},
+        power_tables=[np.linspace(100, 200, 11)],
+    )
+    demand = np.rint(np.tile(hours, (16, 1)) * 2_500_000).astype(np.int64)
+    arguments = {"interval_ns": 5 * MINUTE, "records": True}
+    plain = replay(cluster, demand, **arguments)
+    saved = replay(cluster, demand, DPMPolicy(), **arguments)
+    on = saved.steps["hosts_on"]
+    assert on[0] == 4
+    assert on[20:24].max() <= 2
+    assert on[30:48].min() >= 3
+    assert on[-1] <= 2
+    # Never below the floor, and never a VM lost on the way.
+    assert on.min() >= 1
+    assert saved.steps["vms_down"].max() == 0
+    assert saved.energy_kwh < 0.85 * plain.energy_kwh
+    assert saved.shortfall < 0.05
+    with pytest.raises(InvalidTypeError, match="options"):
+        DPMPolicy(3)
+    with pytest.raises(InvalidValueError, match="patience"):
+        DPMPolicy(patience=0)
+
+
+def test_spreading_evens_out():
+    """All VMs on one host of four; after the first moves nobody misses anything."""
+    cluster = Cluster.from_tables(
+        hosts={"cpu_mhz": [10_000] * 4, "memory_bytes": [256 << 30] * 4},
+        vms={"host": [0] * 16, "vcpus": [4] * 16, "memory_bytes": [1 << 30] * 16},
+    )
+    demand = np.full((16, 6), 2_000_000)
+    result = replay(cluster, demand, SpreadPolicy(), interval_ns=5 * MINUTE, records=True)
+    assert result.migrations == 12
+    assert result.steps["hosts_short"].tolist() == [1, 0, 0, 0, 0, 0]
+    few = replay(cluster, demand, SpreadPolicy(most=3), interval_ns=5 * MINUTE, records=True)
+    assert few.steps["started"].tolist() == [3, 3, 3, 3, 0, 0]
