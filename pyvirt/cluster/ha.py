@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pyvirt.cluster.checks import whole
 from pyvirt.cluster.ft import Protection
 from pyvirt.cluster.ha_admission import FailoverHosts
-from pyvirt.cluster.ha_engine import NEVER, OFF, RUNNING, Engine
+from pyvirt.cluster.ha_engine import Engine
 from pyvirt.cluster.ha_rules import (
     HAEvent,
     HARules,
@@ -23,6 +23,7 @@ from pyvirt.cluster.ha_rules import (
     check_dependencies,
     check_incidents,
 )
+from pyvirt.cluster.ha_state import NEVER, OFF, RUNNING
 from pyvirt.cluster.model import Cluster
 from pyvirt.cluster.tables import NONE
 from pyvirt.errors import InvalidTypeError
