@@ -127,7 +127,8 @@ def recover(
     -----
     VMs start in the order of `restart_order`. Those of a lower priority wait until all of a
     higher one have reached `HARules.wait_for`; a VM that no host takes does not hold up others
-    (our choice), and is tried again. A host takes a VM as in `what_if`.
+    (our choice), and is tried again. A host takes a VM as in `what_if`. Fault tolerant VMs get new
+    secondaries before others are started again (recalled).
 
     Examples
     --------
