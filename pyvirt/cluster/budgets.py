@@ -108,6 +108,7 @@ SCHEDULED = np.dtype(
         ("downtime_ns", "i8"),
         ("sent_bytes", "i8"),
         ("rounds", "i8"),
+        ("lost_ns", "i8"),
     ]
 )
 """One operation of a `Schedule`."""
@@ -121,7 +122,8 @@ class Schedule:
     ----------
     table : ndarray of `SCHEDULED`
         In the order given. `wait_ns` lies between submission and start; `downtime_ns` is the
-        guest's, and 0 for operations other than migrations of running machines.
+        guest's, and 0 for operations other than migrations of running machines; `lost_ns` is
+        guest time that SDPS took.
     end_ns : int
         When the last one ended.
     events : int
@@ -162,6 +164,7 @@ def schedule_migrations(
     downtime_goal_ns: npt.ArrayLike = 500_000_000,
     max_rounds: npt.ArrayLike = 64,
     switch_over_ns: npt.ArrayLike = 0,
+    sdps: bool = True,
     budgets: Budgets | None = None,
     order: Literal["fifo", "first_fit"] = "fifo",
 ) -> Schedule:
@@ -192,9 +195,12 @@ def schedule_migrations(
         whole bytes a millisecond.
     downtime_goal_ns, max_rounds : array_like of int
         The guest stops when what is left can be sent in that time at the present rate, after so
-        many rounds, or after a round that did not shrink it (there is no SDPS here).
+        many rounds, or after a round that left more than 9/10 and could not be helped by SDPS.
     switch_over_ns : array_like of int
         Fixed time at the end of each.
+    sdps : bool, default True
+        Whether guests of vMotions are slowed down after such a round, until they write half of
+        what is sent, at the most to 1/100 of their speed (the defaults of `Precopy`).
     budgets : Budgets, optional
         By default the documented ones.
     order : {"fifo", "first_fit"}, default "fifo"
@@ -249,7 +255,7 @@ def schedule_migrations(
     size = column(size_bytes, "size_bytes", count, 0, LARGEST_BYTES)
     needs, costs, links = _uses(places, budgets, what, here, there, net, store, to_store, size)
     submitted = column(submit_ns, "submit_ns", count, 0, LONGEST_NS)
-    out = np.zeros((count, 5), np.int64)
+    out = np.zeros((count, 6), np.int64)
     peak = np.zeros(places.limit.size, np.int64)
     written = column(working_set_bytes, "working_set_bytes", count, 0, LARGEST_BYTES)
     events = schedule(
@@ -259,11 +265,12 @@ def schedule_migrations(
         costs,
         links,
         size * 10**6,
-        column(dirty_bytes_s, "dirty_bytes_s", count, 0, 10**13) // 1000,
+        column(dirty_bytes_s, "dirty_bytes_s", count, 0, 10**12) // 1000,
         np.where(written > 0, np.minimum(written, size), size) * 10**6,
         column(downtime_goal_ns, "downtime_goal_ns", count, 0, 60 * 10**9),
         column(max_rounds, "max_rounds", count, 1, 10**6),
         column(switch_over_ns, "switch_over_ns", count, 0, LONGEST_NS),
+        (what == Kind.VMOTION) & sdps,
         places.limit,
         places.hosts,
         places.capacity,
@@ -276,7 +283,7 @@ def schedule_migrations(
     table["wait_ns"] = out[:, 0] - submitted
     table["downtime_ns"] = np.where(what == Kind.OTHER, 0, out[:, 2])
     table["sent_bytes"] = out[:, 3] // 10**6
-    table["rounds"] = out[:, 4]
+    table["rounds"], table["lost_ns"] = out[:, 4], out[:, 5]
     parts = np.split(peak, [places.hosts, places.hosts + places.networks])
     return Schedule(table, int(out[:, 1].max(initial=0)), int(events), *parts)
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pyvirt.cluster.checks import whole
 from pyvirt.cluster.ft import Protection
 from pyvirt.cluster.ha_admission import FailoverHosts
-from pyvirt.cluster.ha_engine import NEVER, OFF, RUNNING, Engine
+from pyvirt.cluster.ha_engine import Engine
 from pyvirt.cluster.ha_rules import (
     HAEvent,
     HARules,
@@ -23,6 +23,7 @@ from pyvirt.cluster.ha_rules import (
     check_dependencies,
     check_incidents,
 )
+from pyvirt.cluster.ha_state import NEVER, OFF, RUNNING
 from pyvirt.cluster.model import Cluster
 from pyvirt.cluster.tables import NONE
 from pyvirt.errors import InvalidTypeError
@@ -126,7 +127,8 @@ def recover(
     -----
     VMs start in the order of `restart_order`. Those of a lower priority wait until all of a
     higher one have reached `HARules.wait_for`; a VM that no host takes does not hold up others
-    (our choice), and is tried again. A host takes a VM as in `what_if`.
+    (our choice), and is tried again. A host takes a VM as in `what_if`. Fault tolerant VMs get new
+    secondaries before others are started again (recalled).
 
     Examples
     --------

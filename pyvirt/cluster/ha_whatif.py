@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from pyvirt.cluster.model import Cluster
 from pyvirt.cluster.reach import Reach
 from pyvirt.cluster.tables import CPU, MEMORY, NONE, HostState, RuleKind
 from pyvirt.errors import InvalidTypeError, InvalidValueError
+
+if TYPE_CHECKING:
+    from pyvirt.cluster.ft import Protection
 
 __all__ = ["Failures", "Placement", "restart_order", "what_if"]
 
@@ -41,7 +44,8 @@ class Failures:
     table : ndarray of `FAILURE`
         For each of them.
     targets : ndarray of int64, shape (failures, V), or None
-        Where VMs would start again: -1 for those that find no host, -2 for those that run on.
+        Where VMs would start again, or are taken over by their secondaries: -1 for those that
+        find no host, -2 for those that run on.
     """
 
     hosts: list[tuple[int, ...]]
@@ -99,6 +103,7 @@ def what_if(
     placement: Placement = "most_free",
     separate: bool = True,
     policy: FailoverHosts | None = None,
+    protection: Protection | None = None,
     targets: bool = False,
     reach: Reach | None = None,
 ) -> Failures:
@@ -117,6 +122,9 @@ def what_if(
         Whether rules that keep VMs apart bind HA (``das.respectvmvmantiaffinityrules``).
     policy : FailoverHosts, optional
         Dedicated hosts, which are tried first.
+    protection : Protection, optional
+        Fault tolerant VMs: they do not stop if the host of their secondary is left, and what
+        secondaries reserve is not to be had. New secondaries are not looked for.
     targets : bool, default False
         Whether to say where each VM goes.
     reach : Reach, optional
@@ -166,14 +174,19 @@ def what_if(
     listed = listed[np.argsort(where[listed], kind="stable")]
     start = np.searchsorted(where[listed], np.arange(len(hosts) + 1)).astype(np.int64)
     reach = reach or reach_of(cluster, separate)
+    free, second = reach.free(), np.full(len(vms), NONE, np.int64)
+    if protection is not None:
+        free -= protection.reserved(reach.arrays.need, len(hosts))
+        second = protection.secondary
     out = np.zeros((len(sets), 4), np.int64)
     target = np.full((len(sets) if targets else 0, len(vms)), -2, np.int64)
     kernel(
         reach.arrays,
         where,
-        reach.free(),
+        free,
         hosts.capacity,
         kept_hosts(cluster, policy),
+        second,
         start,
         listed,
         rank,

@@ -95,7 +95,8 @@ def schedule_moves(
     vms, destinations : array_like of int, shape (M,)
         Rows of VMs that are on, and hosts that are on; all are submitted at once, in this order.
     rules : Precopy, optional
-        Downtime goal, most rounds and switch-over; a stalled round ends them (no SDPS).
+        Downtime goal, most rounds, switch-over, and whether there is SDPS; see
+        `schedule_migrations` for the rest.
     budgets, order
         As for `schedule_migrations`.
 
@@ -134,6 +135,7 @@ def schedule_moves(
         downtime_goal_ns=rules.downtime_goal_ns,
         max_rounds=max(rules.max_rounds, 1),
         switch_over_ns=rules.switch_over_ns,
+        sdps=rules.sdps,
         budgets=budgets,
         order=order,
     )

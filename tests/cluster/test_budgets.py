@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from oracle.slowcluster import budgets as slow
-from pyvirt.cluster import Budgets, ClusterError, Kind, Site, schedule_migrations
+from pyvirt.cluster import (
+    Budgets,
+    ClusterError,
+    ConstantRate,
+    Kind,
+    Link,
+    Site,
+    migrate,
+    schedule_migrations,
+)
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 
 S = 10**9
@@ -138,6 +147,40 @@ def test_rounds_go_on_while_links_are_shared():
     assert (shared.table["rounds"] > one.table["rounds"][0]).all()
 
 
+def test_sdps_ends_what_would_not_end():
+    """A guest that writes twice what the link sends, alone and with seven others."""
+    for count in (1, 8):
+        options = {
+            "destination": 1,
+            "dirty_bytes_s": 2_500_000_000,
+            "downtime_goal_ns": 10**8,
+            "switch_over_ns": 0,
+        }
+        helped = schedule_migrations(TEN, [Kind.VMOTION] * count, 0, 10**10, **options)
+        left = schedule_migrations(TEN, [Kind.VMOTION] * count, 0, 10**10, sdps=False, **options)
+        assert (left.table["rounds"] == 1).all()
+        assert (left.table["downtime_ns"] == 8 * S * count).all()
+        assert (helped.table["downtime_ns"] <= 10**8).all()
+        assert (helped.table["lost_ns"] > 0).all()
+        assert (helped.table["rounds"] > 5).all()
+
+
+@pytest.mark.parametrize("rate", [0, 30_000, 250_000, 400_000, 5_000_000])
+def test_one_alone_is_the_model_of_migrate(rate: int):
+    """Whole bytes a millisecond against floats: the same rounds, to their rounding."""
+    one = migrate(8 << 30, ConstantRate(rate), Link(10_000))
+    plan = schedule_migrations(
+        TEN, [Kind.VMOTION], 0, 8 << 30, destination=1, dirty_bytes_s=rate * 4096,
+        switch_over_ns=100_000_000, downtime_goal_ns=400_000_000,
+    )  # fmt: skip
+    row = plan.table[0]
+    assert row["rounds"] == len(one.rounds)
+    assert row["end_ns"] == pytest.approx(one.total_ns, rel=1e-5)
+    assert row["downtime_ns"] == pytest.approx(one.downtime_ns, rel=1e-4)
+    assert row["sent_bytes"] == pytest.approx(one.sent_bytes, rel=1e-5)
+    assert row["lost_ns"] == pytest.approx(one.lost_ns, rel=1e-4)
+
+
 def jobs_of(rng, count, hosts, networks, stores):
     rows = []
     for _ in range(count):
@@ -157,7 +200,7 @@ def jobs_of(rng, count, hosts, networks, stores):
                 "to_datastore": elsewhere if kind in (1, 2, 3) else -1,
                 "size_bytes": int(rng.integers(1, 30)) * 10**8 + int(rng.integers(1000)),
                 "submit_ns": int(rng.integers(0, 4)) * 3 * S if rng.random() < 0.7 else 0,
-                "dirty_bytes_s": int(rng.integers(0, 300_000_000)) if rng.random() < 0.6 else 0,
+                "dirty_bytes_s": int(rng.integers(0, 900_000_000)) if rng.random() < 0.6 else 0,
                 "working_set_bytes": int(rng.integers(0, 2)) * int(rng.integers(1, 10**9)),
                 "downtime_goal_ns": int(rng.integers(0, 3)) * 10**8,
                 "max_rounds": int(rng.integers(1, 9)),
@@ -176,11 +219,12 @@ def test_it_is_the_slow_model(seed: int):
     trunk = rng.choice([0, 7000], networks)
     read, write = rng.choice([0, 3000, 9000], stores), rng.choice([2000, 9000], stores)
     rows = jobs_of(rng, int(rng.integers(1, 60)), hosts, networks, stores)
-    overtake = bool(seed % 2)
+    overtake, sdps = bool(seed % 2), bool(seed % 3)
     plan = schedule_migrations(
         Site(host_mbps, network_mbps, trunk, read, write),
         **{key: [row[key] for row in rows] for key in rows[0]},
         order="first_fit" if overtake else "fifo",
+        sdps=sdps,
     )
     speeds = (("out", host_mbps), ("in", host_mbps), ("trunk", trunk), ("r", read), ("w", write))
     capacity = {(n, i): int(v) * 125 for n, of in speeds for i, v in enumerate(of) if v}
@@ -213,14 +257,15 @@ def test_it_is_the_slow_model(seed: int):
                 "goal": row["downtime_goal_ns"],
                 "rounds": row["max_rounds"],
                 "switch": row["switch_over_ns"],
+                "sdps": kind == 0 and sdps,
             }
         )
     want = slow.run(jobs, limits, capacity, overtake)
     for name, row in enumerate(rows):
-        start, end, down, sent, rounds = want[name]
+        start, end, down, sent, rounds, lost = want[name]
         got = plan.table[name]
         assert (got["start_ns"], got["end_ns"]) == (start, end), (name, row)
-        assert (got["sent_bytes"], got["rounds"]) == (sent, rounds)
+        assert (got["sent_bytes"], got["rounds"], got["lost_ns"]) == (sent, rounds, lost)
         assert got["downtime_ns"] == (0 if row["kind"] == 3 else down)
         assert got["wait_ns"] == start - row["submit_ns"]
 

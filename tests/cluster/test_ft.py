@@ -14,6 +14,7 @@ from pyvirt.cluster import (
     ft_cost,
     protect,
     recover,
+    what_if,
 )
 from pyvirt.errors import InvalidValueError
 
@@ -120,6 +121,30 @@ def test_secondaries_keep_their_room_from_restarts():
     run = recover(cluster, [HostFailure(0, 0)], protection=made)
     assert run.lost.tolist() == [1]
     assert [n[1] for n in names(run)].count("TAKEN_OVER") == 1
+
+
+def test_what_if_knows_secondaries():
+    cluster = simple(3, [0, 0, 1], memory=40)
+    cluster.vms.memory[:] = 10
+    made = protect(cluster, [0])
+    assert made.secondary[0] == 2
+    found = what_if(cluster, [(0,), (2,), (0, 2)], protection=made, targets=True)
+    assert found.table["stopped"].tolist() == [1, 0, 2]
+    assert found.targets[0].tolist() == [2, 1, -2]
+    assert found.targets[2].tolist() == [1, 1, -2]
+    # of 40 pages on the third host the secondary has 10
+    assert found.table["free_percent"][0] == 50.0
+    single = what_if(cluster, protection=made, targets=True)
+    for row, (host,) in enumerate(single.hosts):
+        run = recover(cluster, [HostFailure(host, 0)], protection=made)
+        assert run.lost.size == single.table["lost"][row]
+        taken = sorted(times(run, HAEvent.TAKEN_OVER))
+        assert taken == ([0] if host == 0 else [])
+        # a new secondary comes before the VMs that are started again
+        kinds = [HAEvent(what) for what in run.events["what"].tolist()]
+        if host == 0:
+            assert run.protection.secondary[0] == 1
+            assert HAEvent.PLACED in kinds
 
 
 def test_costs():

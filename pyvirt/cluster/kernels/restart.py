@@ -66,12 +66,26 @@ def choose(a, vm, where, free, capacity, kept, up, first_fit):
 
 @njit(cache=True, nogil=True)
 def what_if(
-    a, where, free, capacity, kept, start, listed, rank, fail_start, fail, first_fit, out, target
+    a,
+    where,
+    free,
+    capacity,
+    kept,
+    second,
+    start,
+    listed,
+    rank,
+    fail_start,
+    fail,
+    first_fit,
+    out,
+    target,
 ):
     """Try each failure of the CSR list `fail`, all others undone.
 
     `listed` are the VMs of each host (`start`) in the order of restart, `rank` their place in it
-    among all; `kept` hosts are for failures alone, and tried first. `out` gets for each failure
+    among all; `kept` hosts are for failures alone, and tried first; `second` is the host of a
+    VM's secondary, -1 for none, which goes on if that host is left. `out` gets for each failure
     the VMs that stop, those that find no host, the first of these, and what is unreserved on the
     fullest host that is left, in millionths. `target` (failures, V) gets where VMs go, unless
     it has no rows.
@@ -92,9 +106,14 @@ def what_if(
         for k in range(gone.size):
             score[gone[k]] = -1
             at[k] = start[gone[k]]
+        for k in range(gone.size):
             for n in range(start[gone[k]], start[gone[k] + 1]):
-                place[listed[n]] = -1
-                stopped += 1
+                vm = listed[n]
+                place[vm] = -1
+                if second[vm] >= 0 and score[second[vm]] >= 0:
+                    place[vm] = second[vm]
+                else:
+                    stopped += 1
         lost, first = 0, -1
         while True:
             # the next in order of all lists
@@ -105,6 +124,8 @@ def what_if(
             if vm < 0:
                 break
             at[of] += 1
+            if place[vm] >= 0:
+                continue
             host = best_host(a, vm, place, room, score)
             if host < 0:
                 lost += 1

@@ -25,10 +25,10 @@ def fair(users, capacity):
 
 
 def run(jobs, limits, capacity, overtake):
-    """Give {name: (start, end, downtime, sent, rounds)}.
+    """Give {name: (start, end, downtime, sent, rounds, guest time lost)}.
 
     `jobs` is a list of dictionaries, in any order: name, submit, costs {budget: cost}, links,
-    size, dirty (bytes/ms), most (bytes that can be dirty), goal, rounds, switch.
+    size, dirty (bytes/ms), most (bytes that can be dirty), goal, rounds, switch, sdps.
     """
     queue = sorted(jobs, key=lambda job: (job["submit"], job["name"]))
     used = Counter()
@@ -52,9 +52,19 @@ def run(jobs, limits, capacity, overtake):
             if job["phase"] == "copy":
                 job["sent"] += job["volume"]
                 job["made"] += 1
-                again = min(job["most"] * PART, job["dirty"] * (now - job["begun"]))
-                enough = again <= job["rate"] * job["goal"]
-                if enough or job["made"] >= job["rounds"] or again >= job["volume"]:
+                took = now - job["begun"]
+                again = min(job["most"] * PART, job["writes"] * took)
+                if job["dirty"]:
+                    job["lost"] += took * (job["dirty"] - job["writes"]) // job["dirty"]
+                over = again <= job["rate"] * job["goal"] or job["made"] >= job["rounds"]
+                if not over and again >= job["volume"] - job["volume"] // 10:
+                    over = True
+                    if job["sdps"] and took and again // took:
+                        wanted = job["writes"] * (job["rate"] // 2) // (again // took)
+                        wanted = max(wanted, job["dirty"] // 100)
+                        if wanted < job["writes"]:
+                            job["writes"], over = wanted, False
+                if over:
                     job["phase"], job["stopped"] = "rest", now
                 job["volume"] = job["left"] = again
                 job["begun"] = now
@@ -66,7 +76,8 @@ def run(jobs, limits, capacity, overtake):
             if job["phase"] == "switch" and job["due"] <= now:
                 used.subtract(job["costs"])
                 done[name] = (
-                    job["start"], now, now - job["stopped"], job["sent"] // PART, job["made"]
+                    job["start"], now, now - job["stopped"], job["sent"] // PART, job["made"],
+                    job["lost"],
                 )  # fmt: skip
                 del live[name]
         closed = set()
@@ -82,6 +93,7 @@ def run(jobs, limits, capacity, overtake):
             live[job["name"]] = {
                 **job, "start": now, "phase": "copy", "volume": job["size"] * PART,
                 "left": job["size"] * PART, "begun": now, "since": now, "sent": 0, "made": 0,
+                "writes": job["dirty"], "lost": 0,
             }  # fmt: skip
         queue = waiting
         moving = {name: job["links"] for name, job in live.items() if job["phase"] != "switch"}
