@@ -31,6 +31,7 @@ import pyvirt
 MODULES = [
     "translate", "nested", "images", "imports", "mmu", "reuse", "shadow", "tables", "guest",
     "entitlement", "sched", "sched_policies", "cluster_ha", "cluster_migration",
+    "cluster_place",
 ]  # fmt: skip
 RELATIONS = {
     ">=": operator.ge,
