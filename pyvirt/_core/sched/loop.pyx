@@ -133,6 +133,8 @@ cdef void count_spin(work_t *k, ns_t dt) noexcept nogil:
 cdef void charge_load(sched_t *s, world_t *w, uint32_t id, ns_t dt) noexcept nogil:
     cdef load_t *l = &s.loads[id]
     cdef ns_t work = work_in(&s.paces[id], dt) if w.flags & PACED else dt
+    if not w.flags & (HAS_JOBS | HAS_LIMIT):
+        return
     l.budget -= dt
     if l.more != NO_RECORD and s.more.works[l.more].phase == PHASE_SPIN:
         count_spin(&s.more.works[l.more], dt)
@@ -694,12 +696,34 @@ cdef inline void turn(sched_t *s, uint32_t cpu) noexcept nogil:
         s.turning = True
 
 
+cdef inline void settle_thread(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
+    """If the number of busy threads of its core is another one, its world goes on at that speed."""
+    cdef uint32_t id = s.cpus[cpu].running
+    if id == NO_WORLD or s.paces[id].threads == busy_threads(s, cpu):
+        return
+    if s.worlds[id].since < now:
+        charge(s, id, now)
+    if s.cpus[cpu].running == id:
+        set_event(s, cpu, id, now)
+
+
 cdef void settle_turned(sched_t *s, ns_t now) noexcept nogil:
-    """Where the number of busy threads of a core is another one, its worlds go on at that speed."""
+    """Threads of cores on which some became busy or idle go on at other speeds, by their numbers."""
     cdef uint64_t cores[MASK_WORDS]
     cdef const uint64_t *core
-    cdef uint32_t i, k, cpu, id
+    cdef uint32_t i, k, cpu, some = 0, last = 0
     s.turning = False
+    for i in range(s.topology.words):
+        if s.turned[i]:
+            some += 1 + (s.turned[i] & (s.turned[i] - 1) != 0)
+            last = i
+    if some == 1:                   # the usual case: one core
+        cpu = 64 * last + lowest_bit(s.turned[last])
+        s.turned[last] = 0
+        k = s.topology.core[cpu]
+        for i in range(s.topology.first[k], s.topology.first[k + 1]):
+            settle_thread(s, s.topology.threads[i], now)
+        return
     for i in range(s.topology.words):
         cores[i] = 0
     for i in range(s.topology.words):
@@ -713,13 +737,7 @@ cdef void settle_turned(sched_t *s, ns_t now) noexcept nogil:
         while cores[i]:
             cpu = 64 * i + lowest_bit(cores[i])
             cores[i] &= cores[i] - 1
-            id = s.cpus[cpu].running
-            if id == NO_WORLD or s.paces[id].threads == busy_threads(s, cpu):
-                continue
-            if s.worlds[id].since < now:
-                charge(s, id, now)
-            if s.cpus[cpu].running == id:
-                set_event(s, cpu, id, now)
+            settle_thread(s, cpu, now)
 
 
 cdef inline void vacate(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:

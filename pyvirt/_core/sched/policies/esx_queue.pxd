@@ -7,7 +7,7 @@
 # is one short way through the tree, without a branch on keys. The order depends on keys and numbers
 # alone.
 
-from libc.stdint cimport INT64_MAX, int64_t, uint32_t
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t
 
 from pyvirt._core.sched.pairs cimport pairs_set
 from pyvirt._core.sched.policies.esx_heap cimport merge, merge_children
@@ -51,26 +51,33 @@ cdef inline uint32_t bin_of(uint32_t id) noexcept nogil:
     return (id * <uint32_t>0x9E3779B1) >> (32 - BIN_BITS)
 
 
+cdef inline void join_bin(esx_world_t *worlds, esx_cpu_t *c, uint32_t id, uint32_t root) noexcept nogil:
+    """A world comes to a bin of which `root` is the first, or NOWHERE; the bin's number is set."""
+    cdef esx_world_t *w = worlds + id
+    w.child = w.next = w.prev = NOWHERE
+    if root != NOWHERE:
+        root = merge(worlds, root, id)
+        worlds[root].next = worlds[root].prev = NOWHERE
+        if root != id and c.who[BINS + w.bin] == root:
+            return
+        id = root
+    pairs_set(c.key, c.who, BINS, w.bin, worlds[id].key, id)
+
+
 cdef inline void put(sched_t *s, uint32_t id, uint32_t cpu) noexcept nogil:
     """Let a world wait for a CPU."""
     cdef esx_cpu_t *c = cpu_of(s, cpu)
     cdef esx_t *e = host_of(s)
     cdef esx_world_t *worlds = world_of(s, 0)
     cdef esx_world_t *w = worlds + id
-    cdef uint32_t bin = bin_of(id), root = c.who[BINS + bin]
     w.key = key_of(s, id)
     w.queue = cpu
-    w.child = w.next = w.prev = NOWHERE
+    w.bin = <uint8_t>bin_of(id)
     c.count += 1
     e.active += 1
     if w.key < e.least:
         e.least = w.key
-    if root != NOWHERE:
-        root = merge(worlds, root, id)
-        worlds[root].next = worlds[root].prev = NOWHERE
-        if root != id:
-            return
-    pairs_set(c.key, c.who, BINS, bin, w.key, id)
+    join_bin(worlds, c, id, c.who[BINS + w.bin])
 
 
 cdef inline void take(sched_t *s, uint32_t id) noexcept nogil:
@@ -78,14 +85,14 @@ cdef inline void take(sched_t *s, uint32_t id) noexcept nogil:
     cdef esx_world_t *worlds = world_of(s, 0)
     cdef esx_world_t *w = worlds + id
     cdef esx_cpu_t *c = cpu_of(s, w.queue)
-    cdef uint32_t bin = bin_of(id), rest = merge_children(worlds, w.child), root
+    cdef uint32_t rest = merge_children(worlds, w.child), root
     cdef int64_t key
     w.queue = NOWHERE
     c.count -= 1
     host_of(s).active -= 1
-    if c.who[BINS + bin] == id:
+    if c.who[BINS + w.bin] == id:
         key = INT64_MAX if rest == NOWHERE else worlds[rest].key
-        pairs_set(c.key, c.who, BINS, bin, key, rest)
+        pairs_set(c.key, c.who, BINS, w.bin, key, rest)
         return
     # cut it off where it hangs
     if worlds[w.prev].child == id:
@@ -95,5 +102,36 @@ cdef inline void take(sched_t *s, uint32_t id) noexcept nogil:
     if w.next != NOWHERE:
         worlds[w.next].prev = w.prev
     if rest != NOWHERE:
-        root = merge(worlds, c.who[BINS + bin], rest)   # the same: it was first before
+        root = merge(worlds, c.who[BINS + w.bin], rest)     # the same: it was first before
         worlds[root].next = worlds[root].prev = NOWHERE
+
+
+cdef inline uint32_t exchange(sched_t *s, uint32_t cpu, uint32_t id, int64_t pull) noexcept nogil:
+    """A world waits for a CPU again, which takes the first that waits: that world.
+
+    It comes to the bin of the one that goes: one way through the tree, and none if it is itself the
+    first. NOWHERE, and nothing is done, if one that waits elsewhere may be so far behind that the
+    CPU pulls it.
+    """
+    cdef esx_cpu_t *c = cpu_of(s, cpu)
+    cdef esx_t *e = host_of(s)
+    cdef esx_world_t *worlds = world_of(s, 0)
+    cdef esx_world_t *w = worlds + id
+    cdef uint32_t first = c.who[1], rest
+    cdef int64_t key = w.vt, below = c.key[1]
+    cdef bint stays = key < below or (key == below and id < first)
+    below = (key if stays else below) - pull
+    if e.least < below and find_least(s) < below:
+        return NOWHERE
+    if stays:
+        w.queue = NOWHERE
+        return id
+    w.key = key
+    w.queue = cpu
+    w.bin = worlds[first].bin
+    if key < e.least:
+        e.least = key
+    worlds[first].queue = NOWHERE
+    rest = merge_children(worlds, worlds[first].child)
+    join_bin(worlds, c, id, rest)
+    return first

@@ -56,17 +56,20 @@ cdef uint32_t place_world(sched_t *s, uint32_t id, bint part_siblings) noexcept 
     Of equal ones its last, else the lowest. Siblings are parted where there is a choice.
     """
     cdef uint32_t best = idle_cpu_for(s, id), cpu, last = s.worlds[id].cpu
+    cdef const uint64_t *mask = s.queues[s.worlds[id].queue].mask
+    cdef const esx_cpu_t *c = cpu_of(s, 0)
     cdef uint64_t load, least = <uint64_t>-1
     if best != NO_CPU:
         return best
     for cpu in range(s.cpu_count):
-        if allowed(s, id, cpu):
-            load = cpu_of(s, cpu).count + (s.cpus[cpu].running != NO_WORLD)
-            if part_siblings and has_sibling(s, cpu, id):
-                load |= <uint64_t>1 << 32
-            load = load << 1 | (cpu != last)
-            if load < least:
-                best, least = cpu, load
+        if not mask[cpu >> 6] >> (cpu & 63) & 1:
+            continue
+        load = c[cpu].count + (s.cpus[cpu].running != NO_WORLD)
+        if part_siblings and has_sibling(s, cpu, id):
+            load |= <uint64_t>1 << 32
+        load = load << 1 | (cpu != last)
+        if load < least:
+            best, least = cpu, load
     return best
 
 

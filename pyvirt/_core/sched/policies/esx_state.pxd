@@ -57,6 +57,7 @@ ctypedef struct esx_world_t:
     uint8_t laggard                 # it waits for a CPU, and holds a sibling back
     uint8_t known                   # to the policy: between `add` and `remove`
     uint8_t plain                   # neither limits nor siblings matter: its VM is not looked at
+    uint8_t bin                     # where it stands in its queue
 
 ctypedef struct esx_vm_t:
     bucket_t bucket
@@ -84,6 +85,7 @@ ctypedef struct esx_cpu_t:
     uint32_t count                  # of who waits here
     uint32_t reserved               # world of a gang that is to run here next, or NOWHERE
     uint32_t first                  # world that ran here, or came while it was idle, or NOWHERE
+    uint32_t back                   # world that ran here and waits again, but is in no bin yet
 
 ctypedef struct esx_t:
     # parameters

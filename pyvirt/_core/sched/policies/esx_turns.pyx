@@ -17,6 +17,7 @@ from pyvirt._core.sched.policies.esx_progress cimport skew_of, sync_progress
 from pyvirt._core.sched.policies.esx_queue cimport (
     advance_host,
     drop,
+    exchange,
     find_least,
     idle_cpu_for,
     is_idle,
@@ -56,6 +57,7 @@ from pyvirt._core.sched.state cimport (
     WHY_WAKE,
     sched_t,
 )
+from pyvirt._core.sched.winner cimport PV_FETCH
 from pyvirt._core.types cimport ns_t
 
 # No world's virtual time is farther ahead of the host's.
@@ -111,15 +113,21 @@ cdef void arrive(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
 
 cdef void enqueue(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
     cdef uint32_t vm = s.worlds[id].vm, cpu = s.worlds[id].cpu
+    cdef bint watch
     if host_of(s).starting:
         return                      # a gang: its CPU is reserved already
     if why == WHY_SLICE or why == WHY_PREEMPT:
         leave(s, id, STALLED)
-        put(s, id, cpu)
         cpu_of(s, cpu).first = id
+        watch = not world_of(s, id).plain and is_together(s, vm) and vm_of(s, vm).watch
+        if watch:
+            put(s, id, cpu)
+        else:
+            cpu_of(s, cpu).back = id        # which picks at once
     else:
         arrive(s, id, why)
-    if not world_of(s, id).plain and is_together(s, vm) and vm_of(s, vm).watch:
+        watch = is_together(s, vm) and vm_of(s, vm).watch
+    if watch:
         keep_together(s, vm)
 
 
@@ -137,6 +145,11 @@ cdef void dequeue(sched_t *s, uint32_t id) noexcept nogil:
 cdef void charge(sched_t *s, uint32_t id, ns_t dt) noexcept nogil:
     cdef esx_t *e = host_of(s)
     cdef esx_world_t *w = world_of(s, id)
+    cdef uint32_t next = cpu_of(s, s.worlds[id].cpu).who[1]
+    if next != NOWHERE:             # which may run soon
+        PV_FETCH(world_of(s, next))
+        PV_FETCH(&s.worlds[next])
+        PV_FETCH(&s.worlds[next].slot)
     if e.stale:
         e.stale = False
         solve_entitlements(s)
@@ -187,41 +200,69 @@ cdef uint32_t choose(sched_t *s, uint32_t cpu) noexcept nogil:
     return best
 
 
-cdef uint32_t pick(sched_t *s, uint32_t cpu) noexcept nogil:
-    cdef esx_cpu_t *c = cpu_of(s, cpu)
-    cdef uint32_t id = c.reserved, before = c.first, other, vm
+cdef void move_on(sched_t *s, uint32_t id, uint32_t cpu) noexcept nogil:
+    """A world that ran on the CPU, or came while it was idle, waits there: an idle one takes it."""
+    cdef uint32_t other = idle_cpu_for(s, id)
+    if other != NO_CPU:
+        take(s, id)
+        put(s, id, other)
+        cpu_of(s, other).first = id
+        ask(s, other)
+
+
+cdef inline void start(sched_t *s, uint32_t id) noexcept nogil:
+    """A world begins to run."""
+    cdef esx_world_t *w = world_of(s, id)
+    cdef uint32_t vm
     cdef esx_vm_t *v
-    cdef bint together
+    w.pace = RUNNING
+    host_of(s).active += 1
+    if w.plain:
+        return
+    vm = s.worlds[id].vm
+    v = vm_of(s, vm)
+    w.laggard = False
+    if not is_together(s, vm):
+        count_running(s, vm, 1)
+        return
+    if v.idles or v.blocked:
+        w.pace = STALLED            # up to now
+        sync_progress(s, vm)
+        w.pace = RUNNING
+    count_running(s, vm, 1)
+    if v.watch or not stays_near(s, v, id):
+        watch_start(s, vm, id)
+
+
+cdef uint32_t pick_any(sched_t *s, uint32_t cpu, uint32_t before) noexcept nogil:
+    """One of a gang that the CPU is kept for, or the choice; `before` ran here, or came."""
+    cdef esx_cpu_t *c = cpu_of(s, cpu)
+    cdef uint32_t id = c.reserved
     if id != NOWHERE:
         c.reserved = NOWHERE
         world_of(s, id).queue = NOWHERE
         host_of(s).active -= 1
     else:
         id = choose(s, cpu)
-    c.first = NOWHERE
     if before != NOWHERE and before != id and world_of(s, before).queue == cpu and s.idle_count > 1:
-        other = idle_cpu_for(s, before)
-        if other != NO_CPU:
-            take(s, before)
-            put(s, before, other)
-            cpu_of(s, other).first = before
-            ask(s, other)
-    if id == NO_WORLD:
-        return NO_WORLD
-    host_of(s).active += 1
-    if world_of(s, id).plain:
-        world_of(s, id).pace = RUNNING
-        return id
-    vm = s.worlds[id].vm
-    v = vm_of(s, vm)
-    together = is_together(s, vm)
-    if together and (v.idles or v.blocked):
-        sync_progress(s, vm)
-    world_of(s, id).laggard = False
-    world_of(s, id).pace = RUNNING
-    count_running(s, vm, 1)
-    if together and (v.watch or not stays_near(s, v, id)):
-        watch_start(s, vm, id)
+        move_on(s, before, cpu)
+    return id
+
+
+cdef uint32_t pick(sched_t *s, uint32_t cpu) noexcept nogil:
+    cdef esx_cpu_t *c = cpu_of(s, cpu)
+    cdef esx_t *e = host_of(s)
+    cdef uint32_t id = NOWHERE, before = c.first, back = c.back
+    c.first = c.back = NOWHERE
+    if back != NOWHERE:
+        if c.reserved == NOWHERE and s.idle_count < 2 and e.cosched != COSCHED_STRICT:
+            id = exchange(s, cpu, back, e.pull)     # the usual case
+        if id == NOWHERE:
+            put(s, back, cpu)
+    if id == NOWHERE:
+        id = pick_any(s, cpu, before)
+    if id != NO_WORLD:
+        start(s, id)
     return id
 
 
