@@ -339,14 +339,16 @@ def _demand(
         raise InvalidTypeError(
             f"{what} must have shape {want if shape else (len(names), 'T')}, got {array.shape}"
         )
-    wrong = array < 0 if array.dtype.kind != "f" else (array < 0) | np.isinf(array)
-    if array.dtype.kind != "u" and wrong.any():
-        at = tuple(int(i) for i in np.argwhere(wrong)[0])
-        where = f", interval {at[1]}," if len(at) > 1 else ""
-        raise InvalidValueError(
-            f"{what} must be finite and not negative, row {at[0]} ({names[at[0]]!r:.80}){where} "
-            f"has {array[at]}"
-        )
+    # With NaN the least and the largest are NaN, too: then each value is looked at.
+    if array.size and not (array.min() >= 0 and array.max() < np.inf):
+        wrong = (array < 0) | np.isinf(array)
+        if wrong.any():
+            at = tuple(int(i) for i in np.argwhere(wrong)[0])
+            where = f", interval {at[1]}," if len(at) > 1 else ""
+            raise InvalidValueError(
+                f"{what} must be finite and not negative, row {at[0]} ({names[at[0]]!r:.80})"
+                f"{where} has {array[at]}"
+            )
     if isinstance(given, np.ndarray) and array.flags.writeable:
         array = array.copy()  # the caller's stays writeable
     array.flags.writeable = False

@@ -303,13 +303,21 @@ def _machines(
     codes: npt.NDArray[np.int64], numbering: list[dict[str, int]]
 ) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Number machines in the order in which they appear, and name them."""
-    _, first, row = np.unique(codes, axis=1, return_index=True, return_inverse=True)
+    joint = np.zeros(codes.shape[1], np.int64)
+    size = 1
+    for column, known in zip(codes, numbering, strict=True):
+        if size * (len(known) + 1) >= 1 << 62:
+            _, joint = np.unique(joint, return_inverse=True)
+            size = len(joint)
+        joint = joint * max(1, len(known)) + column
+        size *= max(1, len(known))
+    _, first, row = np.unique(joint, return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     texts = [list(known) for known in numbering]
     names = ["/".join(text[c] for text, c in zip(texts, codes[:, at], strict=True)) for at in first]
-    return rank[row.reshape(-1)], [names[i] for i in order]
+    return rank[row], [names[i] for i in order]
 
 
 def _times(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -71,26 +71,33 @@ def spans_on_grid(
         Time for which the rate is known.
     """
     machines, count = shape
-    totals = np.zeros((len(values), machines * count))
-    covered = np.zeros_like(totals)
     first = start // interval
     steps = (end - 1) // interval - first  # further intervals that a span reaches into
-    which = np.arange(len(row))
-    at = first
-    step = 0
+    which, at, step = np.arange(len(row)), first, 0
+    parts = []
     while len(which):
         low = np.maximum(start[which], at * interval)
-        time = (np.minimum(end[which], (at + 1) * interval) - low).astype(np.float64)
-        cell = row[which] * count + at
-        for k, of_row in enumerate(values):
-            known = ~np.isnan(of_row[which])
-            weight = time[known]
-            inside = cell[known]
-            totals[k] += np.bincount(inside, of_row[which][known] * weight, machines * count)
-            covered[k] += np.bincount(inside, weight, machines * count)
+        time = np.minimum(end[which], (at + 1) * interval) - low
+        parts.append((which, row[which] * count + at, time.astype(np.float64)))
         step += 1
         which = which[steps[which] >= step]
         at = first[which] + step
+    pieces, cell, time = (
+        np.concatenate(part) if len(parts) > 1 else part[0] for part in zip(*parts, strict=True)
+    )
+    totals = np.empty((len(values), machines * count))
+    covered = np.empty_like(totals)
+    full: npt.NDArray[Any] | None = None
+    for k, of_row in enumerate(values):
+        rate = of_row[pieces]
+        known = ~np.isnan(rate)
+        if known.all():
+            full = np.bincount(cell, time, machines * count) if full is None else full
+            covered[k] = full
+            totals[k] = np.bincount(cell, rate * time, machines * count)
+        else:
+            covered[k] = np.bincount(cell[known], time[known], machines * count)
+            totals[k] = np.bincount(cell[known], (rate * time)[known], machines * count)
     return totals.reshape(-1, *shape), covered.reshape(-1, *shape)
 
 

@@ -174,10 +174,11 @@ def test_exceptions_are_kept_with_their_configuration():
 
 
 class Stubborn(Exception):
-    """Cannot be made again from its arguments."""
+    """Holds what cannot be pickled."""
 
     def __init__(self, a, b):
         super().__init__(f"{a}{b}")
+        self.lock = threading.Lock()
 
 
 def test_exceptions_that_do_not_travel_keep_their_words():
