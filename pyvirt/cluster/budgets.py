@@ -238,13 +238,13 @@ def schedule_migrations(
     >>> (plan.table["end_ns"] / 1e9).tolist()
     [64.0, 64.0, 64.0, 64.0, 64.0, 64.0, 64.0, 64.0, 80.0, 80.0]
     """
-    from pyvirt.cluster.kernels.budgets import schedule
+    from pyvirt.cluster.kernels import budgets as kernels
 
     budgets = budgets or Budgets()
     if order not in ("fifo", "first_fit"):
         raise InvalidValueError(f"order must be 'fifo' or 'first_fit', got {order!r:.80}")
-    columns = (kind, source, size_bytes, destination, submit_ns)
-    count = max((np.size(value) for value in columns if np.ndim(value)), default=1)
+    given = (kind, source, size_bytes, destination, submit_ns)
+    count = max((np.size(value) for value in given if np.ndim(value)), default=1)
     places = _Places.of(site, budgets)
     what = column(kind, "kind", count, 0, len(Kind) - 1)
     here = column(source, "source", count, 0, places.hosts - 1)
@@ -255,11 +255,9 @@ def schedule_migrations(
     size = column(size_bytes, "size_bytes", count, 0, LARGEST_BYTES)
     needs, costs, links = _uses(places, budgets, what, here, there, net, store, to_store, size)
     submitted = column(submit_ns, "submit_ns", count, 0, LONGEST_NS)
-    out = np.zeros((count, 6), np.int64)
     peak = np.zeros(places.limit.size, np.int64)
     written = column(working_set_bytes, "working_set_bytes", count, 0, LARGEST_BYTES)
-    events = schedule(
-        np.argsort(submitted, kind="stable"),
+    columns = (
         submitted,
         needs,
         costs,
@@ -271,13 +269,21 @@ def schedule_migrations(
         column(max_rounds, "max_rounds", count, 1, 10**6),
         column(switch_over_ns, "switch_over_ns", count, 0, LONGEST_NS),
         (what == Kind.VMOTION) & sdps,
+    )
+    by_time = np.argsort(submitted, kind="stable")
+    found = np.zeros((count, 6), np.int64)
+    schedule: Any = kernels.schedule
+    events = schedule(
+        *(values[by_time] for values in columns),
         places.limit,
         places.hosts,
         places.capacity,
         order == "first_fit",
-        out,
+        found,
         peak,
     )
+    out = np.empty_like(found)
+    out[by_time] = found
     table = np.zeros(count, SCHEDULED)
     table["start_ns"], table["end_ns"] = out[:, 0], out[:, 1]
     table["wait_ns"] = out[:, 0] - submitted

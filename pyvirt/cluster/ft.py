@@ -137,7 +137,7 @@ def protect(
     Parameters
     ----------
     cluster : Cluster
-        Memory of protected VMs is reserved in full, which this changes: FT does so (documented).
+        Memory of protected VMs is reserved in full, which this changes: FT does so (recalled).
     vms : sequence of int
         VMs that are on, in the order in which they are protected.
     rules : FaultTolerance, optional

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ from pyvirt.cluster.checks import number, whole
 from pyvirt.cluster.model import Cluster
 from pyvirt.cluster.tables import CPU, MEMORY, NONE, PAGE, HostState
 from pyvirt.errors import AdmissionError, InvalidTypeError, InvalidValueError
+
+if TYPE_CHECKING:
+    from pyvirt.cluster.ft import Protection
 
 __all__ = [
     "Degradation",
@@ -212,7 +216,7 @@ class Headroom:
     usable: tuple[int, int] = (0, 0)
 
 
-def headroom(cluster: Cluster, policy: Policy) -> Headroom:
+def headroom(cluster: Cluster, policy: Policy, *, protection: Protection | None = None) -> Headroom:
     """Say whether a cluster, with the VMs that are on, fulfils a policy, and by how much.
 
     Parameters
@@ -220,6 +224,8 @@ def headroom(cluster: Cluster, policy: Policy) -> Headroom:
     cluster : Cluster
         Hosts that are not on do not count.
     policy : Slots, Percentage or FailoverHosts
+    protection : Protection, optional
+        Fault tolerant VMs: each secondary counts like a VM (recalled).
 
     Returns
     -------
@@ -246,15 +252,22 @@ def headroom(cluster: Cluster, policy: Policy) -> Headroom:
     [70.8, 71.4]
     """
     if isinstance(policy, Slots):
-        return _slots(cluster, policy, cluster.vms.on == 1)
+        return _slots(cluster, policy, _counted(cluster.vms.on == 1, protection))
     if isinstance(policy, Percentage):
-        return _percentage(cluster, policy, cluster.vms.on == 1)
+        return _percentage(cluster, policy, _counted(cluster.vms.on == 1, protection))
     if isinstance(policy, FailoverHosts):
         return _failover_hosts(cluster, policy)
     raise InvalidTypeError(f"policy must be Slots, Percentage or FailoverHosts: {policy!r:.80}")
 
 
-def admit(cluster: Cluster, policy: Policy, vm: int, *, host: int = NONE) -> Headroom:
+def admit(
+    cluster: Cluster,
+    policy: Policy,
+    vm: int,
+    *,
+    host: int = NONE,
+    protection: Protection | None = None,
+) -> Headroom:
     """Decide whether a VM that is off may be started.
 
     Parameters
@@ -266,6 +279,8 @@ def admit(cluster: Cluster, policy: Policy, vm: int, *, host: int = NONE) -> Hea
         Row of the VM.
     host : int, optional
         Where it would start; only `FailoverHosts` asks.
+    protection : Protection, optional
+        As for `headroom`.
 
     Returns
     -------
@@ -283,8 +298,9 @@ def admit(cluster: Cluster, policy: Policy, vm: int, *, host: int = NONE) -> Hea
     vm = whole(vm, "vm", 0, len(vms) - 1)
     if vms.on[vm]:
         raise InvalidValueError(f"{vms.where(vm)} is on already")
-    on = vms.on == 1
-    on[vm] = True
+    starting = vms.on == 1
+    starting[vm] = True
+    on = _counted(starting, protection)
     client = vms.name[vm]
     if isinstance(policy, Slots):
         found = _slots(cluster, policy, on)
@@ -319,11 +335,19 @@ def needs(cluster: Cluster, policy: Slots | Percentage) -> Ints:
     return np.stack([cpu, memory])
 
 
+def _counted(on: npt.NDArray[np.bool_], protection: Protection | None) -> Ints:
+    """Give the rows of VMs that count; those with a secondary twice."""
+    rows = np.flatnonzero(on)
+    if protection is None:
+        return rows
+    return np.concatenate([rows, np.flatnonzero(protection.secondary != NONE)])
+
+
 def _largest(values: Ints, count: int) -> int:
     return int(np.sort(values)[::-1][:count].sum())
 
 
-def _slots(cluster: Cluster, policy: Slots, on: npt.NDArray[np.bool_]) -> Headroom:
+def _slots(cluster: Cluster, policy: Slots, on: Ints) -> Headroom:
     hosts = cluster.hosts
     need = needs(cluster, policy)[:, on]
     total, required = _sums(cluster, need)
@@ -377,7 +401,7 @@ def _sums(cluster: Cluster, need: Ints) -> tuple[tuple[int, int], tuple[int, int
     return (int(total[CPU]), int(total[MEMORY])), (int(required[CPU]), int(required[MEMORY]))
 
 
-def _percentage(cluster: Cluster, policy: Percentage, on: npt.NDArray[np.bool_]) -> Headroom:
+def _percentage(cluster: Cluster, policy: Percentage, on: Ints) -> Headroom:
     total, required = _sums(cluster, needs(cluster, policy)[:, on])
     kept = (policy.cpu, policy.memory)
     free = [100.0 * (t - r) / t if t else 0.0 for t, r in zip(total, required, strict=True)]

@@ -46,16 +46,35 @@ class Failures:
     targets : ndarray of int64, shape (failures, V), or None
         Where VMs would start again, or are taken over by their secondaries: -1 for those that
         find no host, -2 for those that run on.
+    cluster : Cluster
+        What was asked about, for names.
     """
 
     hosts: list[tuple[int, ...]]
     table: npt.NDArray[Any] = field(repr=False)
     targets: Ints | None = field(repr=False)
+    cluster: Cluster = field(repr=False)
 
     @property
     def survived(self) -> bool:
         """Whether no failure would lose a VM."""
         return not self.table["lost"].any()
+
+    def reason(self, row: int) -> str:
+        """Say in words what one failure would do.
+
+        Parameters
+        ----------
+        row : int
+            Which one. To learn why a VM finds no host, let it happen: `recover`.
+        """
+        row = whole(row, "row", 0, len(self.hosts) - 1)
+        stopped, lost, first, free = self.table[row].tolist()
+        who = " and ".join(repr(self.cluster.hosts.name[host]) for host in self.hosts[row])
+        text = f"without {who or 'any host'}: VMs that stop: {stopped}, that find no host: {lost}"
+        if lost:
+            text += f", the first of them {self.cluster.vms.name[first]!r}"
+        return text + f"; {free:.1f} % unreserved on the fullest host"
 
     @property
     def worst(self) -> int:
@@ -200,7 +219,7 @@ def what_if(
     for at, name in enumerate(("stopped", "lost", "first_lost")):
         table[name] = out[:, at]
     table["free_percent"] = out[:, 3] / 10_000
-    return Failures(sets, table, target if targets else None)
+    return Failures(sets, table, target if targets else None, cluster)
 
 
 def _sets(cluster: Cluster, failures: Any) -> list[tuple[int, ...]]:

@@ -6,12 +6,17 @@ import pytest
 from cluster.test_ha import S, names, replayed, simple, times
 from pyvirt.cluster import (
     ClusterError,
+    FailoverError,
     FaultTolerance,
     HAEvent,
     HARules,
     HostFailure,
     Isolation,
+    Percentage,
+    Slots,
+    admit,
     ft_cost,
+    headroom,
     protect,
     recover,
     what_if,
@@ -145,6 +150,21 @@ def test_what_if_knows_secondaries():
         if host == 0:
             assert run.protection.secondary[0] == 1
             assert HAEvent.PLACED in kinds
+
+
+def test_secondaries_count_for_admission():
+    cluster = simple(3, [0, 0, 1], memory=40)
+    cluster.vms.memory[:] = 10
+    bare, made = headroom(cluster, Slots(1)), protect(cluster, [0])
+    with_it = headroom(cluster, Slots(1), protection=made)
+    assert (bare.used_slots, with_it.used_slots) == (3, 4)
+    parts = headroom(cluster, Percentage(50, 50), protection=made)
+    assert parts.required[1] == 40
+    cluster.hosts.capacity[0] = 1_000_000
+    cluster.vms.on[2] = 0
+    admit(cluster, Percentage(50, 70), 2)
+    with pytest.raises(FailoverError, match="memory"):
+        admit(cluster, Percentage(50, 70), 2, protection=made)
 
 
 def test_costs():

@@ -115,6 +115,8 @@ def test_a_batch_is_each_alone():
         assert alone.table[0] == together.table[row]
         assert (alone.targets[0] == together.targets[row]).all()
     assert together.table["stopped"][-1] == 0
+    assert "'host1' and 'host2'" in together.reason(1)
+    assert together.reason(4).startswith("without any host: VMs that stop: 0")
 
 
 def test_where_slots_suffice_there_is_a_way():

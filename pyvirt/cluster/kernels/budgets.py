@@ -49,7 +49,8 @@ def _share(active: Any, count: int, state: Any, links: Any, capacity: Any, rate:
         i = active[k]
         if state[i] <= STOPPED:
             rate[i] = 0
-            for link in links[i]:
+            for n in range(links.shape[1]):
+                link = links[i, n]
                 if link >= 0:
                     users[link] += 1
     start = np.zeros(capacity.size + 1, np.int64)
@@ -67,7 +68,8 @@ def _share(active: Any, count: int, state: Any, links: Any, capacity: Any, rate:
     for k in range(count):
         i = active[k]
         if state[i] <= STOPPED:
-            for link in links[i]:
+            for n in range(links.shape[1]):
+                link = links[i, n]
                 if link >= 0:
                     of_link[fill[link]] = i
                     fill[link] += 1
@@ -93,11 +95,12 @@ def _share(active: Any, count: int, state: Any, links: Any, capacity: Any, rate:
             _sink(key, item, size, 0)
         for k in range(found):
             link = tight[k]
-            for n in range(start[link], start[link + 1]):
-                i = of_link[n]
+            for at in range(start[link], start[link + 1]):
+                i = of_link[at]
                 if rate[i] == 0:
                     rate[i] = max(least, 1)
-                    for other in links[i]:
+                    for n in range(links.shape[1]):
+                        other = links[i, n]
                         if other >= 0:
                             users[other] -= 1
                             left[other] -= least
@@ -105,7 +108,6 @@ def _share(active: Any, count: int, state: Any, links: Any, capacity: Any, rate:
 
 @njit(cache=True, nogil=True)
 def schedule(
-    order: Any,
     submit: Any,
     needs: Any,
     costs: Any,
@@ -128,109 +130,116 @@ def schedule(
 
     Gives the number of events.
 
-    `order` are the migrations by time of submission. `needs` are up to five budgets of each, the
+    The migrations are given by time of submission. `needs` are up to five budgets of each, the
     hosts' first, -1 for none, and `costs` what it takes of them; `limit` is each budget. `links`
     are up to five links of each and `capacity` their bytes a millisecond. `peak` becomes the most
     that was in use of each budget.
     """
-    count = order.size
+    count = submit.size
     free = limit.copy()
     state = np.zeros(count, np.int64)
     rate = np.ones(count, np.int64)
-    left = np.zeros(count, np.int64)  # of this round
+    left = np.zeros(count, np.int64)  # of this round, at `since`
+    since = np.zeros(count, np.int64)  # when its rate or its round changed
     volume = np.zeros(count, np.int64)  # of this round, at its begin
     begun = np.zeros(count, np.int64)  # the round
     writes = dirty.copy()  # bytes a millisecond, as far as the guest is slowed down
-    due = np.full(count, NEVER)
+    due = np.full(count, NEVER)  # by place in `active`, where all are side by side
     follower = np.empty(count + 1, np.int64)  # the queue; entry `count` is its head
-    for at in range(count):
-        follower[order[at]] = order[at + 1] if at + 1 < count else -1
-    follower[count] = order[0] if count > 0 else -1
+    for i in range(count):
+        follower[i] = i + 1 if i + 1 < count else -1
+    follower[count] = 0 if count > 0 else -1
+    # those that lack room where nothing is left, and nowhere else
+    small = np.ones(count, np.bool_)
+    for i in range(count):
+        for n in range(needs.shape[1]):
+            if needs[i, n] >= 0 and costs[i, n] > 1:
+                small[i] = False
     mark = np.zeros(limit.size, np.int64)
     active = np.empty(count, np.int64)
     running = 0
     now = np.int64(0)
     events = 0
-    coming = 0  # the first in order that is not submitted yet
+    coming = 0  # the first that is not submitted yet
     while True:
         # the next time at which something happens
         next_ = NEVER
         for k in range(running):
-            next_ = min(next_, due[active[k]])
+            next_ = min(next_, due[k])
         if coming < count:
-            next_ = min(next_, max(submit[order[coming]], now))
+            next_ = min(next_, max(submit[coming], now))
         if next_ == NEVER:
             break
         events += 1
         released = False
         changed = False
-        for k in range(running):
-            i = active[k]
-            if state[i] <= STOPPED:
-                left[i] -= rate[i] * (next_ - now)
         now = next_
-        while coming < count and submit[order[coming]] <= now:
+        while coming < count and submit[coming] <= now:
             coming += 1
             released = True
-        keep = 0
+        ended = False
         for k in range(running):
+            if due[k] > now:
+                continue
             i = active[k]
-            if due[i] <= now:
-                if state[i] == COPYING:
-                    out[i, 3] += volume[i]
-                    out[i, 4] += 1
-                    seconds = now - begun[i]
-                    again = np.int64(0)
-                    if writes[i] > 0:
-                        again = working_set[i]
-                        if seconds < again // writes[i] + 1:
-                            again = min(again, writes[i] * seconds)
-                        held = dirty[i] - writes[i]
-                        out[i, 5] += (
-                            seconds // dirty[i] * held + seconds % dirty[i] * held // dirty[i]
-                        )
-                    last = again <= rate[i] * goal[i] or out[i, 4] >= most_rounds[i]
-                    if not last and again >= volume[i] - volume[i] // STALL_PART:
-                        # a stalled round: what is written is brought down to half of what is sent
-                        slower = writes[i]
-                        if sdps[i] and seconds > 0 and again // seconds > 0:
-                            slower = slower * (rate[i] // SDPS_PART) // (again // seconds)
-                            slower = max(slower, dirty[i] // SLOWEST_PART)
-                        last = slower >= writes[i]
-                        writes[i] = min(slower, writes[i])
-                    state[i] = STOPPED if last else COPYING
-                    if state[i] == STOPPED:
-                        out[i, 2] = now
-                    volume[i] = left[i] = again
-                    begun[i] = now
-                    due[i] = now + (again + rate[i] - 1) // rate[i]
-                elif state[i] == STOPPED:
-                    out[i, 3] += volume[i]
-                    volume[i] = 0
-                    left[i] = 0
-                if state[i] == STOPPED and left[i] == 0:
-                    state[i] = SWITCHING
-                    due[i] = now + switch[i]
-                    changed = True
-                if state[i] == SWITCHING and due[i] <= now:
-                    state[i] = OVER
-                    out[i, 1] = now
-                    out[i, 2] = now - out[i, 2]
-                    for n in range(needs.shape[1]):
-                        if needs[i, n] >= 0:
-                            free[needs[i, n]] += costs[i, n]
-                    released = True
-                    continue
-            active[keep] = i
-            keep += 1
-        running = keep
+            if state[i] == COPYING:
+                out[i, 3] += volume[i]
+                out[i, 4] += 1
+                seconds = now - begun[i]
+                again = np.int64(0)
+                if writes[i] > 0:
+                    again = working_set[i]
+                    if seconds < again // writes[i] + 1:
+                        again = min(again, writes[i] * seconds)
+                    held = dirty[i] - writes[i]
+                    out[i, 5] += seconds // dirty[i] * held + seconds % dirty[i] * held // dirty[i]
+                last = again <= rate[i] * goal[i] or out[i, 4] >= most_rounds[i]
+                if not last and again >= volume[i] - volume[i] // STALL_PART:
+                    # a stalled round: what is written is brought down to half of what is sent
+                    slower = writes[i]
+                    if sdps[i] and seconds > 0 and again // seconds > 0:
+                        slower = slower * (rate[i] // SDPS_PART) // (again // seconds)
+                        slower = max(slower, dirty[i] // SLOWEST_PART)
+                    last = slower >= writes[i]
+                    writes[i] = min(slower, writes[i])
+                state[i] = STOPPED if last else COPYING
+                if state[i] == STOPPED:
+                    out[i, 2] = now
+                volume[i] = left[i] = again
+                begun[i] = since[i] = now
+                due[k] = now + (again + rate[i] - 1) // rate[i]
+            elif state[i] == STOPPED:
+                out[i, 3] += volume[i]
+                volume[i] = 0
+                left[i] = 0
+            if state[i] == STOPPED and left[i] == 0:
+                state[i] = SWITCHING
+                due[k] = now + switch[i]
+                changed = True
+            if state[i] == SWITCHING and due[k] <= now:
+                state[i] = OVER
+                out[i, 1] = now
+                out[i, 2] = now - out[i, 2]
+                for n in range(needs.shape[1]):
+                    if needs[i, n] >= 0:
+                        free[needs[i, n]] += costs[i, n]
+                ended = True
+        if ended:
+            released = True
+            keep = 0
+            for k in range(running):
+                if state[active[k]] != OVER:
+                    active[keep], due[keep] = active[k], due[k]
+                    keep += 1
+            running = keep
         if released:
             # a budget is marked if whoever comes later in the queue cannot have of it
             shut = 0
-            for host in range(hosts):
-                if free[host] <= 0:
-                    mark[host] = events
-                    shut += 1
+            for need in range(limit.size):
+                if free[need] <= 0:
+                    mark[need] = events
+                    if need < hosts:
+                        shut += 1
             before = np.int64(count)
             i = follower[count]
             while i >= 0 and submit[i] <= now and shut < hosts:
@@ -239,6 +248,11 @@ def schedule(
                     need = needs[i, n]
                     if need >= 0 and (mark[need] == events or costs[i, n] > free[need]):
                         can = False
+                        if small[i]:
+                            break
+                if not can and small[i]:
+                    before, i = i, follower[i]
+                    continue
                 if can:
                     follower[before] = follower[i]
                     active[running] = i
@@ -246,7 +260,7 @@ def schedule(
                     state[i] = COPYING
                     out[i, 0] = now
                     volume[i] = left[i] = size[i]
-                    begun[i] = now
+                    begun[i] = since[i] = now
                     changed = True
                 else:
                     before = i
@@ -264,9 +278,14 @@ def schedule(
                             shut += 1
                 i = follower[i]
         if changed:
+            for k in range(running):
+                i = active[k]
+                if state[i] <= STOPPED:
+                    left[i] -= rate[i] * (now - since[i])
+                    since[i] = now
             _share(active, running, state, links, capacity, rate)
             for k in range(running):
                 i = active[k]
                 if state[i] <= STOPPED:
-                    due[i] = now + max(left[i] + rate[i] - 1, 0) // rate[i]
+                    due[k] = now + max(left[i] + rate[i] - 1, 0) // rate[i]
     return events
