@@ -167,9 +167,15 @@ class SchedPerCpu:
 
 
 class PlugEvents:
-    """Policies from outside pyvirt, 1,000 worlds on 8 CPUs: the same stride in C and in Numba."""
+    """Policies from outside pyvirt: the same stride in C and in Numba, beside the built-in one.
+
+    Always running worlds, so that it is the hook `requeue` that is called.
+    """
 
     timeout = 300
+    params = ["1000 on 8", "1000 on 64"]
+    param_names = ["worlds on CPUs"]
+    events = 500_000
 
     def setup_cache(self) -> None:
         folder = pathlib.Path(__file__).parents[2] / "docs" / "guide" / "policies"
@@ -180,28 +186,55 @@ class PlugEvents:
         except FileNotFoundError:
             raise NotImplementedError("there is no C compiler") from None
 
-    @unit("million events/s")
-    def track_c(self):
+    def c_policy(self) -> NativePolicy:
         capsule = ctypes.pythonapi.PyCapsule_New
         capsule.restype = ctypes.py_object
         capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
         library = ctypes.CDLL(str(pathlib.Path("stride.so").resolve()))
         table = ctypes.addressof(ctypes.c_char.in_dll(library, "stride"))
-        policy = NativePolicy("stride", capsule(table, b"pyvirt.sched.plug", None))
-        return rate(host(policy, 1000, 8), 1_000_000)
+        return NativePolicy("stride", capsule(table, b"pyvirt.sched.plug", None))
 
-    @unit("million events/s")
-    def track_numba(self):
+    def numba_policy(self) -> NativePolicy:
         sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "docs" / "guide" / "policies"))
         try:
             from jitstride import jit_stride
         finally:
             del sys.path[0]
-        return rate(host(jit_stride(), 1000, 8), 1_000_000)
+        return jit_stride()
+
+    def rate(self, policy, parameter: str) -> float:
+        return rate(host(policy, *map(int, parameter.split(" on "))), 1_000_000)
+
+    def over_built_in(self, policy, parameter: str) -> float:
+        """Speed as a part of that of the built-in stride."""
+        worlds, cpus = map(int, parameter.split(" on "))
+        ours, theirs = host("stride", worlds, cpus), host(policy, worlds, cpus)
+        return paired(
+            lambda: theirs.run(FOREVER, events=self.events),
+            lambda: ours.run(FOREVER, events=self.events),
+        ).ratio
 
     @unit("million events/s")
-    def track_fixed_priorities(self):
-        return rate(host("fixed", 1000, 8), 1_000_000)
+    def track_c(self, parameter):
+        return self.rate(self.c_policy(), parameter)
+
+    @unit("million events/s")
+    def track_numba(self, parameter):
+        return self.rate(self.numba_policy(), parameter)
+
+    @target(">=", 0.9)
+    @unit("of the speed of the built-in stride")
+    def track_c_over_built_in(self, parameter):
+        return self.over_built_in(self.c_policy(), parameter)
+
+    @target(">=", 0.9)
+    @unit("of the speed of the built-in stride")
+    def track_numba_over_built_in(self, parameter):
+        return self.over_built_in(self.numba_policy(), parameter)
+
+    @unit("million events/s")
+    def track_fixed_priorities(self, parameter):
+        return self.rate("fixed", parameter)
 
 
 class Turns(PythonPolicy):

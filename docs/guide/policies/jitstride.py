@@ -97,7 +97,7 @@ def set_step(s, id):
     mine(s, id).step = np.uint64(np.uint64(w.slice) * np.uint64(1024)) // np.uint64(w.weight)
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", forceinline=True)
 def use(s, id, dt):
     w = mine(s, id)
     if dt == world(s, id).slice:
@@ -121,7 +121,7 @@ def search(s, cpu):
     return best
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", forceinline=True)
 def take(s, cpu):
     own = own_of(s)
     while True:

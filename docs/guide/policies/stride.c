@@ -25,13 +25,13 @@ typedef struct {
 static own_t *own_of(pyvirt_sched *s) { return (own_t *)s->plug->own; }
 static world_t *worlds_of(pyvirt_sched *s) { return (world_t *)s->plug->worlds; }
 
-static void set_key(pyvirt_sched *s, uint32_t id, uint64_t key)
+static inline void set_key(pyvirt_sched *s, uint32_t id, uint64_t key)
 {
     winner_set(s->plug->tree, s->plug->leaves, id, key);
 }
 
 /* What is further ahead than keys can say is put in order when its turn may have come. */
-static uint64_t key_of(const own_t *own, int64_t pass, uint32_t id)
+static inline uint64_t key_of(const own_t *own, int64_t pass, uint32_t id)
 {
     const int64_t rank = pass - own->base;
     return (uint64_t)(rank < SPREAD ? rank : SPREAD) << ID_BITS | id;
@@ -53,7 +53,7 @@ static void move_base(pyvirt_sched *s)
     winner_build(s->plug->tree, s->plug->leaves);
 }
 
-static void enter(pyvirt_sched *s, uint32_t id)
+static inline void enter(pyvirt_sched *s, uint32_t id)
 {
     world_t *w = &worlds_of(s)[id];
     w->ahead = 0;
@@ -122,13 +122,13 @@ void stride_stopped(pyvirt_sched *s, uint32_t id, uint32_t why)
     leave(s, id);
 }
 
-void stride_charge(pyvirt_sched *s, uint32_t id, int64_t dt)
+static inline void use(pyvirt_sched *s, uint32_t id, int64_t dt)
 {
     world_t *w = &worlds_of(s)[id];
     w->pass += dt == s->worlds[id].slice ? w->step : dt * 1024 / s->worlds[id].weight;
 }
 
-uint32_t stride_pick(pyvirt_sched *s, uint32_t cpu)
+static inline uint32_t take(pyvirt_sched *s, uint32_t cpu)
 {
     world_t *w = worlds_of(s);
     own_t *own = own_of(s);
@@ -153,6 +153,16 @@ uint32_t stride_pick(pyvirt_sched *s, uint32_t cpu)
     return id;
 }
 
+void stride_charge(pyvirt_sched *s, uint32_t id, int64_t dt)
+{
+    use(s, id, dt);
+}
+
+uint32_t stride_pick(pyvirt_sched *s, uint32_t cpu)
+{
+    return take(s, cpu);
+}
+
 int64_t stride_timeslice(pyvirt_sched *s, uint32_t cpu, uint32_t id)
 {
     (void)cpu;
@@ -163,12 +173,12 @@ int64_t stride_timeslice(pyvirt_sched *s, uint32_t cpu, uint32_t id)
 uint32_t stride_requeue(pyvirt_sched *s, uint32_t cpu, uint32_t id, int64_t dt, int64_t *slice)
 {
     world_t *w = &worlds_of(s)[id];
-    stride_charge(s, id, dt);
+    use(s, id, dt);
     if (w->ahead && dt == s->worlds[id].slice)
         w->ahead = 0;                   /* it is in the tree with that pass */
     else
         enter(s, id);
-    id = stride_pick(s, cpu);
+    id = take(s, cpu);
     if (id != PYVIRT_NO_WORLD)
         *slice = s->worlds[id].slice;
     return id;

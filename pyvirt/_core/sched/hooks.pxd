@@ -47,7 +47,8 @@ cdef inline bint allowed(const sched_t *s, uint32_t id, uint32_t cpu) noexcept n
 cdef inline void set_fault(
     sched_t *s, uint32_t kind, uint32_t hook, uint32_t cpu, uint32_t world, int64_t value
 ) noexcept nogil:
-    """The first one counts."""
+    """The first one counts. It is noticed where CPUs that are asked are."""
+    s.asking = True
     if s.fault.kind == FAULT_NONE:
         s.fault.kind, s.fault.hook = kind, hook
         s.fault.cpu, s.fault.world = cpu, world

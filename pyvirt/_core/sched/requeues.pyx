@@ -11,7 +11,6 @@ from pyvirt._core.sched.hooks cimport checked_slice, may_run, set_fault
 from pyvirt._core.sched.loop cimport requeued
 from pyvirt._core.sched.state cimport (
     CPU_BITS,
-    FAULT_NONE,
     FAULT_TIMER,
     HAS_JOBS,
     HAS_LIMIT,
@@ -120,8 +119,8 @@ cdef uint64_t requeue_slices(sched_t *s, ns_t until, uint64_t most) noexcept nog
         if w.state == READY:
             w.marks |= QUEUED
         if (next >= s.world_count or worlds[next].flags or worlds[next].marks != QUEUED
-                or worlds[next].queue or slice < 1 or slice > MOST_TIMESLICE
-                or s.fault.kind != FAULT_NONE):
+                or worlds[next].queue or <uint64_t>(slice - 1) >= <uint64_t>MOST_TIMESLICE
+                or s.asking):
             usual = False
             break
         n = &worlds[next]
@@ -147,8 +146,6 @@ cdef uint64_t requeue_slices(sched_t *s, ns_t until, uint64_t most) noexcept nog
         at += 1
         if at == s.cpu_count:
             at = 0
-        if s.asking:
-            break
     s.hook = hook
     s.depth -= 1
     if not usual:

@@ -8,6 +8,7 @@
 #ifndef PYVIRT_WINNER_H
 #define PYVIRT_WINNER_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define PV_EMPTY UINT64_MAX
@@ -20,14 +21,18 @@
 
 static inline void winner_set(uint64_t *node, uint32_t leaves, uint32_t slot, uint64_t key)
 {
-    uint32_t i = leaves + slot;
+    size_t i = (size_t)leaves + slot;
     node[i] = key;
-    while (i > 1) {
-        const uint64_t other = node[i ^ 1];
+    for (; i > 3; i >>= 2) {            /* two levels at once, for fewer instructions */
+        const size_t up = i >> 1;
+        const uint64_t other = node[i ^ 1], uncle = node[up ^ 1];
         key = other < key ? other : key;
-        i >>= 1;
-        node[i] = key;
+        node[up] = key;
+        key = uncle < key ? uncle : key;
+        node[i >> 2] = key;
     }
+    if (i > 1)
+        node[1] = node[i ^ 1] < key ? node[i ^ 1] : key;
 }
 
 /* All inner nodes from the leaves. */
