@@ -213,8 +213,17 @@ def play(policy, scenario):
     act(Both(topology.cpus, policy, topology=topology), steps)
 
 
-# Open: with some drawn speeds and costs of moves the slow and the compiled way of the relaxed ESX
-# policy were seen to part. The test by default has the same cases each time; the long one looks on.
+@pytest.mark.parametrize("policy", ["rr", "fixed", "esx"])
+def test_threads_of_full_speed_are_not_looked_at(policy):
+    """A limit whose period ends when the other thread becomes busy: that end is an event."""
+    topology = Topology(cores=1, threads=2, smt=2)
+    both = Both(2, policy, topology=topology)
+    both.add(1, 7, frozenset([0]), None, (1, 1))
+    both.add(1, 7, frozenset([1]), ("open", 14, "fixed", 5, "fixed", None, 87))
+    both.advance(60)
+
+
+# The test by default has the same cases each time; the long one looks for others.
 @pytest.mark.parametrize("policy", POLICIES)
 @given(scenario=scenarios())
 @settings(max_examples=12, deadline=None, derandomize=True)

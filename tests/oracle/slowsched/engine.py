@@ -137,6 +137,8 @@ class SlowScheduler:
 
     def settle_core(self, number: int) -> None:
         """The other threads' worlds go on at another speed."""
+        if not self.shape.paced:
+            return
         for other in self.shape.core(number):
             w = self.cpus[other].running
             if other != number and w is not None and w.state == "run":

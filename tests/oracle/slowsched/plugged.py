@@ -241,6 +241,8 @@ class SlowPlugged(SlowScheduler):
 
     def off_speed(self) -> list[World]:
         """Worlds that run beside another number of busy threads than when they began."""
+        if not self.shape.paced:
+            return []
         return [w for cpu in self.cpus if (w := cpu.running) and w.threads != self.busy(w.cpu)]
 
     def settle(self) -> None:

@@ -16,6 +16,9 @@ class Shape:
         alone = [list(range(cpus)), [0] * cpus, [0] * cpus, [0] * cpus], [FULL, FULL], [0] * 6
         self.numbers, speeds, self.costs = parts or alone
         self.speeds = [Fraction(speed, FULL) for speed in speeds]
+        # Whether a world can work at another than full speed: else nobody looks at threads.
+        slow = any(self.costs) or any(speed < 1 for speed in self.speeds[1:])
+        self.paced = slow or len(set(self.numbers[2])) > 1
 
     def distance(self, a: int, b: int) -> int:
         shared = [numbers[a] == numbers[b] for numbers in self.numbers]
