@@ -24,7 +24,9 @@ __all__ = ["Budgets", "Kind", "Schedule", "Site", "schedule_migrations"]
 
 Ints = npt.NDArray[np.int64]
 
-LARGEST_BYTES = 2**63 // 10**6 // 2
+# What fits into 63 bits in millionths; larger operations are counted in larger grains.
+LARGEST_GRAINS = 2**63 // 10**6 // 2
+LARGEST_BYTES = LARGEST_GRAINS * 256
 LONGEST_NS = 2**61
 
 
@@ -225,7 +227,8 @@ def schedule_migrations(
     a millisecond, rounded down. vMotion uses the sending and the receiving host's link and the
     network's trunk, storage vMotion and other operations what the datastores read and write,
     shared-nothing all of these. Times are whole nanoseconds, rounded up, and nothing is rounded
-    besides, so the result is exact for this rule.
+    besides, so the result is exact for this rule. Where one operation has more than 4.6 TB, data
+    and rates are counted in units of 16 bytes, above 73 TB of 256.
 
     Examples
     --------
@@ -256,15 +259,18 @@ def schedule_migrations(
     needs, costs, links = _uses(places, budgets, what, here, there, net, store, to_store, size)
     submitted = column(submit_ns, "submit_ns", count, 0, LONGEST_NS)
     peak = np.zeros(places.limit.size, np.int64)
+    largest = int(size.max(initial=0))
+    grain = next(grain for grain in (1, 16, 256) if largest <= LARGEST_GRAINS * grain)
+    grains = -(-size // grain)
     written = column(working_set_bytes, "working_set_bytes", count, 0, LARGEST_BYTES)
     columns = (
         submitted,
         needs,
         costs,
         links,
-        size * 10**6,
-        column(dirty_bytes_s, "dirty_bytes_s", count, 0, 10**12) // 1000,
-        np.where(written > 0, np.minimum(written, size), size) * 10**6,
+        grains * 10**6,
+        column(dirty_bytes_s, "dirty_bytes_s", count, 0, 10**12) // 1000 // grain,
+        np.where(written > 0, np.minimum(-(-written // grain), grains), grains) * 10**6,
         column(downtime_goal_ns, "downtime_goal_ns", count, 0, 60 * 10**9),
         column(max_rounds, "max_rounds", count, 1, 10**6),
         column(switch_over_ns, "switch_over_ns", count, 0, LONGEST_NS),
@@ -277,7 +283,7 @@ def schedule_migrations(
         *(values[by_time] for values in columns),
         places.limit,
         places.hosts,
-        places.capacity,
+        np.maximum(places.capacity // grain, places.capacity > 0),
         order == "first_fit",
         found,
         peak,
@@ -288,7 +294,7 @@ def schedule_migrations(
     table["start_ns"], table["end_ns"] = out[:, 0], out[:, 1]
     table["wait_ns"] = out[:, 0] - submitted
     table["downtime_ns"] = np.where(what == Kind.OTHER, 0, out[:, 2])
-    table["sent_bytes"] = out[:, 3] // 10**6
+    table["sent_bytes"] = out[:, 3] * grain
     table["rounds"], table["lost_ns"] = out[:, 4], out[:, 5]
     parts = np.split(peak, [places.hosts, places.hosts + places.networks])
     return Schedule(table, int(out[:, 1].max(initial=0)), int(events), *parts)
@@ -313,7 +319,7 @@ class _Places:
         datastores = max(np.size(site.read_mbps), np.size(site.write_mbps))
         if not networks:
             raise InvalidValueError("network_mbps must have at least one network")
-        most = 10**7
+        most = 10**6
         host = column(site.host_mbps, "host_mbps", hosts, 1, most)
         speed = column(site.network_mbps, "network_mbps", networks, 1, most)
         trunk = column(site.trunk_mbps, "trunk_mbps", networks, 0, most)

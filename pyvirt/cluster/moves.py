@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pyvirt.cluster.budgets import Budgets, Kind, Schedule, Site, schedule_migrations
+from pyvirt.cluster.budgets import LARGEST_BYTES, Budgets, Kind, Schedule, Site, schedule_migrations
 from pyvirt.cluster.checks import column
 from pyvirt.cluster.columns import ClusterError
 from pyvirt.cluster.migration import Precopy, migrate_many
@@ -18,6 +18,7 @@ from pyvirt.cluster.tables import NONE, PAGE, HostState
 __all__ = ["migrate_vms", "schedule_moves"]
 
 Ints = npt.NDArray[np.int64]
+MOST_PAGES = LARGEST_BYTES // PAGE
 
 
 def _chosen(cluster: Cluster, vms: npt.ArrayLike | None) -> Ints:
@@ -37,7 +38,16 @@ def _chosen(cluster: Cluster, vms: npt.ArrayLike | None) -> Ints:
 def _memory(cluster: Cluster, rows: Ints) -> Ints:
     """What a first round sends: configured memory, and overhead; a page at least."""
     table = cluster.vms
-    return np.maximum(table.memory[rows] + table.overhead[rows], 1)
+    pages = np.maximum(table.memory[rows] + table.overhead[rows], 1)
+    if pages.max(initial=0) > MOST_PAGES:
+        row = int(rows[np.argmax(pages)])
+        raise ClusterError(
+            f"{table.where(row)}: memory must be at most {MOST_PAGES:,} pages to migrate, "
+            f"got {pages.max():,}",
+            "vms",
+            row,
+        )
+    return pages
 
 
 def migrate_vms(
@@ -124,14 +134,15 @@ def schedule_moves(
         state = HostState(hosts.state[host]).name
         raise ClusterError(f"{hosts.where(host)}: is {state} and takes no VM", "hosts", host)
     rules = rules or Precopy()
+    memory = _memory(cluster, rows)
     return schedule_migrations(
         Site(hosts.link_mbps, [int(hosts.link_mbps.max())]),
         np.full(rows.size, Kind.VMOTION),
         table.host[rows],
-        _memory(cluster, rows) * PAGE,
+        memory * PAGE,
         destination=there,
         dirty_bytes_s=(table.dirty_pages_s[rows] * PAGE).astype(np.int64),
-        working_set_bytes=table.working_set[rows] * PAGE,
+        working_set_bytes=np.minimum(table.working_set[rows], memory) * PAGE,
         downtime_goal_ns=rules.downtime_goal_ns,
         max_rounds=max(rules.max_rounds, 1),
         switch_over_ns=rules.switch_over_ns,

@@ -270,6 +270,26 @@ def test_it_is_the_slow_model(seed: int):
         assert got["wait_ns"] == start - row["submit_ns"]
 
 
+def test_large_operations():
+    """Rounds that send more than 63 bits of millionths in all; disks in larger grains."""
+    many = schedule_migrations(
+        TEN, [Kind.VMOTION], 0, 4 * 10**12, destination=1, dirty_bytes_s=1_100_000_000,
+        downtime_goal_ns=0, max_rounds=60,
+    )  # fmt: skip
+    assert many.table["sent_bytes"][0] > 2**63 // 10**6
+    ratio = 1_100_000 / 1_250_000
+    want = 4e12 * (1 - ratio**61) / (1 - ratio)
+    assert many.table["sent_bytes"][0] == pytest.approx(want, rel=1e-6)
+    disk = {"datastore": 0, "to_datastore": 1}
+    for size in (62 * 10**12, 10**15):
+        plan = schedule_migrations(TEN, [Kind.STORAGE], 0, size, **disk)
+        # a rate is whole grains: 1,000,000 bytes a ms is so in 16 bytes, and nearly in 256
+        assert plan.end_ns == pytest.approx(size, rel=1e-4)
+        assert plan.table["sent_bytes"][0] == pytest.approx(size, abs=256)
+    with pytest.raises(InvalidValueError, match="size_bytes, row 0"):
+        schedule_migrations(TEN, [Kind.STORAGE], 0, 2 * 10**15, **disk)
+
+
 def test_no_budget_is_ever_exceeded():
     rng = np.random.default_rng(5)
     source = rng.integers(0, 10, 500)

@@ -119,6 +119,17 @@ def test_a_batch_is_each_alone():
     assert together.reason(4).startswith("without any host: VMs that stop: 0")
 
 
+def test_amounts_near_their_limit():
+    """Shares of hosts are compared without overflow."""
+    cluster = Cluster.from_arrays(
+        {"capacity": np.full((2, 3), 2**53 - 1)},
+        {"host": [0, 1, 2], "reservation": [[1, 2**52, 2**51], [1, 1, 1]]},
+    )
+    found = what_if(cluster, [(0,)], targets=True)
+    assert found.targets[0].tolist() == [2, -2, -2]
+    assert found.table["free_percent"][0] == pytest.approx(50.0, abs=1e-3)
+
+
 def test_where_slots_suffice_there_is_a_way():
     """Greedy placement loses a VM only where reservations fragment; brute force knows."""
     lost = rescued = 0

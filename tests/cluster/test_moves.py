@@ -56,6 +56,10 @@ def test_moves_share_links_and_budgets(cluster: Cluster):
 def test_bad_moves(cluster: Cluster):
     with pytest.raises(ClusterError, match=r"'vm3'.*must be on a host"):
         schedule_moves(cluster, [3], [0])
+    cluster.vms.memory[0] = 2**52
+    with pytest.raises(ClusterError, match=r"'vm0'.*memory must be at most"):
+        schedule_moves(cluster, [0], [2])
+    cluster.vms.memory[0] = 5
     cluster.hosts.state[2] = 2
     with pytest.raises(ClusterError, match=r"'host2'.*MAINTENANCE"):
         schedule_moves(cluster, [0], [2])

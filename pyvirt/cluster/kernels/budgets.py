@@ -1,6 +1,7 @@
 """Migrations that wait for budgets and share links, event by event, in whole nanoseconds.
 
-Data are counted in millionths of a byte: a rate of r bytes a millisecond moves r of them each ns.
+Data come in grains, of a byte or more, and are counted in millionths of them: a rate of r grains a
+millisecond moves r of these each ns.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from numba import njit
 __all__ = ["schedule"]
 
 NEVER = np.int64(2**62)
+WHOLE = 1_000_000
 # A round stalls that leaves more than 9/10; SDPS aims at 1/2 of the rate, and keeps 1/100 of the
 # guest's speed: the defaults of `Precopy`.
 STALL_PART, SDPS_PART, SLOWEST_PART = 10, 2, 100
@@ -132,7 +134,8 @@ def schedule(
 
     The migrations are given by time of submission. `needs` are up to five budgets of each, the
     hosts' first, -1 for none, and `costs` what it takes of them; `limit` is each budget. `links`
-    are up to five links of each and `capacity` their bytes a millisecond. `peak` becomes the most
+    are up to five links of each and `capacity` their grains a millisecond; `size` and
+    `working_set` are in millionths, `dirty` in grains a millisecond. `peak` becomes the most
     that was in use of each budget.
     """
     count = submit.size
@@ -143,6 +146,7 @@ def schedule(
     since = np.zeros(count, np.int64)  # when its rate or its round changed
     volume = np.zeros(count, np.int64)  # of this round, at its begin
     begun = np.zeros(count, np.int64)  # the round
+    part = np.zeros(count, np.int64)  # what was sent beyond whole grains
     writes = dirty.copy()  # bytes a millisecond, as far as the guest is slowed down
     due = np.full(count, NEVER)  # by place in `active`, where all are side by side
     follower = np.empty(count + 1, np.int64)  # the queue; entry `count` is its head
@@ -183,7 +187,8 @@ def schedule(
                 continue
             i = active[k]
             if state[i] == COPYING:
-                out[i, 3] += volume[i]
+                sent = volume[i] + part[i]
+                out[i, 3], part[i] = out[i, 3] + sent // WHOLE, sent % WHOLE
                 out[i, 4] += 1
                 seconds = now - begun[i]
                 again = np.int64(0)
@@ -209,7 +214,8 @@ def schedule(
                 begun[i] = since[i] = now
                 due[k] = now + (again + rate[i] - 1) // rate[i]
             elif state[i] == STOPPED:
-                out[i, 3] += volume[i]
+                sent = volume[i] + part[i]
+                out[i, 3], part[i] = out[i, 3] + sent // WHOLE, sent % WHOLE
                 volume[i] = 0
                 left[i] = 0
             if state[i] == STOPPED and left[i] == 0:

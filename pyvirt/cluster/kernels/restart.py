@@ -12,6 +12,15 @@ from pyvirt.cluster.kernels.reach import mates_allow
 __all__ = ["appeal", "best_host", "choose", "what_if"]
 
 SCALE = 1_000_000
+LARGE = 1 << 42  # times SCALE it fits into 63 bits
+
+
+@njit(cache=True, nogil=True)
+def _part(free, capacity):
+    """What is unreserved, in millionths of the capacity."""
+    if capacity >= LARGE:
+        free, capacity = free >> 12, capacity >> 12
+    return max(free, 0) * SCALE // capacity
 
 
 @njit(cache=True, nogil=True)
@@ -19,9 +28,9 @@ def _room(free_cpu, free_memory, cpu, memory):
     """The scarcer of what is unreserved, in millionths of the host."""
     part = SCALE
     if cpu > 0:
-        part = min(part, max(free_cpu, 0) * SCALE // cpu)
+        part = min(part, _part(free_cpu, cpu))
     if memory > 0:
-        part = min(part, max(free_memory, 0) * SCALE // memory)
+        part = min(part, _part(free_memory, memory))
     return part
 
 
