@@ -14,6 +14,7 @@ from pyvirt.cluster.migration import Precopy, migrate_many
 from pyvirt.cluster.migration_link import Link
 from pyvirt.cluster.model import Cluster
 from pyvirt.cluster.tables import NONE, PAGE, HostState
+from pyvirt.errors import InvalidValueError
 
 __all__ = ["migrate_vms", "schedule_moves"]
 
@@ -93,6 +94,7 @@ def schedule_moves(
     destinations: npt.ArrayLike,
     *,
     rules: Precopy | None = None,
+    networks: Literal["one", "per_host"] = "one",
     budgets: Budgets | None = None,
     order: Literal["fifo", "first_fit"] = "fifo",
 ) -> Schedule:
@@ -101,12 +103,16 @@ def schedule_moves(
     Parameters
     ----------
     cluster : Cluster
-        Stays as it is. All hosts have one migration network, with the fastest host's adapters.
+        Stays as it is.
     vms, destinations : array_like of int, shape (M,)
         Rows of VMs that are on, and hosts that are on; all are submitted at once, in this order.
     rules : Precopy, optional
         Downtime goal, most rounds, switch-over, and whether there is SDPS; see
         `schedule_migrations` for the rest.
+    networks : {"one", "per_host"}, default "one"
+        Whose budget of 4 or 8 counts: that of one network for the whole cluster, with the fastest
+        host's adapters, as the documentation's words are; or of each sending host's adapters, if
+        you read it so: then larger clusters move more at once.
     budgets, order
         As for `schedule_migrations`.
 
@@ -133,14 +139,18 @@ def schedule_moves(
         host = int(there[np.argmax(bad)])
         state = HostState(hosts.state[host]).name
         raise ClusterError(f"{hosts.where(host)}: is {state} and takes no VM", "hosts", host)
+    if networks not in ("one", "per_host"):
+        raise InvalidValueError(f"networks must be 'one' or 'per_host', got {networks!r:.80}")
     rules = rules or Precopy()
+    one = networks == "one"
     memory = _memory(cluster, rows)
     return schedule_migrations(
-        Site(hosts.link_mbps, [int(hosts.link_mbps.max())]),
+        Site(hosts.link_mbps, [int(hosts.link_mbps.max())] if one else hosts.link_mbps),
         np.full(rows.size, Kind.VMOTION),
         table.host[rows],
         memory * PAGE,
         destination=there,
+        network=0 if one else table.host[rows],
         dirty_bytes_s=(table.dirty_pages_s[rows] * PAGE).astype(np.int64),
         working_set_bytes=np.minimum(table.working_set[rows], memory) * PAGE,
         downtime_goal_ns=rules.downtime_goal_ns,

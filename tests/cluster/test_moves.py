@@ -13,7 +13,7 @@ from pyvirt.cluster import (
     migrate_vms,
     schedule_moves,
 )
-from pyvirt.errors import InvalidTypeError
+from pyvirt.errors import InvalidTypeError, InvalidValueError
 
 
 @pytest.fixture
@@ -51,6 +51,19 @@ def test_moves_share_links_and_budgets(cluster: Cluster):
     assert plan.table["end_ns"][0] > 8 * 10**9
     assert (plan.table["downtime_ns"] >= 10**8).all()
     assert plan.most_on_host.tolist() == [2, 3, 1]
+
+
+def test_one_network_or_one_a_host():
+    pairs = Cluster.from_arrays(
+        {"capacity": np.ones((2, 24), int)},
+        {"host": np.arange(12), "memory": np.full(12, 1 << 18)},
+    )
+    together = schedule_moves(pairs, range(12), np.arange(12, 24))
+    assert (together.table["start_ns"] == 0).sum() == 8
+    apart = schedule_moves(pairs, range(12), np.arange(12, 24), networks="per_host")
+    assert (apart.table["start_ns"] == 0).all()
+    with pytest.raises(InvalidValueError, match="networks"):
+        schedule_moves(pairs, [0], [12], networks="two")
 
 
 def test_bad_moves(cluster: Cluster):
