@@ -41,10 +41,10 @@ class Workload(NamedTuple):
     unavailable_ms: float
 
 
-#: Unavailability as the paper's introduction has it. Memory, and how the guests write, are
-#: recalled: what the paper's figures show was sent last (148 KB and 18.2 MB) is the working set,
-#: which is written faster than the link sends. Two rates of Xen's adaptive scheme bound the
-#: rounds: they begin at 100 Mbit/s, and the last goes at what the gigabit link gives.
+#: Unavailability as the paper's introduction has it; everything else is recalled. The working set
+#: is what the paper's figures show as sent last (148 KB and 18.2 MB), written faster than the link
+#: sends; so the downtime says that the rounds end there, and for Quake 3 it is the fixed cost of
+#: suspending and resuming, nearly all of it. A test of order and size alone.
 CLARK = (
     Workload("Quake 3", 64, 37, 10_000.0, 100.0, 60.0),
     Workload("SPECweb", 800, 4_440, 40_000.0, 800.0, 210.0),
