@@ -46,6 +46,7 @@ from pyvirt._core.paging cimport (
     walk_t,
 )
 from pyvirt._core.physmem cimport PhysMem
+from pyvirt._core.pooltree cimport distribute, division_t, gather, pooltree_t
 from pyvirt._core.sched.plug cimport (
     Plug,
     account,
@@ -88,3 +89,12 @@ from pyvirt._core.sched.state cimport (
 )
 from pyvirt._core.types cimport PAGE_OFFSET, PAGE_SHIFT, PAGE_SIZE, gpa_t, gva_t, hpa_t, ns_t, vpn_t
 from pyvirt._core.walker cimport Translation, Walker
+from pyvirt._core.waterfill cimport (
+    FILL_OK,
+    FILL_SCALED,
+    FILL_UNBOUNDED,
+    fill,
+    fill_status,
+    undecided_t,
+)
+from pyvirt._core.waterwhole cimport WHOLE_SCRATCH_BYTES, fill_whole

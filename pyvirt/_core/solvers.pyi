@@ -1,0 +1,6 @@
+from typing import Final
+
+SCRATCH_BYTES: Final[int]
+
+def addresses() -> dict[str, int]: ...
+def capsule() -> object: ...
