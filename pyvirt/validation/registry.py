@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from pyvirt.errors import InvalidValueError
 from pyvirt.mmu.memory import PhysicalMemory
 
-__all__ = ["Context", "Experiment", "Outcome", "experiment", "experiments", "run", "select"]
+__all__ = ["Context", "Experiment", "Outcome", "experiment", "experiments", "live", "run", "select"]
 
 Verdict = Literal["pass", "fail", "skip"]
 
@@ -118,16 +118,28 @@ class Experiment:
         What is compared, in a few words.
     function : callable
         Takes a `Context` and gives an `Outcome`.
+    live : callable, optional
+        Does the same with this machine's kernel as the oracle, in place of recorded figures.
     """
 
     id: str
     title: str
     function: Callable[[Context], Outcome]
+    live: Callable[[Context], Outcome] | None = None
 
     def run(self, context: Context) -> Outcome:
         """Run it; whatever goes wrong is a failed experiment, not an exception."""
+        return self._run(self.function, context)
+
+    def run_live(self, context: Context) -> Outcome:
+        """Run it against this machine's kernel; skipped if it has no such form."""
+        if self.live is None:
+            return Outcome(self.id, "skip", 0, 0, "", "", "it has no live form")
+        return self._run(self.live, context)
+
+    def _run(self, function: Callable[[Context], Outcome], context: Context) -> Outcome:
         try:
-            return self.function(context)
+            return function(context)
         except Exception as error:
             text = " ".join(f"{type(error).__name__}: {error}".split())
             return Outcome(self.id, "fail", 1, 1, "the experiment runs", "it did not", text)
@@ -148,6 +160,16 @@ def experiment(
     return enter
 
 
+def live(id: str) -> Callable[[Callable[[Context], Outcome]], Callable[[Context], Outcome]]:
+    """Enter a function as the live form of an experiment that is in the table."""
+
+    def enter(function: Callable[[Context], Outcome]) -> Callable[[Context], Outcome]:
+        _TABLE[id] = replace(_TABLE[id], live=function)
+        return function
+
+    return enter
+
+
 def experiments() -> dict[str, Experiment]:
     """Give every experiment by id, in the order of the plan."""
     from pyvirt.validation import (  # noqa: F401  (each enters its own)
@@ -155,6 +177,7 @@ def experiments() -> dict[str, Experiment]:
         exit_reasons,
         exits,
         invalidation,
+        live,
         native,
         nested,
         paging_modes,
@@ -177,21 +200,31 @@ def _order(id: str) -> tuple[str, int, str]:
     return id[:1], int(digits or 0), id
 
 
-def select(ids: Iterable[str] = ()) -> list[Experiment]:
+def select(ids: Iterable[str] = (), *, live: bool = False) -> list[Experiment]:
     """Give the experiments with these ids, each once; all of them for none.
+
+    Parameters
+    ----------
+    ids : iterable of str
+        In any case of letters.
+    live : bool, default False
+        Among those alone that have a live form.
 
     Raises
     ------
     InvalidValueError
-        An id that no experiment has.
+        An id that no such experiment has.
     """
     table = experiments()
+    if live:
+        table = {id: chosen for id, chosen in table.items() if chosen.live is not None}
     names = {id.upper(): id for id in table}
     chosen: dict[str, Experiment] = {}
     for id in ids:
         if id.upper() not in names:
             raise InvalidValueError(
-                f"no experiment has the id {id!r}; there are {', '.join(table)}"
+                f"no {'live ' if live else ''}experiment has the id {id!r}; "
+                f"there are {', '.join(table)}"
             )
         name = names[id.upper()]
         chosen[name] = table[name]
@@ -202,6 +235,7 @@ def run(
     ids: Iterable[str] = (),
     *,
     data: str | os.PathLike[str] | None = None,
+    live: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Iterator[Outcome]:
     """Run experiments one after the other.
@@ -212,6 +246,8 @@ def run(
         Which ones; none: all.
     data : str or path-like, optional
         The data folder; None: the one that ``PYVIRT_DATA`` names.
+    live : bool, default False
+        With this machine's kernel as the oracle, those that have such a form.
     progress : callable, optional
         Called with a line of text now and then.
 
@@ -223,7 +259,7 @@ def run(
     context = (
         Context.from_environment(progress) if data is None else Context(data, progress=progress)
     )
-    for chosen in select(ids):
+    for chosen in select(ids, live=live):
         if progress is not None:
             progress(f"{chosen.id} {chosen.title}")
-        yield chosen.run(context)
+        yield chosen.run_live(context) if live else chosen.run(context)
