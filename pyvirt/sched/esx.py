@@ -11,6 +11,7 @@ import numpy as np
 from pyvirt._core.sched.policies.esx import Esx as _Esx
 from pyvirt.entitlement import Pool, Shares
 from pyvirt.errors import InvalidTypeError, InvalidValueError
+from pyvirt.sched.numa import Numa
 
 __all__ = ["Cosched", "Esx", "PoolRow", "per_second", "pool_rows", "speed"]
 
@@ -59,6 +60,17 @@ class Esx(_Esx):
         breadth-first order, the root first.
     mhz : float, optional
         Speed of a CPU, if `pools` is in MHz.
+    charge_used : bool, default True
+        Whether a world beside busy threads of its core is charged for what it gets of the core
+        (%USED, see `Topology`), not for its time on the CPU (%RUN).
+    balance_ns : int, default 0
+        Time between two looks at all queues, which even them out; 0: none. CPUs pull in any case.
+    imbalance_percent : int, default 25
+        What the longest queue may have more than the shortest one, in each last-level cache, node,
+        socket and the host, up to 10,000, before it gives worlds away.
+    numa : Numa, optional
+        Home nodes; default: none. Where a VM's memory is counts with its parameter ``memory_mb``
+        (default 0: it has none that could be remote).
 
     Notes
     -----
@@ -88,8 +100,11 @@ class Esx(_Esx):
     is equal then. A VM that could not have a CPU for each vCPU if it were alone is not held to
     that.
 
-    Not modelled: time spent in the hypervisor, frequency scaling. Progress and entitlement count
-    the time on a CPU, whatever a busy thread of the same core leaves of it.
+    With home nodes, worlds wait for CPUs of their VM's node, or of their part's, alone. What a node
+    is owed is reckoned by the VMs' shares, without pools and reservations (`Numa`).
+
+    Not modelled: time spent in the hypervisor, frequency scaling. Progress and limits count the
+    time on a CPU, whatever a busy thread of the same core leaves of it.
     """
 
     def __init__(
@@ -107,6 +122,10 @@ class Esx(_Esx):
         laggard_ns: int = 50_000_000,
         pools: Pool | Sequence[PoolRow] = ONE_POOL,
         mhz: float | None = None,
+        charge_used: bool = True,
+        balance_ns: int = 0,
+        imbalance_percent: int = 25,
+        numa: Numa | None = None,
     ) -> None:
         if isinstance(pools, Pool):
             if mhz is None:
@@ -125,6 +144,10 @@ class Esx(_Esx):
             skew_start_ns,
             laggard_ns,
             pools,
+            charge_used,
+            balance_ns,
+            imbalance_percent,
+            numa,
         )
 
 

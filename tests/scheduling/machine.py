@@ -16,7 +16,7 @@ from pyvirt.sched import Bvt, Cfs, Esx, FixedPriority, HyperV, Numa, PerCpu, Top
 from scheduling.churn import FastChurn, SlowChurn
 
 
-def esx(cosched: str, wake: bool, quantum: int = 10) -> tuple:
+def esx(cosched: str, wake: bool, quantum: int = 10, **more) -> tuple:
     """The ESX policy at the scale of the scenarios, both ways.
 
     With a short quantum most turns end before a limit or a skew can matter.
@@ -34,8 +34,9 @@ def esx(cosched: str, wake: bool, quantum: int = 10) -> tuple:
         "skew_start_ns": 2,
         "laggard_ns": 20,
         "pools": ((0, 1.0, 0, -1), (0, 2.0, 10**8, -1), (0, 1.0, 0, 3 * 10**8)),
+        **more,
     }
-    return lambda: Esx(**parameters), lambda: SlowEsx(**parameters), True
+    return lambda: Esx(**parameters), lambda: SlowEsx(**parameters), "numa" not in more
 
 
 NAMES = {"run": "run", "rdy": "ready", "mlmtd": "limited", "cstp": "costop", "wait": "wait"}
@@ -51,6 +52,10 @@ PLUGS = {
     "esx, strict, short": esx("strict", False, 3),
     "esx, balance": esx("balance", False),
     "esx, none": esx("none", False),
+    "esx, even": esx("relaxed", True, balance_ns=17, charge_used=False),
+    "esx, balance, even": esx("balance", True, balance_ns=23, imbalance_percent=60),
+    "esx, numa": esx("relaxed", True, numa=Numa(40, 5, 0.5, 100, 7), balance_ns=29),
+    "esx, strict, numa": esx("strict", False, numa=Numa(30, 5, 0.5, 100, 7), balance_ns=29),
     "fixed, 3": (lambda: FixedPriority(timeslice_ns=3), lambda: Fixed(3), True),
     "bvt": (lambda: Bvt(allowance_ns=8), lambda: SlowBvt(8), True),
     "cfs": (lambda: Cfs(24, 3, 4, 2, 37), lambda: SlowCfs(24, 3, 4, 2, 37), True),

@@ -47,12 +47,12 @@ def play(policy, scenario):
     act(Both(topology.cpus, policy, topology=topology), steps)
 
 
-POLICIES = ["percpu, numa"]
+POLICIES = ["percpu, numa", "esx, numa", "esx, strict, numa"]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 @given(scenario=scenarios())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_agrees(policy, scenario):
     play(policy, scenario)
 

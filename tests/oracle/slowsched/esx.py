@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import floor, inf
 
 from oracle.slowfill import slow_fill
+from oracle.slowsched.numa import SlowNuma
 from oracle.slowsched.plugged import SlowPolicy
 
 SECOND = 10**9  # entitlements are ns of CPU time a second
@@ -80,6 +81,10 @@ class Esx(SlowPolicy):
         skew_start_ns=2_000_000,
         laggard_ns=50_000_000,
         pools=(),
+        charge_used=True,
+        balance_ns=0,
+        imbalance_percent=25,
+        numa=None,
     ) -> None:
         self.quantum, self.resolve, self.resolve_on_wake = quantum_ns, resolve_ns, resolve_on_wake
         self.period = limit_period_ns
@@ -87,7 +92,12 @@ class Esx(SlowPolicy):
         self.wake, self.pull, self.laggard = wake_ns * UNIT, pull_ns * UNIT, laggard_ns * UNIT
         self.cosched, self.skew_stop, self.skew_start = cosched, skew_stop_ns, skew_start_ns
         self.pools = [SlowPool(*each) for each in pools] or [SlowPool(0, 1.0, 0, -1)]
-        self.vm_params = {"pool": (0, 0, len(self.pools) - 1)}
+        self.charge_used, self.balance, self.percent = charge_used, balance_ns, imbalance_percent
+        self.numa = numa and SlowNuma(self, numa)
+        self.vm_params = {
+            "pool": (0, 0, len(self.pools) - 1),
+            "memory_mb": (0, 0, (1 << 24) - 1),
+        }
 
     def begin(self) -> None:
         self.pool_buckets = [Bucket(self.quota(p.limit)) for p in self.pools]
@@ -101,6 +111,11 @@ class Esx(SlowPolicy):
         self.parking = False
         self.next_solve = self.resolve
         self.next_refill = inf
+        smt = len(set(self.host.shape.numbers[0])) < len(self.host.cpus)
+        self.by_use = self.charge_used and smt
+        self.next_balance = self.host.now + self.balance if self.balance else inf
+        if self.numa:
+            self.numa.begin()
         self.tend_refill()
 
     def vm_of(self, w):
@@ -244,7 +259,7 @@ class Esx(SlowPolicy):
         free, taken, result = set(free), set(taken), {}
         for w in worlds:
             for cpus in (free, taken):
-                allowed = sorted(cpus & w.cpus)
+                allowed = sorted(cpus & self.able(w))
                 if allowed:
                     result[w] = w.cpu if w.cpu in allowed else allowed[0]
                     cpus.remove(result[w])
@@ -334,10 +349,19 @@ class Esx(SlowPolicy):
         found = [w for w, part in self.parts.items() if part.queue is not None]
         return [w for w in found if cpu is None or self.parts[w].queue == cpu]
 
+    def able(self, w) -> set:
+        """CPUs of its affinity and its home node."""
+        home = self.numa and self.numa.home(w.id)
+        return set(w.cpus if home is None else w.cpus & set(self.numa.cpus(home)))
+
+    def rate(self, w) -> float:
+        """How fast its virtual time grows while it runs beside the threads that are busy."""
+        speeds = self.host.shape.speeds if self.by_use else [1.0] * (w.threads + 1)
+        return self.parts[w].rate * float(speeds[w.threads])
+
     def runs_with(self, w) -> int:
         """Virtual time of a running world, with what it has used and was not charged for."""
-        part = self.parts[w]
-        return part.vt + int((self.host.now - w.since) * part.rate)
+        return self.parts[w].vt + int((self.host.now - w.since) * self.rate(w))
 
     def least(self) -> None:
         """Virtual time of the host: the least of those that compete, and never less than it was."""
@@ -354,7 +378,7 @@ class Esx(SlowPolicy):
     def idle_cpu(self, w) -> int | None:
         cpus = range(len(self.host.cpus))
         free = {cpu for cpu in cpus if self.host.cpus[cpu].running is None} - self.host.asked
-        able = [cpu for cpu in sorted(w.cpus) if self.is_idle(cpu)]
+        able = [cpu for cpu in sorted(self.able(w)) if self.is_idle(cpu)]
         return self.host.shape.choose_idle(free, able, w.cpu)
 
     def has_sibling(self, cpu: int, w) -> bool:
@@ -367,7 +391,7 @@ class Esx(SlowPolicy):
         cpu = self.idle_cpu(w)
         if cpu is not None:
             return cpu
-        allowed = sorted(w.cpus)
+        allowed = sorted(self.able(w))
         if self.cosched == "balance":
             allowed = [c for c in allowed if not self.has_sibling(c, w)] or allowed
 
@@ -375,6 +399,63 @@ class Esx(SlowPolicy):
             return len(self.waiting(cpu)) + (self.host.cpus[cpu].running is not None)
 
         return min(allowed, key=lambda cpu: (load(cpu), cpu != w.cpu, cpu))
+
+    def settle(self, w, cpu: int) -> None:
+        """Let a world that has just come wait for a CPU, which it may take from one with more."""
+        if self.is_idle(cpu):
+            self.first[cpu] = w
+        self.parts[w].queue = cpu
+        running = self.host.cpus[cpu].running
+        if running is None or self.key(w) + self.wake < self.runs_with(running):
+            self.ask(cpu)
+
+    # --- homes, and queues that are evened out ---
+
+    def rehomed(self, id: int) -> None:
+        w = self.world(id)
+        self.see_fit(self.vm_of(w))
+        if w.state == "ready":
+            laggard = self.parts[w].laggard
+            self.drop(w)
+            self.parts[w].laggard = laggard
+            self.settle(w, self.place(w))
+        elif w.state == "run":
+            self.ask(w.cpu)
+
+    def load(self, cpu: int) -> int:
+        busy = self.host.cpus[cpu].running is not None
+        return len(self.waiting(cpu)) + busy + (self.reserved.get(cpu) is not None)
+
+    def push(self) -> None:
+        cpus = range(len(self.host.cpus))
+        before = None
+        for numbers in (*self.host.shape.numbers[1:], [0] * len(cpus)):
+            if max(numbers) == before:
+                continue  # the same parts of the host as one level below
+            before = max(numbers)
+            for group in range(max(numbers) + 1):
+                self.even_out([cpu for cpu in cpus if numbers[cpu] == group])
+
+    def even_out(self, cpus: list[int]) -> None:
+        for _ in self.host.cpus:
+            most = min(cpus, key=lambda cpu: (-self.load(cpu), cpu))
+            least = min(cpus, key=lambda cpu: (self.load(cpu), cpu))
+            high, low = self.load(most), self.load(least)
+            if 100 * (high - low) <= self.percent * low or high - low < 2:
+                return
+            able = [
+                w
+                for w in self.waiting(most)
+                if least in self.able(w)
+                and not (self.cosched == "balance" and self.has_sibling(least, w))
+            ]
+            if not able:
+                return
+            w = min(able, key=self.rank)
+            if self.first.get(most) is w:
+                del self.first[most]
+            self.parts[w].queue = None
+            self.settle(w, least)
 
     # --- hooks ---
 
@@ -396,6 +477,8 @@ class Esx(SlowPolicy):
 
     def remove(self, id: int) -> None:
         w = self.world(id)
+        if self.numa:
+            self.numa.remove(id)
         self.sync(self.vm_of(w))
         del self.parts[w]
         self.stale = True
@@ -410,6 +493,8 @@ class Esx(SlowPolicy):
         w = self.world(id)
         vm, whole = self.vm_of(w), self.wholes[self.vm_of(w)]
         self.stale = True
+        if self.numa:
+            self.numa.change(w.vm)
         bucket, quota = whole.bucket, self.quota(vm.limit)
         if bucket.quota != quota:
             bucket.advance(self.host.now)
@@ -435,13 +520,19 @@ class Esx(SlowPolicy):
         part = self.parts[w]
         if why in ("slice", "preempt"):
             self.leave(w, "stalled")
-            part.queue = w.cpu
-            self.first[w.cpu] = w
+            if w.cpu in self.able(w) or not self.numa:
+                part.queue = w.cpu
+                self.first[w.cpu] = w
+            else:
+                self.settle(w, self.place(w))
             self.evaluate(self.vm_of(w))
             return
         if self.starting:
             part.mode = "stalled"
             return
+        if self.numa and self.numa.home(id) is None:
+            self.numa.place(w.vm, 256 * self.vm_of(w).param[1])
+            self.see_fit(self.vm_of(w))
         if why in ("wake", "new", "refill"):
             self.least()
             part.vt = max(part.vt, self.v - self.credit)
@@ -460,13 +551,7 @@ class Esx(SlowPolicy):
         ):
             self.costop(w.id)
         else:
-            cpu = self.place(w)
-            if self.is_idle(cpu):
-                self.first[cpu] = w
-            part.queue = cpu
-            running = self.host.cpus[cpu].running
-            if running is None or self.key(w) + self.wake < self.runs_with(running):
-                self.ask(cpu)
+            self.settle(w, self.place(w))
         self.evaluate(self.vm_of(w))
 
     def drop(self, w) -> None:
@@ -499,8 +584,9 @@ class Esx(SlowPolicy):
     def charge(self, id: int, dt: int) -> None:
         if self.stale:
             self.solve()
-        part = self.parts[self.world(id)]
-        part.vt = min(part.vt + int(dt * part.rate), self.v + MOST_AHEAD)
+        w = self.world(id)
+        part = self.parts[w]
+        part.vt = min(part.vt + int(dt * self.rate(w)), self.v + MOST_AHEAD)
 
     def leave(self, w, mode: str) -> None:
         """A world no longer runs."""
@@ -562,7 +648,7 @@ class Esx(SlowPolicy):
             w
             for w in self.waiting()
             if self.parts[w].queue != cpu
-            and cpu in w.cpus
+            and cpu in self.able(w)
             and not (self.cosched == "balance" and self.has_sibling(cpu, w))
         ]
         other = min(others, key=self.rank, default=None)
@@ -642,11 +728,19 @@ class Esx(SlowPolicy):
             self.next_solve += self.resolve
         for vm in sorted(due, key=lambda vm: vm.number):
             self.evaluate(vm)
+        if now >= self.next_balance:
+            self.push()
+            self.next_balance = now + self.balance
+        if self.numa and self.numa.due is not None and now >= self.numa.due:
+            self.numa.timed()
         self.ask_idle()
 
     @property
     def timer(self) -> float:
-        found = [self.next_solve, self.next_refill, *(w.due for w in self.wholes.values())]
+        found = [self.next_solve, self.next_refill, self.next_balance]
+        found += [whole.due for whole in self.wholes.values()]
+        if self.numa and self.numa.due is not None:
+            found.append(self.numa.due)
         for bucket in self.limits():
             if bucket.running:
                 left = max(0, bucket.quota - bucket.used)

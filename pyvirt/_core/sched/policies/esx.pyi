@@ -19,4 +19,8 @@ class Esx(Plug):
         skew_start_ns: int = 2_000_000,
         laggard_ns: int = 50_000_000,
         pools: Sequence[tuple[int, float, int, int]] = ...,
+        charge_used: bool = True,
+        balance_ns: int = 0,
+        imbalance_percent: int = 25,
+        numa: object = None,
     ) -> None: ...

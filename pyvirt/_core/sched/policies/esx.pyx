@@ -4,6 +4,7 @@ from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 
 from pyvirt._core.arrays cimport as_int
+from pyvirt._core.sched.numa cimport numa_vm_t, read_numa
 from pyvirt._core.sched.plug cimport Plug
 from pyvirt._core.sched.policies.esx_clock cimport begin, timed
 from pyvirt._core.sched.policies.esx_members cimport add, change, remove
@@ -45,7 +46,7 @@ cdef class Esx(Plug):
     ----------
     quantum_ns, resolve_ns, resolve_on_wake, limit_period_ns, credit_ns, wake_ns, pull_ns, cosched, \
 skew_stop_ns, \
-skew_start_ns, laggard_ns
+skew_start_ns, laggard_ns, charge_used, balance_ns, imbalance_percent, numa
         See `pyvirt.sched.Esx`.
     pools : sequence of (int, float, int, int)
         The number of each pool's parent, shares, reservation and limit in ns of CPU time a second
@@ -66,6 +67,10 @@ skew_start_ns, laggard_ns
         skew_start_ns=2_000_000,
         laggard_ns=50_000_000,
         pools=((0, 1.0, 0, -1),),
+        charge_used=True,
+        balance_ns=0,
+        imbalance_percent=25,
+        numa=None,
     ):
         cdef esx_t *e
         cdef size_t size
@@ -75,6 +80,8 @@ skew_start_ns, laggard_ns
                 f"cosched must be one of {', '.join(COSCHED)}, got {cosched!r:.80}")
         if not isinstance(resolve_on_wake, bool):
             raise InvalidTypeError(f"resolve_on_wake must be a bool, not {resolve_on_wake!r:.80}")
+        if not isinstance(charge_used, bool):
+            raise InvalidTypeError(f"charge_used must be a bool, not {charge_used!r:.80}")
         Plug.__init__(self, "esx", dict(
             quantum_ns=as_int(quantum_ns, "quantum_ns", 1, MOST_SLICE),
             resolve_ns=as_int(resolve_ns, "resolve_ns", 1, 1 << 50),
@@ -88,7 +95,11 @@ skew_start_ns, laggard_ns
             skew_start_ns=as_int(skew_start_ns, "skew_start_ns", 0, 1 << 50),
             laggard_ns=as_int(laggard_ns, "laggard_ns", 0, 1 << 40),
             pools=pools,
-        ), {"pool": (0, 0, len(pools) - 1)})
+            charge_used=charge_used,
+            balance_ns=as_int(balance_ns, "balance_ns", 0, 1 << 50),
+            imbalance_percent=as_int(imbalance_percent, "imbalance_percent", 0, 10_000),
+            numa=numa,
+        ), {"pool": (0, 0, len(pools) - 1), "memory_mb": (0, 0, (1 << 24) - 1)})
         if skew_start_ns >= skew_stop_ns and cosched == "relaxed":
             raise InvalidValueError("skew_start_ns must be less than skew_stop_ns, "
                                     f"got {skew_start_ns:,} and {skew_stop_ns:,}")
@@ -103,12 +114,20 @@ skew_start_ns, laggard_ns
         e.cosched = COSCHED[cosched]
         e.skew_stop, e.skew_start = skew_stop_ns, skew_start_ns
         e.pool_count = <uint32_t>len(pools)
+        e.charge_used, e.balance, e.imbalance_percent = charge_used, balance_ns, imbalance_percent
+        e.with_numa = numa is not None
+        try:
+            if numa is not None:
+                read_numa(&e.numa, numa)
+        except BaseException:
+            free(e)
+            raise
         set_pools(<esx_pool_t *>(<char *>e + sizeof(esx_t)), pools)
         self.fill_own(e, size)
         free(e)
         self.table.cpu_size = sizeof(esx_cpu_t)
         self.table.world_size = sizeof(esx_world_t)
-        self.table.vm_size = sizeof(esx_vm_t)
+        self.table.vm_size = sizeof(esx_vm_t) + (sizeof(numa_vm_t) if numa is not None else 0)
         self.table.begin = begin
         self.table.add = add
         self.table.remove = remove

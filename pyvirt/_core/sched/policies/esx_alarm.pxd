@@ -10,19 +10,21 @@ cdef void build_alarms(sched_t *s) noexcept nogil
 cdef uint32_t lowest_alarm(sched_t *s) noexcept nogil
 
 
-cdef inline ns_t alarm_at(const esx_vm_t *v, uint32_t n, uint32_t i) noexcept nogil:
+cdef inline ns_t alarm_at(const char *vms, size_t size, uint32_t n, uint32_t i) noexcept nogil:
     """Node i of a tree with n leaves: the leaves follow the nodes, in the records of the VMs."""
-    return v[i - n].alarm if i >= n else v[i].node
+    if i >= n:
+        return (<const esx_vm_t *>(vms + (i - n) * size)).alarm
+    return (<const esx_vm_t *>(vms + i * size)).node
 
 
 cdef inline ns_t first_alarm(sched_t *s) noexcept nogil:
     if host_of(s).leaves != s.vm_count:
         build_alarms(s)
-    return alarm_at(vm_of(s, 0), s.vm_count, 1) if s.vm_count else NEVER
+    return alarm_at(s.plug.vms, s.plug.vm_size, s.vm_count, 1) if s.vm_count else NEVER
 
 
 cdef inline void set_timer(sched_t *s) noexcept nogil:
-    """The policy's timer: new period, new entitlements, the first limit or skew that matters."""
+    """The policy's timer: the first of all that it has to see to."""
     cdef esx_t *e = host_of(s)
     cdef ns_t when = first_alarm(s)
     if e.next_solve < when:
@@ -31,27 +33,32 @@ cdef inline void set_timer(sched_t *s) noexcept nogil:
         when = e.next_refill
     if e.pool_alarm < when:
         when = e.pool_alarm
+    if e.next_home < when:
+        when = e.next_home
     s.plug.timer = when
 
 
 cdef inline void set_alarm(sched_t *s, uint32_t vm) noexcept nogil:
     """After a VM's due time or what runs under its limit changed: the tree and the timer."""
-    cdef esx_vm_t *v = vm_of(s, 0)
-    cdef ns_t when = bucket_end(&v[vm].bucket, host_of(s).quantum), other
+    cdef esx_vm_t *v = vm_of(s, vm)
+    cdef ns_t when = bucket_end(&v.bucket, host_of(s).quantum), other
     cdef uint32_t n = s.vm_count, i = n + vm
-    if v[vm].due < when:
-        when = v[vm].due
-    if when == v[vm].alarm:
+    cdef char *vms = s.plug.vms
+    cdef size_t size = s.plug.vm_size
+    if v.due < when:
+        when = v.due
+    if when == v.alarm:
         return
-    v[vm].alarm = when
+    v.alarm = when
     if host_of(s).leaves != n:
         build_alarms(s)
     else:
         while i > 1:
-            other = alarm_at(v, n, i ^ 1)
+            other = alarm_at(vms, size, n, i ^ 1)
             when = other if other < when else when
             i >>= 1
-            if v[i].node == when:
+            v = <esx_vm_t *>(vms + i * size)
+            if v.node == when:
                 return
-            v[i].node = when
+            v.node = when
     set_timer(s)

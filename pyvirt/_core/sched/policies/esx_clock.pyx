@@ -11,6 +11,7 @@ from pyvirt._core.sched.policies.esx_alarm cimport (
     set_timer,
 )
 from pyvirt._core.sched.policies.esx_gang cimport ask_idle
+from pyvirt._core.sched.policies.esx_home cimport begin_homes, tend_homes
 from pyvirt._core.sched.policies.esx_limit cimport end_limit, end_pool_limits, quota_of, refill
 from pyvirt._core.sched.policies.esx_queue cimport advance_host, shift_times
 from pyvirt._core.sched.policies.esx_state cimport (
@@ -46,6 +47,8 @@ cdef void begin(sched_t *s) noexcept nogil:
     e.stale = True
     e.pool_alarm = e.next_refill = NEVER
     e.next_solve = s.now + e.resolve
+    e.by_use = e.charge_used and s.topology.smt
+    begin_homes(s)
     tend_refill(s)
 
 
@@ -91,5 +94,7 @@ cdef void timed(sched_t *s) noexcept nogil:
     while first != NO_WORLD:
         keep_together(s, first)
         first = vm_of(s, first).later
+    if e.next_home <= now:
+        tend_homes(s)
     ask_idle(s)
     set_timer(s)

@@ -3,11 +3,10 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from pyvirt._core.sched.hooks cimport allowed
 from pyvirt._core.sched.plug cimport ask, costart
 from pyvirt._core.sched.policies.esx_limit cimport is_spent
 from pyvirt._core.sched.policies.esx_progress cimport level_progress
-from pyvirt._core.sched.policies.esx_queue cimport is_idle, runs_with
+from pyvirt._core.sched.policies.esx_queue cimport is_idle, may_run, runs_with
 from pyvirt._core.sched.policies.esx_state cimport (
     COSCHED_STRICT,
     NOWHERE,
@@ -22,10 +21,10 @@ from pyvirt._core.sched.state cimport COSTOP, MASK_WORDS, MOST_CPUS, NO_CPU, NO_
 cdef uint32_t take_cpu(sched_t *s, uint32_t id, uint64_t *mask) noexcept nogil:
     """Take a CPU for a world out of a set: its last one, else the lowest; or NO_CPU."""
     cdef uint32_t cpu = s.worlds[id].cpu
-    if cpu == NO_CPU or not mask[cpu >> 6] >> (cpu & 63) & 1 or not allowed(s, id, cpu):
+    if cpu == NO_CPU or not mask[cpu >> 6] >> (cpu & 63) & 1 or not may_run(s, id, cpu):
         cpu = 0
         while cpu < s.cpu_count:
-            if mask[cpu >> 6] >> (cpu & 63) & 1 and allowed(s, id, cpu):
+            if mask[cpu >> 6] >> (cpu & 63) & 1 and may_run(s, id, cpu):
                 break
             cpu += 1
         if cpu == s.cpu_count:

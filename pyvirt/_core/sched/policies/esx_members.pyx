@@ -6,6 +6,7 @@ from pyvirt._core.sched.cosched cimport keep_together
 from pyvirt._core.sched.policies.esx_alarm cimport set_alarm
 from pyvirt._core.sched.policies.esx_clock cimport tend_refill
 from pyvirt._core.sched.policies.esx_gang cimport ask_idle, fits_host, leave_gang
+from pyvirt._core.sched.policies.esx_home cimport change_home, leave_home
 from pyvirt._core.sched.policies.esx_limit cimport advance, change_limit, change_pool, quota_of
 from pyvirt._core.sched.policies.esx_progress cimport least_progress, ran, sync_progress
 from pyvirt._core.sched.policies.esx_state cimport (
@@ -87,6 +88,7 @@ cdef void remove(sched_t *s, uint32_t id) noexcept nogil:
     cdef uint32_t vm = s.worlds[id].vm
     cdef esx_t *e = host_of(s)
     cdef esx_vm_t *v = vm_of(s, vm)
+    leave_home(s, id)
     if is_together(s, vm):
         sync_progress(s, vm)
     world_of(s, id).known = False
@@ -108,6 +110,7 @@ cdef void remove(sched_t *s, uint32_t id) noexcept nogil:
 cdef void change(sched_t *s, uint32_t id) noexcept nogil:
     cdef uint32_t vm = s.worlds[id].vm
     host_of(s).stale = True
+    change_home(s, vm)
     count_again(s, vm)
     change_limit(s, vm)
     change_pool(s, vm, <uint32_t>s.vms[vm].param[0])

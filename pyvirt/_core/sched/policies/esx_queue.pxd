@@ -9,6 +9,8 @@
 
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t
 
+from pyvirt._core.sched.hooks cimport allowed
+from pyvirt._core.sched.numa cimport at_home
 from pyvirt._core.sched.pairs cimport pairs_set
 from pyvirt._core.sched.policies.esx_heap cimport merge, merge_children
 from pyvirt._core.sched.policies.esx_state cimport (
@@ -22,10 +24,13 @@ from pyvirt._core.sched.policies.esx_state cimport (
     host_of,
     world_of,
 )
-from pyvirt._core.sched.state cimport sched_t
+from pyvirt._core.sched.state cimport FULL_SPEED, sched_t
 
 cdef uint32_t pull_from_others(
     sched_t *s, uint32_t cpu, int64_t below, bint part_siblings) noexcept nogil
+cdef uint32_t first_waiting(
+    sched_t *s, uint32_t source, uint32_t cpu, bint part_siblings) noexcept nogil
+cdef void settle(sched_t *s, uint32_t id, uint32_t cpu) noexcept nogil
 cdef uint32_t idle_cpu_for(sched_t *s, uint32_t id) noexcept nogil
 cdef uint32_t place_world(sched_t *s, uint32_t id, bint part_siblings) noexcept nogil
 cdef bint is_idle(sched_t *s, uint32_t cpu) noexcept nogil
@@ -41,9 +46,21 @@ cdef inline int64_t key_of(sched_t *s, uint32_t id) noexcept nogil:
     return w.vt - (host_of(s).favour if w.laggard else 0)
 
 
+cdef inline double rate_of(sched_t *s, uint32_t id) noexcept nogil:
+    """How fast the virtual time of a running world grows: less beside busy threads of its core."""
+    if host_of(s).by_use and s.paces != NULL:
+        return world_of(s, id).rate * (s.topology.speed[s.paces[id].threads] * (1.0 / FULL_SPEED))
+    return world_of(s, id).rate
+
+
 cdef inline int64_t runs_with(sched_t *s, uint32_t id) noexcept nogil:
     """Virtual time of a running world, with what it has used and was not charged for."""
-    return world_of(s, id).vt + <int64_t>((s.now - s.worlds[id].since) * world_of(s, id).rate)
+    return world_of(s, id).vt + <int64_t>((s.now - s.worlds[id].since) * rate_of(s, id))
+
+
+cdef inline bint may_run(const sched_t *s, uint32_t id, uint32_t cpu) noexcept nogil:
+    """Whether a CPU is of a world's affinity, and of its home node."""
+    return allowed(s, id, cpu) and at_home(s, id, cpu)
 
 
 cdef inline uint32_t bin_of(uint32_t id) noexcept nogil:

@@ -2,8 +2,9 @@
 
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 
-from pyvirt._core.sched.hooks cimport allowed
+from pyvirt._core.sched.numa cimport at_home, home_mask
 from pyvirt._core.sched.placement cimport idle_cpu_among
+from pyvirt._core.sched.plug cimport ask
 from pyvirt._core.sched.policies.esx_state cimport (
     BINS,
     NOWHERE,
@@ -26,12 +27,13 @@ cdef bint is_idle(sched_t *s, uint32_t cpu) noexcept nogil:
 cdef uint32_t idle_cpu_for(sched_t *s, uint32_t id) noexcept nogil:
     """The idle CPU that suits a world best, or NO_CPU."""
     cdef uint64_t idle[MASK_WORDS]
+    cdef const uint64_t *home = home_mask(s, id)
     cdef uint64_t rest
     cdef uint32_t word, cpu
     if not s.idle_count:
         return NO_CPU
     for word in range((s.cpu_count + 63) >> 6):
-        idle[word] = rest = s.idle[word]
+        idle[word] = rest = s.idle[word] & (home[word] if home != NULL else ~<uint64_t>0)
         while rest:
             cpu = 64 * word + lowest_bit(rest)
             if not is_idle(s, cpu):
@@ -62,7 +64,7 @@ cdef uint32_t place_world(sched_t *s, uint32_t id, bint part_siblings) noexcept 
     if best != NO_CPU:
         return best
     for cpu in range(s.cpu_count):
-        if not mask[cpu >> 6] >> (cpu & 63) & 1:
+        if not mask[cpu >> 6] >> (cpu & 63) & 1 or not at_home(s, id, cpu):
             continue
         load = c[cpu].count + (s.cpus[cpu].running != NO_WORLD)
         if part_siblings and has_sibling(s, cpu, id):
@@ -71,6 +73,16 @@ cdef uint32_t place_world(sched_t *s, uint32_t id, bint part_siblings) noexcept 
         if load < least:
             best, least = cpu, load
     return best
+
+
+cdef void settle(sched_t *s, uint32_t id, uint32_t cpu) noexcept nogil:
+    """Let a world that has just come wait for a CPU, which it may take from one with more."""
+    cdef uint32_t running = s.cpus[cpu].running
+    if is_idle(s, cpu):
+        cpu_of(s, cpu).first = id
+    put(s, id, cpu)
+    if running == NO_WORLD or key_of(s, id) + host_of(s).wake < runs_with(s, running):
+        ask(s, cpu)
 
 
 cdef int64_t find_least(sched_t *s) noexcept nogil:
@@ -131,7 +143,7 @@ cdef uint32_t search(
     while True:
         child = NOWHERE
         if worlds[id].key < below or (worlds[id].key == below and best != NO_WORLD and id < best):
-            if allowed(s, id, cpu) and not (part_siblings and has_sibling(s, cpu, id)):
+            if may_run(s, id, cpu) and not (part_siblings and has_sibling(s, cpu, id)):
                 best, below = id, worlds[id].key
             else:
                 child = worlds[id].child
@@ -149,6 +161,28 @@ cdef uint32_t search(
         id = worlds[id].next
 
 
+cdef inline uint32_t first_below(
+    sched_t *s, uint32_t source, uint32_t cpu, int64_t below, bint part_siblings
+) noexcept nogil:
+    """The first world with a key less than `below` that waits for one CPU and may run on another."""
+    cdef esx_cpu_t *c = cpu_of(s, source)
+    cdef uint32_t bin, found = NO_WORLD
+    cdef int64_t key = below
+    for bin in range(BINS, 2 * BINS):
+        if c.key[bin] <= key and c.who[bin] != NOWHERE:
+            found = search(s, c.who[bin], cpu, key, part_siblings, found)
+            if found != NO_WORLD:
+                key = world_of(s, found).key
+    return found
+
+
+cdef uint32_t first_waiting(
+    sched_t *s, uint32_t source, uint32_t cpu, bint part_siblings
+) noexcept nogil:
+    """The first world that waits for one CPU and may run on another, or NO_WORLD."""
+    return first_below(s, source, cpu, INT64_MAX, part_siblings)
+
+
 cdef uint32_t pull_from_others(
     sched_t *s, uint32_t cpu, int64_t below, bint part_siblings
 ) noexcept nogil:
@@ -156,21 +190,13 @@ cdef uint32_t pull_from_others(
 
     Of equal keys that of the lowest CPU, and there of the lowest number; or NO_WORLD.
     """
-    cdef uint32_t other, bin, found, best = NO_WORLD
-    cdef int64_t key
-    cdef esx_cpu_t *c
+    cdef uint32_t other, found, best = NO_WORLD
     for other in range(s.cpu_count):
-        c = cpu_of(s, other)
-        if other == cpu or c.key[1] >= below:
+        if other == cpu or cpu_of(s, other).key[1] >= below:
             continue
-        found, key = NO_WORLD, below
-        for bin in range(BINS, 2 * BINS):
-            if c.key[bin] <= key and c.who[bin] != NOWHERE:
-                found = search(s, c.who[bin], cpu, key, part_siblings, found)
-                if found != NO_WORLD:
-                    key = world_of(s, found).key
+        found = first_below(s, other, cpu, below, part_siblings)
         if found != NO_WORLD:
-            best, below = found, key
+            best, below = found, world_of(s, found).key
     return best
 
 

@@ -5,6 +5,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
+from pyvirt._core.sched.numa cimport numa_t
 from pyvirt._core.sched.state cimport NEVER, sched_t
 from pyvirt._core.types cimport ns_t
 
@@ -59,7 +60,7 @@ ctypedef struct esx_world_t:
     uint8_t plain                   # neither limits nor siblings matter: its VM is not looked at
     uint8_t bin                     # where it stands in its queue
 
-ctypedef struct esx_vm_t:
+ctypedef struct esx_vm_t:           # where there are home nodes, a `numa_vm_t` follows each
     bucket_t bucket
     double rate                     # of its worlds
     ns_t since                      # when the progress of those that are halted was computed
@@ -101,6 +102,9 @@ ctypedef struct esx_t:
     uint32_t cosched
     uint32_t resolve_on_wake
     uint32_t pool_count             # the pools follow this record
+    uint32_t charge_used            # where threads share a core: for what they get of it
+    uint32_t imbalance_percent
+    ns_t balance                    # time between two looks at all queues; 0: none
     # state
     uint32_t stale                  # entitlements are to be solved before the next charge
     uint32_t starting               # a gang is being started
@@ -108,12 +112,17 @@ ctypedef struct esx_t:
     uint32_t active                 # worlds that run or wait in a queue
     uint32_t limits                 # VMs and pools that have one
     uint32_t leaves                 # of the tree of alarms
+    uint32_t by_use                 # threads share cores, and worlds are charged for what they get
+    uint32_t with_numa              # a parameter
     int64_t least                   # no key of who waits is less
     int64_t v                       # virtual time of the host
     ns_t next_solve
     ns_t next_refill
     ns_t pool_alarm                 # end of the first limit of a pool
     uint32_t gangs                  # VMs that wait to start all at once
+    ns_t next_balance
+    ns_t next_home                  # the earlier of that and what is due for home nodes
+    numa_t numa
 
 
 cdef inline esx_t *host_of(sched_t *s) noexcept nogil:
@@ -129,7 +138,7 @@ cdef inline esx_world_t *world_of(sched_t *s, uint32_t id) noexcept nogil:
 
 
 cdef inline esx_vm_t *vm_of(sched_t *s, uint32_t vm) noexcept nogil:
-    return <esx_vm_t *>s.plug.vms + vm
+    return <esx_vm_t *>(s.plug.vms + vm * s.plug.vm_size)
 
 
 cdef inline esx_cpu_t *cpu_of(sched_t *s, uint32_t cpu) noexcept nogil:

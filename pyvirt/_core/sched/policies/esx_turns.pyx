@@ -12,6 +12,7 @@ from pyvirt._core.sched.cosched cimport (
 from pyvirt._core.sched.plug cimport ask, costop, park
 from pyvirt._core.sched.policies.esx_entitle cimport solve_entitlements
 from pyvirt._core.sched.policies.esx_gang cimport ask_idle, start_gang
+from pyvirt._core.sched.policies.esx_home cimport give_home, goes_home
 from pyvirt._core.sched.policies.esx_limit cimport count_running, is_spent
 from pyvirt._core.sched.policies.esx_progress cimport skew_of, sync_progress
 from pyvirt._core.sched.policies.esx_queue cimport (
@@ -20,12 +21,11 @@ from pyvirt._core.sched.policies.esx_queue cimport (
     exchange,
     find_least,
     idle_cpu_for,
-    is_idle,
-    key_of,
     place_world,
     pull_from_others,
     put,
-    runs_with,
+    rate_of,
+    settle,
     take,
 )
 from pyvirt._core.sched.policies.esx_state cimport (
@@ -81,9 +81,11 @@ cdef inline void leave(sched_t *s, uint32_t id, uint8_t pace) noexcept nogil:
 cdef void arrive(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
     """A world competes again, or is kept from it."""
     cdef esx_t *e = host_of(s)
-    cdef uint32_t vm = s.worlds[id].vm, cpu, running
+    cdef uint32_t vm = s.worlds[id].vm
     cdef esx_vm_t *v = vm_of(s, vm)
     cdef esx_world_t *w = world_of(s, id)
+    if e.with_numa:
+        give_home(s, id)
     if why == WHY_WAKE or why == WHY_NEW or why == WHY_REFILL:
         advance_host(s)
         if w.vt < e.v - e.credit:
@@ -102,13 +104,7 @@ cdef void arrive(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
         v.watch = True
         costop(s, id)
     else:
-        cpu = place_world(s, id, e.cosched == COSCHED_BALANCE)
-        if is_idle(s, cpu):
-            cpu_of(s, cpu).first = id
-        put(s, id, cpu)
-        running = s.cpus[cpu].running
-        if running == NO_WORLD or key_of(s, id) + e.wake < runs_with(s, running):
-            ask(s, cpu)
+        settle(s, id, place_world(s, id, e.cosched == COSCHED_BALANCE))
 
 
 cdef void enqueue(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
@@ -118,12 +114,13 @@ cdef void enqueue(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
         return                      # a gang: its CPU is reserved already
     if why == WHY_SLICE or why == WHY_PREEMPT:
         leave(s, id, STALLED)
-        cpu_of(s, cpu).first = id
         watch = not world_of(s, id).plain and is_together(s, vm) and vm_of(s, vm).watch
-        if watch:
-            put(s, id, cpu)
-        else:
-            cpu_of(s, cpu).back = id        # which picks at once
+        if not host_of(s).with_numa or not goes_home(s, id):
+            cpu_of(s, cpu).first = id
+            if watch:
+                put(s, id, cpu)
+            else:
+                cpu_of(s, cpu).back = id    # which picks at once
     else:
         arrive(s, id, why)
         watch = is_together(s, vm) and vm_of(s, vm).watch
@@ -153,7 +150,7 @@ cdef void charge(sched_t *s, uint32_t id, ns_t dt) noexcept nogil:
     if e.stale:
         e.stale = False
         solve_entitlements(s)
-    w.vt += <int64_t>(dt * w.rate)
+    w.vt += <int64_t>(dt * rate_of(s, id))
     if w.vt > e.v + MOST_AHEAD:
         w.vt = e.v + MOST_AHEAD
 
