@@ -8,8 +8,8 @@ of the kernel that calls it: as a constant of the kernel it would keep Numba fro
 work. What they are given is checked for its length alone; values must be as the header
 ``pyvirt/entitlement.h`` says, as those of `pyvirt.entitlement.PoolTrees` are.
 
-Examples
---------
+The most by which a client falls short of its demand, over several amounts:
+
 >>> import numpy as np
 >>> from numba import njit
 >>> from pyvirt.entitlement import addresses
