@@ -5,6 +5,8 @@ from pyvirt.cluster.beloglazov_setup import Corrections, ReplayHost, ReplaySetup
 from pyvirt.cluster.budgets import Budgets, Kind, Schedule, Site, schedule_migrations
 from pyvirt.cluster.columns import ClusterError
 from pyvirt.cluster.dpm import DPMOptions, PowerAction, PowerPlan, dpm
+from pyvirt.cluster.drs import Balancing, Recommendation, drs
+from pyvirt.cluster.drs_levels import priority, target_imbalance
 from pyvirt.cluster.entitle import memory_demand
 from pyvirt.cluster.ft import FaultTolerance, FTCost, Protection, ft_cost, protect
 from pyvirt.cluster.ha import Recovery, recover
@@ -24,6 +26,7 @@ from pyvirt.cluster.ha_whatif import Failures, restart_order, what_if
 from pyvirt.cluster.history import DemandHistory
 from pyvirt.cluster.migration import Migration, Precopy, migrate, migrate_many
 from pyvirt.cluster.migration_codes import Ended
+from pyvirt.cluster.migration_cost import MigrationCost
 from pyvirt.cluster.migration_dirty import ConstantRate, DirtyLog, WorkingSet
 from pyvirt.cluster.migration_link import Encryption, Link
 from pyvirt.cluster.migration_storage import (
@@ -86,6 +89,7 @@ __all__ = [
     "UNLIMITED",
     "Actions",
     "Automation",
+    "Balancing",
     "Budgets",
     "Choice",
     "Cluster",
@@ -116,6 +120,7 @@ __all__ = [
     "Kind",
     "Link",
     "Migration",
+    "MigrationCost",
     "Packing",
     "Percentage",
     "Placements",
@@ -126,6 +131,7 @@ __all__ = [
     "Precopy",
     "Protection",
     "Reach",
+    "Recommendation",
     "Recovery",
     "Refusal",
     "Repair",
@@ -157,6 +163,7 @@ __all__ = [
     "consistent",
     "degradation",
     "dpm",
+    "drs",
     "energy_kwh",
     "evacuate",
     "every",
@@ -172,6 +179,7 @@ __all__ = [
     "pack",
     "packing_bound",
     "place",
+    "priority",
     "protect",
     "random_failures",
     "recover",
@@ -180,6 +188,7 @@ __all__ = [
     "restart_order",
     "schedule_migrations",
     "schedule_moves",
+    "target_imbalance",
     "violations",
     "what_if",
 ]

@@ -23,6 +23,7 @@ from pyvirt.cluster.tables import (
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 
 if TYPE_CHECKING:
+    from pyvirt.cluster.drs import Balancing
     from pyvirt.spec import ClusterSpec
 
 __all__ = ["Cluster"]
@@ -327,6 +328,12 @@ class Cluster:
             kHz and pages.
         """
         return entitlement(self, static=static, order=order)
+
+    def drs(self, level: int = 3, **options: Any) -> Balancing:
+        """Recommend migrations that balance load; see `pyvirt.cluster.drs`."""
+        from pyvirt.cluster.drs import drs
+
+        return drs(self, level=level, **options)
 
     def normalised(self, entitlement: Ints | None = None) -> Floats:
         """Give the sum of entitlements on each host over its capacity.

@@ -173,6 +173,7 @@ def live(id: str) -> Callable[[Callable[[Context], Outcome]], Callable[[Context]
 def experiments() -> dict[str, Experiment]:
     """Give every experiment by id, in the order of the plan."""
     from pyvirt.validation import (  # noqa: F401  (each enters its own)
+        clusters_balance,
         clusters_power,
         entitlements,
         exit_reasons,

@@ -12,10 +12,10 @@ from pyvirt.validation import Context, experiments, run, select
 DATA = Path(__file__).parents[1] / "data"
 FILE_ORACLE = ["A1", "A2", "A3", "A4", "A5", "A9", "A9b"]
 IDS = ["A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8", "A9", "A9b", "A10", "A11", "A12"]
-IDS += ["C4", "C5", "C7", "C8"]
+IDS += ["C4", "C5", "C6", "C7", "C8", "C9", "C10"]
 IDS += [f"S{number}" for number in range(1, 16)] + ["X5"]
 # what is measured lies between bounds, and is no sentence of the oracle
-BRACKETS = ["A11", "A12", "S3", "S12", "S14", "X5"]
+BRACKETS = ["A11", "C9", "A12", "S3", "S12", "S14", "X5"]
 
 
 @pytest.fixture(scope="module")
