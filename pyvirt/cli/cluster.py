@@ -131,6 +131,52 @@ def _figures(one: Cluster) -> dict[str, Any]:
 
 @cluster.command()
 @click.argument("file", type=FILE)
+@click.option("--level", type=click.IntRange(1, 5), default=3, show_default=True,
+              help="Of migration: 1 only what must be, 5 all that helps.")  # fmt: skip
+@click.option("--max-moves", type=click.IntRange(0, 100_000), default=500, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def drs(file: Path, level: int, max_moves: int, as_json: bool) -> None:
+    """Recommend migrations that balance load, and say what each gains and costs."""
+    from pyvirt.cluster import drs as balance
+
+    made = balance(_load(file), level=level, max_moves=max_moves)
+    rows = [
+        {
+            "VM": move.vm,
+            "from": move.source,
+            "to": move.target,
+            "priority": move.priority,
+            "imbalance before": move.before,
+            "after": move.after,
+            "s": move.seconds,
+            "MHz s": move.cpu_mhz_s,
+            "reason": move.reason,
+        }
+        for move in made.recommendations
+    ]
+    if as_json:
+        document = {
+            "imbalance_before": made.imbalance_before,
+            "imbalance_after": made.imbalance_after,
+            "goal": made.goal,
+            "lower_bound": made.lower_bound,
+            "moves": rows,
+            "left": [made.cluster.vms.name[vm] for vm in made.left],
+            "conflicts": [f"{one.name}: {one.why}" for one in made.conflicts],
+        }
+        click.echo(json.dumps(document, indent=2))
+        return
+    click.echo(
+        f"imbalance {made.imbalance_before:.4f} to {made.imbalance_after:.4f}, "
+        f"goal {made.goal:.4f}; no {len(made)} moves do better than {made.lower_bound:.4f}"
+    )
+    _show(rows, False)
+    for one in made.conflicts:
+        click.echo(f"rule {one.name!r} does not count: {one.why}")
+
+
+@cluster.command()
+@click.argument("file", type=FILE)
 @click.option("--minutes", type=click.IntRange(1, 100_000), default=40, show_default=True,
               help="How long the load has been as it is.")  # fmt: skip
 @click.option("--spare", type=click.IntRange(0, 1000), default=0, show_default=True,

@@ -45,7 +45,7 @@ from pyvirt.cluster.reach import Reach
 from pyvirt.cluster.repair import Repair, evacuate, repair, violations
 from pyvirt.cluster.replay import replay
 from pyvirt.cluster.replay_engine import Replay
-from pyvirt.cluster.replay_policies import DPMPolicy, SpreadPolicy
+from pyvirt.cluster.replay_policies import DPMPolicy, DRSPolicy, SpreadPolicy
 from pyvirt.cluster.replay_records import (
     REPLAY_EVENT,
     REPLAY_FAILURE,
@@ -99,6 +99,7 @@ __all__ = [
     "Corrections",
     "DPMOptions",
     "DPMPolicy",
+    "DRSPolicy",
     "Degradation",
     "DemandHistory",
     "DirtyLog",

@@ -23,7 +23,10 @@ from pyvirt.cluster.tables import (
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 
 if TYPE_CHECKING:
+    from pyvirt.cluster.dpm import DPMOptions, PowerPlan
     from pyvirt.cluster.drs import Balancing
+    from pyvirt.cluster.ha_whatif import Failures
+    from pyvirt.cluster.history import DemandHistory
     from pyvirt.spec import ClusterSpec
 
 __all__ = ["Cluster"]
@@ -352,6 +355,18 @@ class Cluster:
         sums = self.sum_on_hosts(amounts).astype(np.float64)
         usable = (self.hosts.state == HostState.ON) & (self.hosts.capacity > 0)
         return np.divide(sums, self.hosts.capacity, out=np.zeros_like(sums), where=usable)
+
+    def dpm(self, history: DemandHistory, options: DPMOptions | None = None) -> PowerPlan:
+        """Recommend which hosts to power on and off; see `pyvirt.cluster.dpm`."""
+        from pyvirt.cluster.dpm import dpm
+
+        return dpm(self, history, options)
+
+    def ha(self, failures: int = 1, **options: Any) -> Failures:
+        """Try failures of hosts; see `pyvirt.cluster.what_if`."""
+        from pyvirt.cluster.ha_whatif import what_if
+
+        return what_if(self, failures, **options)
 
 
 def _rows(table: str, fields: Mapping[str, Any]) -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from pyvirt.cluster.checks import whole
 from pyvirt.cluster.dpm import DPMOptions, dpm
+from pyvirt.cluster.drs import drs
 from pyvirt.cluster.history import DemandHistory
 from pyvirt.cluster.model import Cluster
 from pyvirt.cluster.replay_records import Actions
@@ -14,7 +17,7 @@ from pyvirt.cluster.spread import spread
 from pyvirt.cluster.tables import HostState
 from pyvirt.errors import InvalidTypeError
 
-__all__ = ["DPMPolicy", "SpreadPolicy"]
+__all__ = ["DPMPolicy", "DRSPolicy", "SpreadPolicy"]
 
 
 class SpreadPolicy:
@@ -32,6 +35,34 @@ class SpreadPolicy:
     def step(self, cluster: Cluster, when_ns: int) -> Actions:
         """Move what helps."""
         return Actions(_spread(cluster, self.most))
+
+
+class DRSPolicy:
+    """Load balancing as `pyvirt.cluster.drs` recommends it.
+
+    Parameters
+    ----------
+    level : int, default 3
+        Of migration, 1 to 5.
+    **options
+        As for `drs`.
+
+    Notes
+    -----
+    Only what DRS makes without being asked is done.
+    """
+
+    def __init__(self, level: int = 3, **options: Any) -> None:
+        self.level = whole(level, "level", 1, 5)
+        self.options = options
+
+    def step(self, cluster: Cluster, when_ns: int) -> Actions:
+        """Move what is recommended."""
+        made = drs(cluster, level=self.level, **self.options)
+        chosen = np.flatnonzero(made.applied)
+        # A VM that is moved twice goes where the last move takes it.
+        last = {int(made.vm[i]): int(made.target[i]) for i in chosen}
+        return Actions(list(last.items()))
 
 
 class DPMPolicy:

@@ -66,6 +66,17 @@ def test_whatif_names_what_finds_no_host(tmp_path: Path):
     assert "it reserves 6000 MHz of 4000 free" in result.stdout
 
 
+def test_drs(tmp_path: Path):
+    document = rows(call(tmp_path, "drs", "--json"))
+    assert document["moves"][0]["priority"] == 1
+    assert {move["VM"] for move in document["moves"][:1]} <= {"v0", "v1"}
+    assert document["imbalance_after"] < document["imbalance_before"]
+    assert document["lower_bound"] <= document["imbalance_after"] + 1e-12
+    assert document["left"] == document["conflicts"] == []
+    text = call(tmp_path, "drs", "--level", "1").stdout
+    assert text.startswith("imbalance 0.1455 to 0.0727, goal inf; ")
+
+
 def test_dpm(tmp_path: Path):
     text = FILE.replace('cpu_demand = "2GHz"', 'cpu_demand = "1GHz"')
     found = rows(call(tmp_path, "dpm", "--json", text=text))

@@ -152,6 +152,15 @@ def test_bad_rules(rule, message):
         Cluster(made.hosts, made.vms, rules=Rules(len(rule["kind"]), **rule))
 
 
+def test_what_a_cluster_would_do_is_asked_of_it():
+    made = small(memory_bytes=[GIB] * 3)
+    assert made.drs(level=5).vm.tolist() == cluster.drs(made, level=5).vm.tolist() != []
+    history = cluster.DemandHistory(3)
+    history.record(made)
+    assert made.dpm(history).actions == ()
+    assert made.ha().table["lost"].tolist() == [0, 0]
+
+
 def test_a_vm_that_is_on_is_not_in_standby():
     made = small()
     made.hosts.state[1] = HostState.STANDBY

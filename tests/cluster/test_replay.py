@@ -14,6 +14,7 @@ from pyvirt.cluster import (
     Actions,
     Cluster,
     DPMPolicy,
+    DRSPolicy,
     HostState,
     Precopy,
     Refusal,
@@ -496,3 +497,18 @@ def test_spreading_evens_out():
     assert result.steps["hosts_short"].tolist() == [1, 0, 0, 0, 0, 0]
     few = replay(cluster, demand, SpreadPolicy(most=3), interval_ns=5 * MINUTE, records=True)
     assert few.steps["started"].tolist() == [3, 3, 3, 3, 0, 0]
+
+
+def test_drs_as_a_policy():
+    cluster = Cluster.from_arrays(
+        {"capacity": [[10_000_000] * 2, [1 << 24] * 2]},
+        {"host": [0] * 4, "vcpus": [4] * 4, "memory": [1 << 18] * 4},
+    )
+    demand = np.full((4, 6), 4_000_000)
+    arguments = {"interval_ns": 300 * 10**9}
+    still = replay(cluster, demand, **arguments)
+    moved = replay(cluster, demand, DRSPolicy(3), **arguments)
+    assert (still.migrations, moved.migrations) == (0, 2)
+    assert moved.shortfall < still.shortfall / 4
+    with pytest.raises(ValueError, match="level"):
+        DRSPolicy(6)

@@ -16,6 +16,7 @@ from pyvirt.cluster import (
     HostState,
     Kind,
     Site,
+    drs,
     schedule_migrations,
 )
 from pyvirt.cluster.vcenter import AlarmRule, Performance, VCenter
@@ -215,6 +216,14 @@ def test_balance_is_asked_and_its_moves_are_made():
     assert len(asked) == 2
     assert center.cluster.vms.host[0] == 2
     assert kinds(center) == ["VmBeingMigratedEvent", "DrsVmMigratedEvent"]
+
+
+def test_drs_balances():
+    c = cluster(hosts=3, vms=9, host=[0] * 9)
+    center = VCenter(c, balance=drs)
+    center.run(700 * S)
+    assert drs(c).imbalance_before <= drs(c).goal
+    assert len(center.events.find("DrsVmMigratedEvent")) == (c.vms.host != 0).sum() == 5
 
 
 def test_power_management_over_a_night_and_a_morning():

@@ -42,7 +42,7 @@ class Balancer(Protocol):
     """What decides on moves: `pyvirt.cluster.drs` with its options bound, or a function like it."""
 
     def __call__(self, cluster: Cluster) -> Any:
-        """Give recommendations that have `vm` and `target`, in order."""
+        """Give a `Balancing`, or objects with `vm` and `target` (rows or names), in order."""
 
 
 class VCenter:
@@ -55,7 +55,7 @@ class VCenter:
     datacenter : str, default "datacenter"
         The root of the inventory.
     balance : Balancer, optional
-        Asked each `balance_ns`; its moves are made. None: VMs stay.
+        Asked each `balance_ns`, such as `pyvirt.cluster.drs`; its moves are made. None: VMs stay.
     balance_ns : int, default 300 s
         How often.
     power : DPMOptions, optional
@@ -344,10 +344,10 @@ class VCenter:
     def _run_balance(self) -> None:
         assert self._balance is not None
         made = self._balance(self.cluster)
-        moves = getattr(made, "moves", made)
-        for move in moves:
-            vm, target = int(move.vm), int(move.target)
-            if vm not in self._moves and self.cluster.vms.host[vm] != target:
+        for move in getattr(made, "recommendations", made):
+            vm, target = self._vm(move.vm), self._host(move.target)
+            wanted = getattr(move, "applied", True)  # the others wait for an administrator
+            if wanted and vm not in self._moves and self.cluster.vms.host[vm] != target:
                 self._migrate(vm, target, "ClusterComputeResource.applyRecommendation")
 
     def _run_power(self) -> None:
