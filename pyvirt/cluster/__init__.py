@@ -1,5 +1,6 @@
 """Clusters of hosts: entitlement, DRS, DPM, HA, migration and replay over arrays."""
 
+from pyvirt.cluster.beloglazov_faults import replay_faults
 from pyvirt.cluster.beloglazov_replay import ReplayRecord, ReplayResult, beloglazov
 from pyvirt.cluster.beloglazov_setup import Corrections, ReplayHost, ReplaySetup, ReplayVM
 from pyvirt.cluster.budgets import Budgets, Kind, Schedule, Site, schedule_migrations
@@ -186,6 +187,7 @@ __all__ = [
     "recover",
     "repair",
     "replay",
+    "replay_faults",
     "restart_order",
     "schedule_migrations",
     "schedule_moves",

@@ -187,6 +187,7 @@ def experiments() -> dict[str, Experiment]:
         paging_modes,
         projection,
         references,
+        replays,
         scheduling,
         scheduling_documented,
         scheduling_kernel,

@@ -2,6 +2,7 @@
 
 import csv
 import doctest
+import runpy
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
@@ -19,6 +20,9 @@ from pyvirt.cluster import (
     ReplaySetup,
     ReplayVM,
     beloglazov,
+    beloglazov_faults,
+    beloglazov_replay,
+    beloglazov_setup,
 )
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 
@@ -335,7 +339,16 @@ def test_random_selection_is_drawn_from_the_same_distribution(data_dir: Path):
             assert abs(far) < 4, (row["day"], row["policy"], name)
 
 
-def test_docstrings():
-    from pyvirt.cluster import beloglazov_replay
+def test_the_tables_of_the_guide(data_dir: Path):
+    docs = Path(__file__).parents[2] / "docs"
+    guide, script = docs / "guide" / "cluster-beloglazov.md", docs / "replay_faults.py"
+    if not guide.exists():
+        pytest.skip("the documentation is not beside the tests")
+    days = sorted({row["day"] for row in reference(data_dir)})
+    tables = runpy.run_path(str(script))["tables"]
+    assert tables(data_dir / "planetlab", days).strip() in guide.read_text(encoding="utf-8")
 
-    assert doctest.testmod(beloglazov_replay).failed == 0
+
+@pytest.mark.parametrize("module", [beloglazov_faults, beloglazov_replay, beloglazov_setup])
+def test_docstrings(module):
+    assert doctest.testmod(module).failed == 0
