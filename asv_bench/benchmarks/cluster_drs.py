@@ -1,4 +1,4 @@
-"""DRS at vSphere's largest cluster, beside loops that recompute the deviation for each candidate."""
+"""DRS at vSphere's largest cluster, beside loops that recompute deviations for each candidate."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ class BestMove:
         cluster = crowded()
         state = State(cluster, Reach(cluster), cluster.entitlement(), MigrationCost())
         self.state, self.rows = state, state.rows()
-        if index.best(state.balance, self.rows) != balance.scan(state.balance):
+        self.best = index.best(state.balance, self.rows)
+        if self.best != balance.scan(state.balance):
             raise AssertionError("the index finds another move than looking at all")
         size = cluster.hosts.capacity[:, :1].astype(float)
         self.norm = cluster.normalised()
@@ -103,13 +104,21 @@ class BestMove:
     def time_scan(self):
         self.balance.scan(self.state.balance)
 
-    @target("<=", 1e-4)
-    def time_indexed(self):
-        """As after a move: both of its hosts are looked at again."""
-        b, rows = self.state.balance, self.rows
-        for host in (0, 1):
-            rows.vm[host] = -1
-        self.index.best(b, rows)
+    @target("<=", 2e-4)
+    def time_two_indexed(self):
+        """The best move is made, the next one found; then it is taken back, and found again."""
+        b, rows, index = self.state.balance, self.rows, self.index
+        _gain, vm, host = self.best
+        source = int(b.where[vm])
+        index.step(b, rows, vm, host)
+        index.best(b, rows)
+        index.step(b, rows, vm, source)
+        if index.best(b, rows) != self.best:
+            raise AssertionError("the best move is another one now")
+
+    def time_index_from_scratch(self):
+        self.index.build(self.state.balance, self.rows)
+        self.index.best(self.state.balance, self.rows)
 
     @unit("times faster than a compiled loop that recomputes the deviation")
     def track_scan_over_plain(self):
