@@ -77,6 +77,7 @@ from pyvirt.cluster.tables import (
     Rules,
     VMs,
 )
+from pyvirt.cluster.vm_score import ScoreMove, VMScores, improve_scores, vm_scores
 
 __all__ = [
     "CPU",
@@ -151,12 +152,14 @@ __all__ = [
     "RuleKind",
     "Rules",
     "Schedule",
+    "ScoreMove",
     "SharedNothing",
     "Site",
     "Slots",
     "SpreadPolicy",
     "StorageLoss",
     "StorageMigration",
+    "VMScores",
     "VMs",
     "WorkingSet",
     "admit",
@@ -172,6 +175,7 @@ __all__ = [
     "ft_cost",
     "headroom",
     "host_watts",
+    "improve_scores",
     "memory_demand",
     "migrate",
     "migrate_many",
@@ -193,5 +197,6 @@ __all__ = [
     "schedule_moves",
     "target_imbalance",
     "violations",
+    "vm_scores",
     "what_if",
 ]

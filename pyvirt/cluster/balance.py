@@ -173,6 +173,11 @@ class State:
         value = int(kernel.spread_of(self.balance)) if spread is None else int(spread)
         return math.sqrt(value / total) / count / 2.0**self.bits
 
+    def imbalances(self, spreads: Ints) -> Floats:
+        """Give the imbalance of each J of an array."""
+        scale = max(sum(self.weights), 1) ** 0.5 * max(self.balance.host.size, 1) * 2.0**self.bits
+        return np.sqrt(spreads.astype(np.float64)) / scale
+
     def spread(self, imbalance: float) -> int:
         """Give the largest J whose imbalance is not above a given one."""
         scaled = imbalance * self.balance.host.size * 2.0**self.bits

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pyvirt.cluster.balance import State
-from pyvirt.cluster.drs_levels import priority, target_imbalance
+from pyvirt.cluster.drs_levels import priorities, target_imbalance
 from pyvirt.cluster.drs_polish import polish
 from pyvirt.cluster.migration_cost import MigrationCost
 from pyvirt.cluster.reach import Reach
 from pyvirt.cluster.repair import repair
-from pyvirt.cluster.rules import Conflict, consistent
+from pyvirt.cluster.rules import Conflict
 from pyvirt.cluster.tables import PAGE, Automation, HostState
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 
@@ -335,9 +335,10 @@ def drs(
     _check(max_moves, min_goodness, goal, cost)
     if goal is not None and level > 1:
         limit = float(goal)
-    active, conflicts = consistent(cluster)
     amount = _amounts(cluster, entitlement)
     fixes = repair(cluster)
+    active = cluster.rules.enabled == 1
+    active[[conflict.rule for conflict in fixes.conflicts]] = False
     after = cluster.vms.host.copy()
     for vm, target in zip(fixes.vm, fixes.target, strict=True):
         after[vm] = target
@@ -348,9 +349,9 @@ def drs(
     first = before.imbalance()
     found = _descend(state, limit, max_moves, min_goodness, indexed)
     moves, spreads, figures = found
-    bounds = np.array([[state.imbalance(int(j)) for j in row] for row in spreads]).reshape(-1, 2)
+    bounds = state.imbalances(spreads)
     n = len(fixes)
-    urgent = [priority(float(x), max(up, 1)) for x in bounds[:, 0]]
+    urgent = priorities(bounds[:, 0], max(up, 1))
     vm = np.concatenate([fixes.vm, moves[:, 0]])
     own = cluster.vms.automation[vm]
     return Balancing(
@@ -358,7 +359,7 @@ def drs(
         vm=vm,
         source=np.concatenate([fixes.source, moves[:, 1]]),
         target=np.concatenate([fixes.target, moves[:, 2]]),
-        priority=np.array([1] * n + urgent, dtype=np.int64),
+        priority=np.concatenate([np.ones(n, dtype=np.int64), urgent]),
         before=np.concatenate([np.full(n, first), bounds[:, 0]]),
         after=np.concatenate([np.full(n, _fixed(bounds, state)), bounds[:, 1]]),
         figures=np.concatenate([_costs(before, fixes.vm, fixes.source, fixes.target), figures]),
@@ -367,7 +368,7 @@ def drs(
         imbalance_before=first,
         imbalance_after=state.imbalance(),
         left=fixes.left,
-        conflicts=conflicts,
+        conflicts=fixes.conflicts,
         _state=state,
         _reach=reach,
         _start=start,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from pyvirt.errors import InvalidValueError
 
-__all__ = ["priority", "target_imbalance"]
+__all__ = ["priorities", "priority", "target_imbalance"]
 
 
 def priority(imbalance: float, hosts: int) -> int:
@@ -31,7 +34,13 @@ def priority(imbalance: float, hosts: int) -> int:
     _check(hosts)
     if not 0 <= imbalance < math.inf:
         raise InvalidValueError(f"imbalance must be finite and not negative, got {imbalance!r}")
-    return min(max(6 - math.ceil(imbalance / 0.1 * math.sqrt(hosts)), 2), 5)
+    return int(priorities(np.array([imbalance]), hosts)[0])
+
+
+def priorities(imbalance: npt.NDArray[np.float64], hosts: int) -> npt.NDArray[np.int64]:
+    """Give `priority` for each element of an array."""
+    stars = 6 - np.ceil(imbalance / 0.1 * math.sqrt(hosts))
+    return np.clip(stars, 2, 5).astype(np.int64)
 
 
 def target_imbalance(level: int, hosts: int) -> float:

@@ -62,10 +62,37 @@ def polish(state: State, moves: npt.NDArray[np.int64]) -> None:
                 if banned >= 0:
                     b.klass[banned] = klass
                     estimate(b, rows, b.where[banned])
-                if better and banned < 0 and now == spread:
-                    break
+        if _regroup(b, rows, moves, spread):
+            spread, better = int(spread_of(b)), True
         if not better:
             return
+
+
+def _regroup(b: Balance, rows: Rows, moves: npt.NDArray[np.int64], spread: int) -> bool:
+    """Take all moves back and send the same VMs anew, large ones first; keep what is better."""
+    from pyvirt.cluster.kernels.balance import home, spread_of
+    from pyvirt.cluster.kernels.index import step
+
+    old = moves.copy()
+    for vm, source, _target in old:
+        step(b, rows, vm, source)
+    parts = b.amount[:, old[:, 0]] * (b.weight / np.maximum(b.mean_capacity, 1.0))[:, None]
+    made: list[tuple[int, int, int]] = []
+    for at in np.argsort(-parts.sum(axis=0), kind="stable"):
+        vm, source = int(old[at, 0]), int(old[at, 1])
+        target = home(b, vm)
+        if target < 0:
+            break
+        made.append((vm, source, target))
+        step(b, rows, vm, target)
+    if len(made) == len(old) and int(spread_of(b)) < spread:
+        moves[:] = made
+        return True
+    for vm, source, _target in reversed(made):
+        step(b, rows, vm, source)
+    for vm, _source, target in old:
+        step(b, rows, vm, target)
+    return False
 
 
 def _again(

@@ -31,6 +31,7 @@ __all__ = [
     "bring",
     "fill",
     "gain",
+    "home",
     "part",
     "pays",
     "pays_at_all",
@@ -373,6 +374,19 @@ def scan(b):
                         if allowed(b, vm, source, host):
                             best, best_vm, best_host = got, vm, host
     return best, best_vm, best_host
+
+
+@njit(cache=True, nogil=True)
+def home(b, vm):
+    """Find the host to which a move of this VM gains most; -1 if none gains."""
+    best, best_host = np.int64(0), np.int64(-1)
+    source = b.where[vm]
+    for host in b.host:
+        if host != source:
+            got = gain(b, vm, source, host)
+            if (got > best or (got == best and host < best_host)) and allowed(b, vm, source, host):
+                best, best_host = got, host
+    return best_host
 
 
 @njit(cache=True, nogil=True)
