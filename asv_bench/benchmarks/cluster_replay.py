@@ -134,15 +134,22 @@ class TenDays:
         util, (policy, selection) = case
         return beloglazov(util, policy, selection, rng=1).energy_kwh
 
-    @target("<=", 45)
-    @unit("s on two threads")
-    def track_two_threads_s(self):
+    def threads(self, timer) -> float:
         cases = [(util, which) for util in self.days for which in POLICIES]
         self.run(cases[0])
-        start = time.perf_counter()
+        start = timer()
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(self.run, cases))
-        return time.perf_counter() - start
+        return timer() - start
+
+    @target("<=", 45)
+    @unit("s of CPU time on each of two threads")
+    def track_two_threads_cpu_s(self):
+        return self.threads(time.process_time) / 2
+
+    @unit("s of wall time on two threads, beside whatever else runs")
+    def track_two_threads_wall_s(self):
+        return self.threads(time.perf_counter)
 
     @target("<=", 50)
     @unit("MiB more at the peak, for a replay")
