@@ -147,10 +147,13 @@ def improve_scores(
             mbps = min(hosts.link_mbps[source], hosts.link_mbps[target])
             pages = vms.consumed[vm] if vms.consumed[vm] > 0 else vms.memory[vm]
             seconds = float(pages) * PAGE * 8 / (float(mbps) * 1e6)
-            lost = 100.0 * min(1.0, (cost.downtime_s + slowdown * seconds) / max(cost.stable_s, 1e-9))
+            lost = 100.0 * min(
+                1.0, (cost.downtime_s + slowdown * seconds) / max(cost.stable_s, 1e-9)
+            )
             score = float(then.vm[vm]) - lost
             fair = then.cluster >= now.cluster
-            if fair and score >= now.vm[vm] + least_gain and (best is None or score > best[0]):
+            enough = fair and score >= now.vm[vm] + least_gain
+            if enough and (best is None or score > best[0]):
                 best = (score, target, then.cluster)
         if best is None:
             continue
