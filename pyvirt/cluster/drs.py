@@ -393,9 +393,11 @@ def _descend(
     if math.isinf(limit) or most == 0 or state.balance.host.size < 2:
         return made[:0], spreads[:0], figures[:0]
     start = state.balance.where.copy()
-    count = kernel.descend(
-        state.balance, state.rows(), state.spread(limit), goodness, indexed, made
-    )
+    enough = state.spread(limit)
+    if indexed:
+        count = kernel.descend(state.balance, state.rows(), enough, goodness, made)
+    else:
+        count = _look_at_all(state, enough, goodness, made)
     plain = made[:count].copy()
     chosen = plain.copy()
     if 0 < count == most <= POLISHED and np.unique(chosen[:, 0]).size == count:
@@ -406,6 +408,23 @@ def _descend(
         if kernel.follow(state.balance, moves, spreads, figures) == count:
             return moves, spreads[:count], figures[:count]
     raise AssertionError("a move that was found cannot be made")
+
+
+def _look_at_all(state: State, enough: int, goodness: float, moves: Ints) -> int:
+    """Descend as the kernel does, but without an index."""
+    from pyvirt.cluster.kernels.balance import bring, scan, spread_of
+
+    b = state.balance
+    for count in range(len(moves)):
+        spread = int(spread_of(b))
+        if spread <= enough:
+            return count
+        gained, vm, target = scan(b)
+        if vm < 0 or float(gained) < goodness * float(spread) / b.host.size:
+            return count
+        moves[count] = vm, b.where[vm], target
+        bring(b, vm, target)
+    return len(moves)
 
 
 def _costs(state: State, vm: Ints, source: Ints, target: Ints) -> Floats:

@@ -152,7 +152,8 @@ def improve_scores(
             )
             score = float(then.vm[vm]) - lost
             fair = then.cluster >= now.cluster
-            if fair and score >= now.vm[vm] + least_gain and (best is None or score > best[0]):
+            enough = fair and score >= now.vm[vm] + least_gain
+            if enough and (best is None or score > best[0]):
                 best = (score, target, then.cluster)
         if best is None:
             continue

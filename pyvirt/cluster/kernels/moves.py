@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from pyvirt.cluster.kernels.balance import bring, price, scan, spread_of, worth
+from pyvirt.cluster.kernels.balance import bring, price, spread_of, worth
 from pyvirt.cluster.kernels.index import best, step
 from pyvirt.cluster.kernels.reach import may_run
 
@@ -14,21 +14,17 @@ __all__ = ["descend", "follow"]
 
 
 @njit(cache=True, nogil=True)
-def descend(b, rows, enough, goodness, indexed, moves):
+def descend(b, rows, enough, goodness, moves):
     """Move VMs while J exceeds `enough`, at most as often as `moves` (n, 3) has rows.
 
     A move must gain at least the part `goodness` of one host's share of J. Writes VM, source and
-    target. `indexed`: whether `rows` is used to find moves, or all are looked at. Gives the number
-    of moves.
+    target. Gives the number of moves.
     """
     spread = spread_of(b)
     for count in range(moves.shape[0]):
         if spread <= enough:
             return count
-        if indexed:
-            gained, vm, target = best(b, rows)
-        else:
-            gained, vm, target = scan(b)
+        gained, vm, target = best(b, rows)
         if vm < 0 or float(gained) < goodness * float(spread) / b.host.size:
             return count
         moves[count, 0], moves[count, 1], moves[count, 2] = vm, b.where[vm], target
