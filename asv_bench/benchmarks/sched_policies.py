@@ -177,7 +177,7 @@ class PlugEvents:
     param_names = ["worlds on CPUs"]
     events = 500_000
 
-    def setup_cache(self) -> None:
+    def setup_cache(self) -> str:
         folder = pathlib.Path(__file__).parents[2] / "docs" / "guide" / "policies"
         include = ["-I", get_include()]
         command = ["cc", "-O3", "-shared", "-fPIC", *include, str(folder / "stride.c")]
@@ -185,13 +185,13 @@ class PlugEvents:
             subprocess.run([*command, "-o", "stride.so"], check=True)
         except FileNotFoundError:
             raise NotImplementedError("there is no C compiler") from None
+        return str(pathlib.Path("stride.so").resolve())
 
-    def c_policy(self) -> NativePolicy:
+    def c_policy(self, library: str) -> NativePolicy:
         capsule = ctypes.pythonapi.PyCapsule_New
         capsule.restype = ctypes.py_object
         capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-        library = ctypes.CDLL(str(pathlib.Path("stride.so").resolve()))
-        table = ctypes.addressof(ctypes.c_char.in_dll(library, "stride"))
+        table = ctypes.addressof(ctypes.c_char.in_dll(ctypes.CDLL(library), "stride"))
         return NativePolicy("stride", capsule(table, b"pyvirt.sched.plug", None))
 
     def numba_policy(self) -> NativePolicy:
@@ -215,25 +215,25 @@ class PlugEvents:
         ).ratio
 
     @unit("million events/s")
-    def track_c(self, parameter):
-        return self.rate(self.c_policy(), parameter)
+    def track_c(self, library, parameter):
+        return self.rate(self.c_policy(library), parameter)
 
     @unit("million events/s")
-    def track_numba(self, parameter):
+    def track_numba(self, library, parameter):
         return self.rate(self.numba_policy(), parameter)
 
     @target(">=", 0.9)
     @unit("of the speed of the built-in stride")
-    def track_c_over_built_in(self, parameter):
-        return self.over_built_in(self.c_policy(), parameter)
+    def track_c_over_built_in(self, library, parameter):
+        return self.over_built_in(self.c_policy(library), parameter)
 
     @target(">=", 0.9)
     @unit("of the speed of the built-in stride")
-    def track_numba_over_built_in(self, parameter):
+    def track_numba_over_built_in(self, library, parameter):
         return self.over_built_in(self.numba_policy(), parameter)
 
     @unit("million events/s")
-    def track_fixed_priorities(self, parameter):
+    def track_fixed_priorities(self, library, parameter):
         return self.rate("fixed", parameter)
 
 
