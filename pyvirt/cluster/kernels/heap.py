@@ -2,8 +2,8 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 """Hosts in the order of how full they are: an indexed binary heap, and a search in that order.
 
-The key of a host is any float64; of equal keys the lower host comes first, so that the order is a
-total one and results do not depend on the history of the heap.
+The key of a host is any float64 and stands beside it in the heap; of equal keys the lower host
+comes first, so that the order is a total one and results do not depend on the heap's history.
 """
 
 from __future__ import annotations
@@ -14,62 +14,59 @@ __all__ = ["build", "later", "next_in_order", "rise", "sink"]
 
 
 @njit(cache=True, nogil=True)
-def later(key, one, other):
-    """Whether host `one` comes after host `other`."""
-    return key[one] > key[other] or (key[one] == key[other] and one > other)
+def later(heap, keys, one, other):
+    """Whether what stands at place `one` comes after what stands at place `other`."""
+    return keys[one] > keys[other] or (keys[one] == keys[other] and heap[one] > heap[other])
 
 
 @njit(cache=True, nogil=True)
-def sink(heap, place, key, base, n, host):
-    """Restore the order after a host's key grew, in the heap of `n` hosts that begins at `base`."""
-    at = place[host] - base
-    mine = key[host]
+def sink(heap, keys, place, base, n, host, key):
+    """Give a host a key that is larger than before, in the heap of `n` hosts from `base` on."""
+    at = place[host]
     while True:
-        child = 2 * at + 1
-        if child >= n:
+        child = 2 * at - base + 1
+        if child >= base + n:
             break
-        best = heap[base + child]
-        if child + 1 < n:
-            other = heap[base + child + 1]
-            if later(key, best, other):
+        best = keys[child]
+        if child + 1 < base + n:
+            other = keys[child + 1]
+            if other < best or (other == best and heap[child + 1] < heap[child]):
                 best = other
                 child += 1
-        if not (mine > key[best] or (mine == key[best] and host > best)):
+        if not (key > best or (key == best and host > heap[child])):
             break
-        heap[base + at] = best
-        place[best] = base + at
+        heap[at], keys[at] = heap[child], best
+        place[heap[at]] = at
         at = child
-    heap[base + at] = host
-    place[host] = base + at
+    heap[at], keys[at] = host, key
+    place[host] = at
 
 
 @njit(cache=True, nogil=True)
-def rise(heap, place, key, base, host):
-    """Restore the order after a host's key fell."""
-    at = place[host] - base
-    while at > 0:
-        parent = (at - 1) >> 1
-        other = heap[base + parent]
-        if not later(key, other, host):
+def rise(heap, keys, place, base, host, key):
+    """Give a host a key that is smaller than before."""
+    at = place[host]
+    while at > base:
+        parent = base + ((at - base - 1) >> 1)
+        if not (keys[parent] > key or (keys[parent] == key and heap[parent] > host)):
             break
-        heap[base + at] = other
-        place[other] = base + at
+        heap[at], keys[at] = heap[parent], keys[parent]
+        place[heap[at]] = at
         at = parent
-    heap[base + at] = host
-    place[host] = base + at
+    heap[at], keys[at] = host, key
+    place[host] = at
 
 
 @njit(cache=True, nogil=True)
-def build(heap, place, key, base, n):
-    """Order the `n` hosts that stand from `base` on; `place` gets where each stands."""
-    for at in range(n - 1, -1, -1):
-        host = heap[base + at]
-        place[host] = base + at
-        sink(heap, place, key, base, n, host)
+def build(heap, keys, place, base, n):
+    """Order the `n` hosts that stand from `base` on by `keys`; `place` gets where each stands."""
+    for at in range(base + n - 1, base - 1, -1):
+        place[heap[at]] = at
+        sink(heap, keys, place, base, n, heap[at], keys[at])
 
 
 @njit(cache=True, nogil=True)
-def next_in_order(heap, key, base, n, front, size):
+def next_in_order(heap, keys, base, n, front, size):
     """Give the next host in order, or -1, and the new size of `front`.
 
     `front` is a heap of the places whose parents were given already: k hosts take O(k log k). It
@@ -80,13 +77,13 @@ def next_in_order(heap, key, base, n, front, size):
     result = front[0]
     size -= 1
     if size > 0:
-        _sink_front(heap, key, base, front, size, front[size])
+        _sink_front(heap, keys, base, front, size, front[size])
     for child in range(2 * result + 1, min(2 * result + 3, n)):
         at = size
         size += 1
         while at > 0:
             parent = (at - 1) >> 1
-            if not later(key, heap[base + front[parent]], heap[base + child]):
+            if not later(heap, keys, base + front[parent], base + child):
                 break
             front[at] = front[parent]
             at = parent
@@ -95,17 +92,15 @@ def next_in_order(heap, key, base, n, front, size):
 
 
 @njit(cache=True, nogil=True)
-def _sink_front(heap, key, base, front, size, place):
+def _sink_front(heap, keys, base, front, size, place):
     at = 0
     while True:
         child = 2 * at + 1
         if child >= size:
             break
-        if child + 1 < size and later(
-            key, heap[base + front[child]], heap[base + front[child + 1]]
-        ):
+        if child + 1 < size and later(heap, keys, base + front[child], base + front[child + 1]):
             child += 1
-        if not later(key, heap[base + place], heap[base + front[child]]):
+        if not later(heap, keys, base + place, base + front[child]):
             break
         front[at] = front[child]
         at = child
