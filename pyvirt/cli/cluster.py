@@ -247,53 +247,141 @@ def ha(file: Path, failures: int, policy: str, every: bool, as_json: bool) -> No
 
 @cluster.command()
 @click.argument("traces", type=click.Path(exists=True, path_type=Path))
-@click.option("--policy", metavar="POLICY-SELECTION", default="thr-mmt", show_default=True,
-              help="npa, dvfs, or thr, iqr, mad, lr, lrr with mmt, mu, rs or mc.")  # fmt: skip
+@click.option("--cluster", "file", type=FILE,
+              help="Replay over this cluster; else as Beloglazov and Buyya did.")  # fmt: skip
+@click.option("--policy", metavar="A,B,...", default=None,
+              help="With --cluster: none, spread, drs, dpm.  [default: none]  Else npa, dvfs, or "
+              "thr, iqr, mad, lr, lrr with -mmt, -mu, -rs, -mc.  [default: thr-mmt]")  # fmt: skip
 @click.option("--fidelity", type=click.Choice(["cloudsim303", "corrected"]),
               default="cloudsim303", show_default=True,
               help="With the reference model's faults, or without.")  # fmt: skip
-@click.option("--hosts", type=click.IntRange(1, 1_000_000), default=800, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of rs.")
-@click.option("--heat-map", "plot", type=OUTPUT, help="Draw hosts over time, as .png or .svg.")
+@click.option("--hosts", type=click.IntRange(1, 1_000_000), default=800, show_default=True,
+              help="Of Beloglazov and Buyya's model.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of -rs.")
+@click.option("--heat-map", type=OUTPUT, help="Draw hosts over time, as .png or .svg.")
+@click.option("--plot", type=OUTPUT, help="Draw power, hosts and migrations, as .png or .svg.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def replay(
     traces: Path,
-    policy: str,
+    file: Path | None,
+    policy: str | None,
     fidelity: str,
     hosts: int,
     seed: int,
+    heat_map: Path | None,
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Replay a day of load (PlanetLab's .npz) under Beloglazov and Buyya's policies."""
-    import numpy as np
+    """Replay a day of load: PlanetLab's files, as a folder or .npz.
 
-    from pyvirt.cluster import ReplaySetup, beloglazov
-
+    Pictures are those of the last policy.
+    """
+    names = [name.strip() for name in (policy or ("none" if file else "thr-mmt")).split(",")]
     rows = []
-    for name in policy.split(","):
-        detect, _, select = name.strip().partition("-")
-        with np.load(traces) as day:
-            util = day["util"]
-        result = beloglazov(
-            util,
-            detect,
-            select or "mmt",
-            fidelity="corrected" if fidelity == "corrected" else "cloudsim303",
-            setup=ReplaySetup.planetlab(hosts),
-            rng=seed,
-            record=plot is not None,
-        )
-        rows.append({"policy": name.strip(), **result.as_dict()})
-        if plot is not None and result.record is not None:
-            from pyvirt.report import heat_map, save
-
-            used = result.record.utilisation
-            save(heat_map(used, interval_ns=300 * 10**9, on=used > 0), plot)
+    for name in names:
+        last = name == names[-1]
+        pictures = (heat_map, plot) if last else (None, None)
+        if file is not None:
+            rows.append({"policy": name, **_replay_cluster(traces, file, name, *pictures)})
+        else:
+            rows.append(
+                {
+                    "policy": name,
+                    **_replay_day(traces, name, fidelity, hosts, seed, *pictures),
+                }
+            )
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    _show([_brief(row) for row in rows], False)
+    _show(rows if file is not None else [_brief(row) for row in rows], False)
+
+
+def _replay_day(
+    traces: Path,
+    name: str,
+    fidelity: str,
+    hosts: int,
+    seed: int,
+    heat: Path | None,
+    plot: Path | None,
+) -> dict[str, Any]:
+    """Replay under one of Beloglazov and Buyya's policies, and draw it."""
+    from pyvirt.cluster import ReplaySetup, beloglazov
+    from pyvirt.traces import read_planetlab
+
+    detect, _, select = name.partition("-")
+    day = read_planetlab(traces)
+    result = beloglazov(
+        day.cpu,
+        detect,
+        select or "mmt",
+        fidelity="corrected" if fidelity == "corrected" else "cloudsim303",
+        setup=ReplaySetup.planetlab(hosts),
+        rng=seed,
+        record=heat is not None or plot is not None,
+    )
+    if result.record is not None:
+        from pyvirt.report import beloglazov_plot, save
+        from pyvirt.report import heat_map as draw
+
+        used = result.record.utilisation
+        if heat is not None:
+            save(draw(used, interval_ns=day.interval_ns, on=used > 0), heat)
+        if plot is not None:
+            save(beloglazov_plot(result), plot)
+    return result.as_dict()
+
+
+def _replay_cluster(
+    traces: Path, file: Path, name: str, heat: Path | None, plot: Path | None
+) -> dict[str, Any]:
+    """Replay over a described cluster, whose VMs take the machines of the traces in turn."""
+    import numpy as np
+
+    from pyvirt.cluster import DPMPolicy, DRSPolicy, SpreadPolicy
+    from pyvirt.cluster import replay as play
+    from pyvirt.errors import InvalidValueError
+    from pyvirt.traces import read_planetlab
+
+    makers: dict[str, Any] = {
+        "none": lambda: None,
+        "spread": SpreadPolicy,
+        "drs": DRSPolicy,
+        "dpm": DPMPolicy,
+    }
+    if name not in makers:
+        raise InvalidValueError(f"--policy must be one of {', '.join(makers)}, got {name!r:.80}")
+    one = _load(file)
+    day = read_planetlab(traces)
+    row = np.arange(len(one.vms)) % day.cpu.shape[0]
+    core = np.where(one.vms.host >= 0, one.hosts.core_khz[one.vms.host], one.hosts.core_khz.min())
+    khz = np.rint(day.fraction()[row] * (one.vms.vcpus * core)[:, None]).astype(np.int64)
+    result = play(
+        one, khz, makers[name](), interval_ns=day.interval_ns, records=True, host_records=True
+    )
+    if heat is not None or plot is not None:
+        from pyvirt.report import heat_map as draw
+        from pyvirt.report import replay_plot, save
+
+        if heat is not None and result.hosts is not None:
+            whole = one.hosts.capacity[0] * (day.interval_ns / 1e6)
+            used = result.hosts["delivered"] / np.maximum(whole, 1)
+            shown = draw(
+                used,
+                interval_ns=day.interval_ns,
+                names=one.hosts.name,
+                on=result.hosts["on_ms"] > 0,
+            )
+            save(shown, heat)
+        if plot is not None:
+            save(replay_plot(result, interval_ns=day.interval_ns), plot)
+    return {
+        "kWh": result.energy_kwh,
+        "CPU missing %": 100 * result.shortfall,
+        "migrations": result.migrations,
+        "host hours": result.host_on_ms / 3.6e6,
+        "hosts short %": 100 * result.overloaded,
+    }
 
 
 def _brief(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Results as tables and plots: what was counted, where the cycles go, who ran when."""
 
-from pyvirt.report.cluster import heat_map, replay_plot
+from pyvirt.report.cluster import beloglazov_plot, heat_map, replay_plot
 from pyvirt.report.gantt import gantt
 from pyvirt.report.mmu import (
     Summary,
@@ -24,6 +24,7 @@ from pyvirt.report.sched import sched_document, sched_table, wake_latency
 __all__ = [
     "Summary",
     "Table",
+    "beloglazov_plot",
     "comparison_bars",
     "comparison_table",
     "crossover_map",

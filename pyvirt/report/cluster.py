@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pyvirt.cluster import Replayed
+from pyvirt.cluster import Replayed, ReplayResult
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.report.plots import _figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["heat_map", "replay_plot"]
+__all__ = ["beloglazov_plot", "heat_map", "replay_plot"]
 
 MOST_NAMED = 40
 HOUR = 3600 * 10**9
@@ -107,13 +107,46 @@ def replay_plot(result: Replayed, *, interval_ns: int) -> Figure:
         ("missing CPU in %", 100 * (steps["wanted"] - steps["delivered"]) / wanted),
         ("migrations", steps["started"]),
     ]
+    return _panels(hours, rows, f"{result.energy_kwh:.3f} kWh, {result.migrations} migrations")
+
+
+def beloglazov_plot(result: ReplayResult) -> Figure:
+    """Draw power, hosts that are on, and migrations over a day under one of Beloglazov's policies.
+
+    Parameters
+    ----------
+    result : ReplayResult
+        With a record.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    if not isinstance(result, ReplayResult):
+        raise InvalidTypeError(f"result must be a ReplayResult, not {result!r:.80}")
+    if result.record is None:
+        raise InvalidValueError("result must have a record: ask the replay for record=True")
+    steps = result.record.steps
+    seconds = np.diff(steps["time_s"], prepend=0.0)
+    energy = np.diff(steps["energy_kwh"], prepend=0.0)
+    rows: list[tuple[str, Any]] = [
+        ("power in kW", energy / np.maximum(seconds, 1e-9) * 3600),
+        ("hosts on", steps["hosts_on"]),
+        ("migrations", steps["migrations"]),
+    ]
+    title = f"{result.energy_kwh:.3f} kWh, {result.migrations} migrations"
+    return _panels(steps["time_s"] / 3600, rows, title)
+
+
+def _panels(hours: Any, rows: list[tuple[str, Any]], title: str) -> Figure:
+    """Draw rows of figures over the same time, one below the other."""
     figure = _figure(8.0)
-    figure.set_size_inches(8.0, 7.0)
+    figure.set_size_inches(8.0, 1.75 * len(rows))
     panels = figure.subplots(len(rows), 1, sharex=True)
     for axes, (label, values) in zip(panels, rows, strict=True):
         axes.step(hours, values, where="post", linewidth=1)
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)
     panels[-1].set_xlabel("hours")
-    panels[0].set_title(f"{result.energy_kwh:.3f} kWh, {result.migrations} migrations")
+    panels[0].set_title(title)
     return figure

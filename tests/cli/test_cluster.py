@@ -114,6 +114,31 @@ def test_replay(tmp_path: Path):
     result = CliRunner().invoke(main, [*args, "--heat-map", str(plot)])
     assert result.exit_code == 0
     assert plot.read_bytes()[:4] == b"\x89PNG"
+    result = CliRunner().invoke(main, [*args, "--plot", str(tmp_path / "day.svg")])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert (tmp_path / "day.svg").stat().st_size > 5000
+
+
+def test_replay_over_a_cluster(tmp_path: Path):
+    day = tmp_path / "day.npz"
+    util = np.full((4, 12), 50, np.uint8)
+    np.savez(day, util=util, name=np.arange(4).astype(str))
+    described = tmp_path / "cluster.toml"
+    described.write_text(FILE)
+    args = ["cluster", "replay", str(day), "--cluster", str(described)]
+    still, moved = rows(CliRunner().invoke(main, [*args, "--policy", "none,drs", "--json"]))
+    # Three hosts of 16 GHz, six VMs at half of 4 GHz: 100 W and a part of 100 W more, for an hour.
+    assert abs(still["kWh"] - (0.3 + 0.1 * 12 / 16)) < 1e-9
+    assert (still["CPU missing %"], still["migrations"], still["host hours"]) == (0, 0, 3)
+    assert moved["migrations"] >= 1
+    pictures = ["--heat-map", str(tmp_path / "a.png"), "--plot", str(tmp_path / "b.png")]
+    result = CliRunner().invoke(main, [*args, *pictures])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert (tmp_path / "a.png").exists()
+    assert (tmp_path / "b.png").exists()
+    result = CliRunner().invoke(main, [*args, "--policy", "best"])
+    assert result.exit_code == 2
+    assert "--policy must be one of none, spread, drs, dpm" in result.stderr
 
 
 @pytest.mark.parametrize(
