@@ -264,7 +264,12 @@ def class_bits(vm_masks, host_masks, first, start, rules, kind, host_start, host
         full[h >> 6] |= np.uint64(1) << np.uint64(h & 63)
     for one in range(first.size):
         vm = first[one]
-        for h in range(hosts):
+        asked = np.uint64(0)
+        for word in range(vm_masks.shape[1]):
+            asked |= vm_masks[vm, word]
+        if asked == 0:  # as so often: no host lacks anything
+            must[one] = full
+        for h in range(hosts if asked != 0 else 0):
             missing = np.uint64(0)
             for word in range(vm_masks.shape[1]):
                 missing |= vm_masks[vm, word] & ~host_masks[h, word]
