@@ -57,7 +57,9 @@ PYVIRT_AVX2 PYVIRT_INLINE void mixed_first(const hits_t *h, mixed_t *m, const ui
         const uint64_t set = va >> 12 & set_mask, order = orders[set];
         const __m256i keys = _mm256_set1_epi64x((long long)key);
         const uint64_t in = match_avx2(tags + set * 4, keys, keys);
-        const uint64_t way = pick(in, PYVIRT_CTZ64(in), order >> 2 & 3), slot = set * 4 + way;
+        /* a bit beyond the four ways: the number of zeros below a 1 is asked for, in each case */
+        const uint64_t hit = PYVIRT_CTZ64(in | 16);
+        const uint64_t way = pick(in, hit, order >> 2 & 3), slot = set * 4 + way;
         write4_avx2(tags + set * 4, (uint32_t)way, key);
         orders[set] = PYVIRT_FOUR[order << 2 | way];
         m->from[k] = m->to[k] = &values[slot];
