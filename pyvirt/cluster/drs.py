@@ -65,6 +65,8 @@ class Recommendation:
         In seconds of all that a mean host can deliver; see `MigrationCost`.
     applied : bool
         Whether DRS makes it without being asked.
+    exchanged_with : str
+        The VM that takes its place in the same exchange; empty for a single move.
     """
 
     vm: str
@@ -80,6 +82,7 @@ class Recommendation:
     cost: float
     benefit: float
     applied: bool
+    exchanged_with: str = ""
 
     @property
     def gain(self) -> float:
@@ -105,6 +108,8 @@ class Balancing:
         Seconds, CPU in kHz s, cost and benefit of each.
     applied : ndarray of bool, shape (n,)
         Which ones DRS makes without being asked.
+    partner : ndarray of int64, shape (n,)
+        The other move of an exchange, which stands beside it; -1 for single moves.
     goal : float
         The imbalance up to which nothing is done.
     imbalance_before, imbalance_after : float
@@ -124,6 +129,7 @@ class Balancing:
     after: Floats
     figures: Floats
     applied: npt.NDArray[np.bool_]
+    partner: Ints
     goal: float
     imbalance_before: float
     imbalance_after: float
@@ -161,7 +167,7 @@ class Balancing:
         -------
         int
             How many were made. A move that counts on another that was not made is not made
-            either, if rules or reservations forbid it now.
+            either, if rules or reservations forbid it now; nor is one half of an exchange.
         """
         from pyvirt.cluster.kernels.reach import may_run, move
 
@@ -170,15 +176,24 @@ class Balancing:
         free = self._reach.free()
         made = 0
         for i in range(len(self)):
-            vm, target = int(self.vm[i]), int(self.target[i])
-            wanted = bool(self.applied[i]) or everything
-            if not wanted or where[vm] != self.source[i]:
+            together = [i] if self.partner[i] < 0 else [i, int(self.partner[i])]
+            if together[-1] < i or not (everything or self.applied[together].all()):
                 continue
-            if not (self.priority[i] == 1 or may_run(arrays, where, free, vm, target)):
+            done: list[int] = []
+            for each in together:
+                vm, target = int(self.vm[each]), int(self.target[each])
+                if where[vm] != self.source[each]:
+                    break
+                if not (self.priority[each] == 1 or may_run(arrays, where, free, vm, target)):
+                    break
+                move(arrays, where, free, vm, target)
+                done.append(each)
+            if len(done) < len(together):
+                for each in done:
+                    move(arrays, where, free, int(self.vm[each]), int(self.source[each]))
                 continue
-            move(arrays, where, free, vm, target)
-            self.cluster.vms.host[vm] = target
-            made += 1
+            self.cluster.vms.host[self.vm[together]] = self.target[together]
+            made += len(together)
         return made
 
     @cached_property
@@ -241,8 +256,15 @@ class Balancing:
         vms, hosts = self.cluster.vms, self.cluster.hosts
         seconds, cpu, cost, benefit = (float(x) for x in self.figures[i])
         vm = int(self.vm[i])
+        mate = int(self.partner[i])
         if i < len(self._wrong):
             reason = self._wrong[i]
+        elif mate >= 0:
+            first, last = min(i, mate), max(i, mate)
+            reason = (
+                f"in exchange for {vms.name[self.vm[mate]]}; together they lower the imbalance from "
+                f"{self.before[first]:.4f} to {self.after[last]:.4f}, the goal being {self.goal:.4f}"
+            )
         else:
             reason = (
                 f"it lowers the imbalance from {self.before[i]:.4f} to {self.after[i]:.4f}, "
@@ -262,6 +284,7 @@ class Balancing:
             cost=cost,
             benefit=benefit,
             applied=bool(self.applied[i]),
+            exchanged_with="" if mate < 0 else vms.name[self.vm[mate]],
         )
 
 
@@ -284,7 +307,9 @@ def drs(
     entitlements on a host over its capacity; of CPU and memory the variances are averaged, by
     weights. While it is above the goal, the move is taken after which it is lowest, among those
     that keep must rules, reservations, and what a host offers and reaches, that break no should
-    rule which the VM keeps now, and whose benefit exceeds their cost.
+    rule which the VM keeps now, and whose benefit exceeds their cost. Where no such move is left,
+    two VMs are exchanged, the pair being taken after which the imbalance is lowest, under the same
+    conditions, which hold between its two moves as well.
 
     Parameters
     ----------
@@ -298,8 +323,8 @@ def drs(
     cost : MigrationCost, optional
         None: costs are not weighed.
     min_goodness : float, default 0.01
-        A move must lower the variance by this part of one host's share of it (our choice; that
-        there is such a threshold is documented, its value is not).
+        A move must lower the variance by this part of one host's share of it, and an exchange by
+        twice as much (our choice; that there is such a threshold is documented, its value is not).
     goal : float, optional
         An imbalance in place of the level's.
     automation : Automation, default FULL
@@ -348,12 +373,17 @@ def drs(
     before = State(cluster, reach, amount, cost, weights=state.weights) if len(fixes) else state
     first = before.imbalance()
     found = _descend(state, limit, max_moves, min_goodness, indexed)
-    moves, spreads, figures = found
+    moves, spreads, figures, mates = found
     bounds = state.imbalances(spreads)
     n = len(fixes)
-    urgent = priorities(bounds[:, 0], max(up, 1))
+    # Both moves of an exchange are as urgent as the first one.
+    first_of = np.arange(mates.size)
+    first_of = np.where(mates < 0, first_of, np.minimum(first_of, mates))
+    urgent = priorities(bounds[first_of, 0], max(up, 1))
     vm = np.concatenate([fixes.vm, moves[:, 0]])
-    own = cluster.vms.automation[vm]
+    partner = np.concatenate([np.full(n, -1, dtype=np.int64), np.where(mates < 0, -1, mates + n)])
+    own = cluster.vms.automation[vm] == Automation.FULL
+    own &= own[np.where(partner < 0, np.arange(vm.size), partner)]
     return Balancing(
         cluster=cluster,
         vm=vm,
@@ -363,7 +393,8 @@ def drs(
         before=np.concatenate([np.full(n, first), bounds[:, 0]]),
         after=np.concatenate([np.full(n, _fixed(bounds, state)), bounds[:, 1]]),
         figures=np.concatenate([_costs(before, fixes.vm, fixes.source, fixes.target), figures]),
-        applied=(own == Automation.FULL) & (automation == Automation.FULL),
+        applied=own & (automation == Automation.FULL),
+        partner=partner,
         goal=limit,
         imbalance_before=first,
         imbalance_after=state.imbalance(),
@@ -384,47 +415,59 @@ def _fixed(bounds: Floats, state: State) -> float:
 
 def _descend(
     state: State, limit: float, most: int, goodness: float, indexed: bool
-) -> tuple[Ints, Ints, Floats]:
+) -> tuple[Ints, Ints, Floats, Ints]:
     from pyvirt.cluster.kernels import moves as kernel
 
     made = np.zeros((most, 3), dtype=np.int64)
     spreads = np.zeros((most, 2), dtype=np.int64)
     figures = np.zeros((most, 4))
+    partner = np.full(most, -1, dtype=np.int64)
     if math.isinf(limit) or most == 0 or state.balance.host.size < 2:
-        return made[:0], spreads[:0], figures[:0]
+        return made[:0], spreads[:0], figures[:0], partner[:0]
     start = state.balance.where.copy()
     enough = state.spread(limit)
     if indexed:
-        count = kernel.descend(state.balance, state.rows(), enough, goodness, made)
+        count = kernel.descend(state.balance, state.rows(), enough, goodness, made, partner)
     else:
-        count = _look_at_all(state, enough, goodness, made)
-    plain = made[:count].copy()
+        count = _look_at_all(state, enough, goodness, made, partner)
+    plain, partner = made[:count].copy(), partner[:count]
     chosen = plain.copy()
-    if 0 < count == most <= POLISHED and np.unique(chosen[:, 0]).size == count:
+    alone = bool((partner < 0).all()) and np.unique(chosen[:, 0]).size == count
+    if 0 < count == most <= POLISHED and alone:
         polish(state, chosen)
     # Moves are made once more, now to know each one's figures, and that each is possible in turn.
     for moves in (chosen, plain):
         state.restart(start)
         if kernel.follow(state.balance, moves, spreads, figures) == count:
-            return moves, spreads[:count], figures[:count]
+            return moves, spreads[:count], figures[:count], partner
     raise AssertionError("a move that was found cannot be made")
 
 
-def _look_at_all(state: State, enough: int, goodness: float, moves: Ints) -> int:
+def _look_at_all(state: State, enough: int, goodness: float, moves: Ints, partner: Ints) -> int:
     """Descend as the kernel does, but without an index."""
     from pyvirt.cluster.kernels.balance import bring, scan, spread_of
+    from pyvirt.cluster.kernels.exchange import exchange
 
     b = state.balance
-    for count in range(len(moves)):
+    count = 0
+    while count < len(moves):
         spread = int(spread_of(b))
+        least = goodness * float(spread) / b.host.size
         if spread <= enough:
-            return count
+            break
         gained, vm, target = scan(b)
-        if vm < 0 or float(gained) < goodness * float(spread) / b.host.size:
-            return count
-        moves[count] = vm, b.where[vm], target
-        bring(b, vm, target)
-    return len(moves)
+        made = [(vm, target)]
+        if vm < 0 or float(gained) < least:
+            gained, vm, mate = exchange(b, math.ceil(2 * least))
+            if vm < 0 or count + 2 > len(moves):
+                break
+            made = [(vm, int(b.where[mate])), (mate, int(b.where[vm]))]
+            partner[count : count + 2] = count + 1, count
+        for one, to in made:
+            moves[count] = one, b.where[one], to
+            bring(b, one, to)
+            count += 1
+    return count
 
 
 def _costs(state: State, vm: Ints, source: Ints, target: Ints) -> Floats:

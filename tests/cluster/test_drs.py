@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cluster.samples import random_cluster
-from oracle.slowcluster.drs import best_move, imbalance
+from oracle.slowcluster.drs import best_exchange, best_move, imbalance
 from oracle.slowcluster.reach import may_be_on
 from pyvirt.cluster import (
     Automation,
@@ -73,6 +73,92 @@ def test_the_best_move_is_that_of_the_slow_model(seed: int):
     assert imbalance(cluster, amount, state.weights, where) == pytest.approx(best, abs=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_the_best_exchange_is_that_of_the_slow_model(seed: int):
+    from pyvirt.cluster.kernels.exchange import exchange
+
+    cluster = random_cluster(seed, hosts=4, vms=14, capacities=1 + seed % 3, reserved=0.5)
+    # Some as they come, others where no single move is left.
+    if seed % 2:
+        drs(cluster, level=5, cost=None, max_moves=6, min_goodness=0).apply(everything=True)
+    state = state_of(cluster)
+    gained, one, other = exchange(state.balance, 0)
+    amount = cluster.entitlement()
+    before = imbalance(cluster, amount, state.weights, cluster.vms.host)
+    best = best_exchange(cluster, amount, state.weights)
+    if one < 0:
+        assert best is None or best > before - 1e-5
+        return
+    spread = state.spread(1.0)
+    source, target = int(cluster.vms.host[one]), int(cluster.vms.host[other])
+    for vm, host in ((one, target), (other, source)):
+        assert may_be_on(cluster, int(vm), host)
+        cluster.vms.host[vm] = host
+    after = imbalance(cluster, amount, state.weights, cluster.vms.host)
+    assert after == pytest.approx(best, abs=1e-6)
+    assert gained / spread == pytest.approx(before**2 - after**2, rel=1e-3, abs=1e-7)
+
+
+def test_an_exchange_is_found_where_no_single_move_helps():
+    vms = {"memory_bytes": [4 << 30] * 4, "vcpus": [4] * 4, "host": [0, 0, 1, 1]}
+    cluster = Cluster.from_tables(
+        {"cpu_mhz": [10_000] * 2, "memory_bytes": [64 << 30] * 2},
+        {"name": ["a", "b", "c", "d"], "demand_cpu_mhz": [5000, 4500, 3000, 3500], **vms},
+    )
+    plan = drs(cluster, level=5, cost=None, goal=0.0)
+    assert plan.imbalance_after == pytest.approx(0.0, abs=1e-9)
+    assert plan.partner.tolist() == [1, 0]
+    first, second = plan.recommendations
+    assert {first.vm, second.vm} == {"a", "d"}
+    assert (first.exchanged_with, second.exchanged_with) == (second.vm, first.vm)
+    assert first.priority == second.priority
+    assert "in exchange for" in first.reason
+    # One move alone may raise the imbalance; both together lower it.
+    assert first.after == second.before
+    assert second.after < first.before
+    assert plan.apply() == 2
+    # There is room for one move only, so none is made.
+    cluster.vms.host[:] = vms["host"]
+    assert len(drs(cluster, level=5, cost=None, goal=0.0, max_moves=1)) == 0
+
+
+def test_half_an_exchange_is_never_applied():
+    cluster = Cluster.from_tables(
+        {"cpu_mhz": [10_000] * 2, "memory_bytes": [64 << 30] * 2},
+        {
+            "name": ["a", "b", "c", "d"],
+            "host": [0, 0, 1, 1],
+            "vcpus": [4] * 4,
+            "memory_bytes": [4 << 30] * 4,
+            "demand_cpu_mhz": [5000, 4500, 3000, 3500],
+            "automation": [2, 2, 2, Automation.MANUAL],
+        },
+    )
+    plan = drs(cluster, level=5, cost=None, goal=0.0)
+    assert len(plan) == 2
+    assert not plan.applied.any()
+    assert plan.apply() == 0
+    # The second VM's place is taken meanwhile: the first one stays, too.
+    cluster.vms.host[plan.vm[1]] = 0
+    before = cluster.vms.host.copy()
+    assert plan.apply(everything=True) == 0
+    assert np.array_equal(cluster.vms.host, before)
+
+
+def test_an_exchange_must_pay():
+    from pyvirt.cluster.kernels.exchange import exchange
+
+    found = {None: 0, 1e-3: 0, 1e9: 0}
+    for seed in range(20):
+        cluster = random_cluster(seed, hosts=4, vms=14, rules=0, reserved=0.0)
+        for limit in found:
+            cost = None if limit is None else MigrationCost(benefit_over_cost=limit)
+            found[limit] += exchange(state_of(cluster, cost).balance, 0)[1] >= 0
+    assert found[None] == 20
+    assert 0 < found[1e-3] <= 20
+    assert found[1e9] == 0
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_nothing_is_broken_that_was_whole(seed: int):
     cluster = random_cluster(seed, hosts=6, vms=30, rules=6, reserved=0.4)
@@ -103,11 +189,13 @@ def test_nothing_is_broken_that_was_whole(seed: int):
 
 
 def test_results_are_the_same_in_threads_and_by_looking_at_all():
-    clusters = [random_cluster(seed, hosts=8, vms=60) for seed in range(6)]
+    # Of the last ones not all hosts are looked at for exchanges.
+    sizes = [(8, 60)] * 6 + [(60, 150)] * 2
+    clusters = [random_cluster(seed, hosts=h, vms=v) for seed, (h, v) in enumerate(sizes)]
 
     def key(cluster: Cluster, indexed: bool = True):
-        plan = drs(cluster, level=4, indexed=indexed)
-        return plan.vm.tolist(), plan.target.tolist(), plan.imbalance_after
+        plan = drs(cluster, level=5, cost=None, indexed=indexed)
+        return plan.vm.tolist(), plan.target.tolist(), plan.partner.tolist(), plan.imbalance_after
 
     alone = [key(cluster) for cluster in clusters]
     with ThreadPoolExecutor(4) as pool:

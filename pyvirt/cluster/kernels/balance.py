@@ -29,6 +29,7 @@ __all__ = [
     "Balance",
     "allowed",
     "bring",
+    "eased",
     "fill",
     "gain",
     "home",
@@ -289,7 +290,8 @@ def price(b, vm, source, target):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _eased(b, resource, host, change):
+def eased(b, resource, host, change):
+    """What more is delivered on a host, in parts of a mean host, if its load changes."""
     return _saved(
         b.raw[resource, host],
         change,
@@ -303,8 +305,8 @@ def _eased(b, resource, host, change):
 def worth(b, vm, source, target):
     """Give the benefit of a move in seconds of a mean host: what more is delivered meanwhile."""
     cpu, memory = b.amount[0, vm], b.amount[1, vm]
-    more = _eased(b, 0, source, -cpu) + _eased(b, 1, source, -memory)
-    return b.asked[1] * (more + _eased(b, 0, target, cpu) + _eased(b, 1, target, memory))
+    more = eased(b, 0, source, -cpu) + eased(b, 1, source, -memory)
+    return b.asked[1] * (more + eased(b, 0, target, cpu) + eased(b, 1, target, memory))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -317,7 +319,7 @@ def pays(b, vm, source, target):
 @njit(cache=True, nogil=True, error_model="numpy")
 def pays_at_all(b, vm, source):
     """Whether a move to some host might pay: with no load on the target, and its part free."""
-    more = _eased(b, 0, source, -b.amount[0, vm]) + _eased(b, 1, source, -b.amount[1, vm])
+    more = eased(b, 0, source, -b.amount[0, vm]) + eased(b, 1, source, -b.amount[1, vm])
     seconds = b.copied[vm] / b.pages_s[source]
     lost = b.asked[3] * b.amount[0, vm] + seconds * b.migration_khz[source]
     cost = _over(lost, b.mean_capacity[0]) + _over(b.copied[vm] * seconds, b.mean_capacity[1])

@@ -1,12 +1,15 @@
 # Numba infers the types of kernels, and its decorators hide them.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
-"""Descents: the best move again and again; and what is known of each move."""
+"""Descents: the best move, or exchange, again and again; and what is known of each move."""
 
 from __future__ import annotations
+
+import math
 
 from numba import njit
 
 from pyvirt.cluster.kernels.balance import bring, price, spread_of, worth
+from pyvirt.cluster.kernels.exchange import exchange
 from pyvirt.cluster.kernels.index import best, step
 from pyvirt.cluster.kernels.reach import may_run
 
@@ -14,23 +17,36 @@ __all__ = ["descend", "follow"]
 
 
 @njit(cache=True, nogil=True)
-def descend(b, rows, enough, goodness, moves):
+def descend(b, rows, enough, goodness, moves, partner):
     """Move VMs while J exceeds `enough`, at most as often as `moves` (n, 3) has rows.
 
-    A move must gain at least the part `goodness` of one host's share of J. Writes VM, source and
-    target. Gives the number of moves.
+    A move must gain at least the part `goodness` of one host's share of J. Where none does, the
+    best exchange of two VMs is made, of which both moves must gain that much on average. Writes
+    VM, source and target; and to `partner` (n,) the other move of an exchange. Gives the number of
+    moves.
     """
     spread = spread_of(b)
-    for count in range(moves.shape[0]):
-        if spread <= enough:
-            return count
+    count = 0
+    while count < moves.shape[0] and spread > enough:
+        least = goodness * float(spread) / b.host.size
         gained, vm, target = best(b, rows)
-        if vm < 0 or float(gained) < goodness * float(spread) / b.host.size:
-            return count
-        moves[count, 0], moves[count, 1], moves[count, 2] = vm, b.where[vm], target
-        step(b, rows, vm, target)
+        if vm >= 0 and float(gained) >= least:
+            moves[count, 0], moves[count, 1], moves[count, 2] = vm, b.where[vm], target
+            step(b, rows, vm, target)
+            count += 1
+        else:
+            gained, vm, mate = exchange(b, int(math.ceil(2 * least)))
+            if vm < 0 or count + 2 > moves.shape[0]:
+                return count
+            source, target = b.where[vm], b.where[mate]
+            moves[count, 0], moves[count, 1], moves[count, 2] = vm, source, target
+            moves[count + 1, 0], moves[count + 1, 1], moves[count + 1, 2] = mate, target, source
+            partner[count], partner[count + 1] = count + 1, count
+            step(b, rows, vm, target)
+            step(b, rows, mate, source)
+            count += 2
         spread -= gained
-    return moves.shape[0]
+    return count
 
 
 @njit(cache=True, nogil=True)

@@ -52,3 +52,28 @@ def best_move(cluster, amount, weights) -> float | None:
             after = imbalance(cluster, amount, weights, where)
             best = after if best is None else min(best, after)
     return best
+
+
+def best_exchange(cluster, amount, weights) -> float | None:
+    """The imbalance after the best allowed exchange of two VMs, costs aside; None if there is none.
+
+    Either may go first; rules and reservations hold after each of the two moves.
+    """
+    best = None
+    places = [int(h) for h in cluster.vms.host]
+    on = [vm for vm in range(len(cluster.vms)) if cluster.vms.on[vm] and places[vm] >= 0]
+    for one in on:
+        for other in on:
+            if places[one] == places[other]:
+                continue
+            copy = cluster.copy()
+            for vm, host in ((one, places[other]), (other, places[one])):
+                if not may_be_on(copy, vm, host):
+                    break
+                if keeps_should(cluster, vm, places[vm]) and not keeps_should(cluster, vm, host):
+                    break
+                copy.vms.host[vm] = host
+            else:
+                after = imbalance(cluster, amount, weights, copy.vms.host)
+                best = after if best is None else min(best, after)
+    return best
