@@ -22,7 +22,7 @@ from pyvirt.cluster.kernels.reach import fits, mates_allow, may_run, move, prefe
 
 __all__ = ["FAR", "exchange"]
 
-FAR = 48
+FAR = 32
 """So many hosts are looked at, of those that are up."""
 
 
