@@ -40,7 +40,7 @@ class Spec:
         whose = f"{self.WHAT} {label!r:.80}" if isinstance(label, str) and label else self.WHAT
         for name, field in fields.items():
             value = getattr(self, name)
-            if value is None and field.metadata.get("optional"):
+            if value is field.default or (value is None and field.metadata.get("optional")):
                 continue
             what = f"{name} of {whose}"
             parse = field.metadata.get("parse", check_text)
