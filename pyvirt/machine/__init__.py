@@ -1,0 +1,1 @@
+"""The whole machine: virtual machines, their monitors, and the VMkernel of a host."""
