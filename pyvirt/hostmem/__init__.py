@@ -10,7 +10,14 @@ from pyvirt.hostmem.constants import Constants
 from pyvirt.hostmem.contents import PageSharing, page_ids, share_pages
 from pyvirt.hostmem.memory import HostMemory
 from pyvirt.hostmem.overhead import monitor_pages, nested_table_pages, overhead_pages
-from pyvirt.hostmem.states import Action, MemoryState, Policy, esx6, esx2002, min_free_pages
+from pyvirt.hostmem.states import (
+    Action,
+    MemoryState,
+    Policy,
+    esx6,
+    esx2002,
+    min_free_pages,
+)
 from pyvirt.hostmem.targets import revoke, targets
 from pyvirt.hostmem.views import VMView
 

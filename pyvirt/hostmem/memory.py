@@ -78,6 +78,7 @@ class HostMemory:
     --------
     Two VMs of 1 GiB on a host of 1.5 GiB, of which one uses all of its memory and touches little:
 
+    >>> from pyvirt.hostmem import HostMemory
     >>> memory = HostMemory(393_216, policy="esx2002")
     >>> idle = memory.add(0, "idle", memory=262_144, used=262_144, active=26_214)
     >>> busy = memory.add(0, "busy", memory=262_144, used=131_072, active=131_072)
