@@ -294,7 +294,7 @@ class SlowHost:
             excess = wanted - vm.target
             ample = "balloon" not in action and "swap" not in action
             if ample and excess > 0:
-                excess = min(excess, wanted - vm.ceiling)
+                excess = max(min(excess, wanted - vm.ceiling), 0)
             vm.balloon_target = vm.ballooned
             need = 0
             if excess > 0:
@@ -374,7 +374,8 @@ class SlowHost:
         part = min(1.0, lacking / whole)
         for vm in candidates:
             hidden = sum(max(c - k, 0) for c, k in zip(vm.content, vm.known, strict=True))
-            hidden = min(hidden, int(part * vm.large) + 1)
+            hidden -= vm.mapped - vm.large - vm.scanned
+            hidden = min(max(hidden, 0), int(part * vm.large) + 1)
             pages = min(math.ceil(hidden / 512) * 512, vm.large)
             vm.large -= pages
             vm.counts["broken"] += pages

@@ -132,7 +132,8 @@ def break_large(v, content, scanned, h, host, first, last):
         hidden = 0
         for kind in range(scanned.shape[0]):
             hidden += max(content[kind, i] - scanned[kind, i], 0)
-        hidden = min(hidden, int(part * v[LARGE, i]) + 1)
+        hidden -= v[MAPPED, i] - v[LARGE, i] - v[SCANNED, i]  # these may be found in small pages
+        hidden = min(max(hidden, 0), int(part * v[LARGE, i]) + 1)
         pages = min((hidden + LARGE_SIZE - 1) // LARGE_SIZE * LARGE_SIZE, v[LARGE, i])
         v[LARGE, i] -= pages
         v[BROKEN, i] += pages

@@ -128,7 +128,7 @@ def reclaim(v, r, asked, first, last, k, state, action):
         excess = wanted - v[TARGET, i]
         if not action & (BALLOON | SWAP):
             # memory is ample: a VM's own limit holds all the same
-            excess = min(excess, wanted - at_most(v, i)) if excess > 0 else excess
+            excess = max(min(excess, wanted - at_most(v, i)), 0) if excess > 0 else excess
         v[BALLOON_TARGET, i] = v[BALLOONED, i]
         asked[3, at] = 0
         if excess > 0:
