@@ -302,10 +302,7 @@ class HostMemory:
         dt = whole(dt_ns, "dt_ns", 1)
         count = min(whole(threads, "threads", 1, 1024), self._h.shape[1])
         self.validate()
-        k = self.constants.vector()
-        k[at.DT_NS], k[at.NOW_NS], k[at.KEEP] = dt, self.now_ns, 1.0 - self.tax
-        k[at.BALLOON_PART] = float(self.policy.balloon_part)
-        k[at.CACHE_PART] = float(self.policy.cache_part)
+        k = self._constants(dt)
         actions = np.array(self.policy.actions, dtype=np.int64)
         solver = addresses()["divide"]
 
@@ -322,6 +319,21 @@ class HostMemory:
             with ThreadPoolExecutor(count) as pool:
                 list(pool.map(run, bounds[:-1].tolist(), bounds[1:].tolist()))
         self.now_ns += dt
+
+    def rebalance(self) -> None:
+        """Set `vms.target` for what the VMs have now; `step` does so itself."""
+        from pyvirt.entitlement import addresses
+        from pyvirt.hostmem.kernels.step import rebalance
+
+        self.validate()
+        rebalance(self._v, self._h, self.first, self._constants(0), addresses()["divide"])
+
+    def _constants(self, dt: int) -> Floats:
+        k = self.constants.vector()
+        k[at.DT_NS], k[at.NOW_NS], k[at.KEEP] = dt, self.now_ns, 1.0 - self.tax
+        k[at.BALLOON_PART] = float(self.policy.balloon_part)
+        k[at.CACHE_PART] = float(self.policy.cache_part)
+        return k
 
     def validate(self) -> None:
         """Check the inputs of all VMs, which may have been written in place."""
