@@ -22,6 +22,7 @@ from pyvirt.hostmem.layout import (
     BALLOON_TARGET,
     BALLOONED,
     BLOCKED_NS,
+    CACHE_PART,
     COPIES,
     DEFLATE_RATE,
     DEFLATE_REST,
@@ -136,6 +137,8 @@ def reclaim(v, r, asked, first, last, k, state, action):
             asked[3, at] = fill_balloon(v, r, i, excess, k) if by_balloon else excess
         elif excess < 0 and not action & SWAP:
             deflate(v, r, i, -excess, k)
+        if k[SWAP_RATE] == 0 and k[CACHE_PART] == 0:
+            asked[3, at] = 0  # this hypervisor has no such means
         v[SWAP_TARGET, i] = v[SWAPPED, i] + asked[3, at]
         forced += asked[3, at]
     if forced == 0:
