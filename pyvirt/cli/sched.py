@@ -43,6 +43,9 @@ def _window(
 @click.option(
     "--compare", metavar="A,B,...", help="Run it under each of these policies; defaults apply."
 )
+@click.option(
+    "--percentiles", is_flag=True, help="Of wake-ups and response times, of each VM or vCPU."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, with all samples.")
 @click.option("--esxtop", type=OUTPUT, help="Write the samples in the form of esxtop's batch mode.")
 @click.option("--trace", type=OUTPUT, help="Write who ran where as a trace for Perfetto.")
@@ -54,6 +57,7 @@ def sched(
     scenario: Path,
     worlds: bool,
     compare: str | None,
+    percentiles: bool,
     as_json: bool,
     esxtop: Path | None,
     trace: Path | None,
@@ -74,6 +78,8 @@ def sched(
     from pyvirt.sched.policy_options import check_policy
 
     described = Scenario.load(scenario)
+    if percentiles:
+        described = described.with_percentiles()
     if compare is not None:
         runs = []
         for policy in [check_policy(name.strip()) for name in compare.split(",")]:
@@ -142,8 +148,33 @@ def _show(described: Scenario, runs: list[ScenarioRun], worlds: bool, compared: 
         if compared:
             table.add_section()
     print_table(table)
+    if any(vm.percentiles for vm in described.vms):
+        _show_latencies(runs, "world" if worlds else "vm", compared)
     for run in runs:
         click.echo(f"{run.policy}: {_summary(run, wake_latency(run))}")
+
+
+def _show_latencies(runs: list[ScenarioRun], by: str, compared: bool) -> None:
+    """Show percentiles; the policies of each VM and kind of time stand together."""
+    from pyvirt.report import latency_table
+
+    tables = [latency_table(run, by=by) for run in runs]
+    shown = drawn.Table(*(["policy"] if compared else []), *tables[0].columns[:2])
+    for column in tables[0].columns[2:]:
+        shown.add_column(column.removesuffix("_ns"), justify="right")
+    every = dict.fromkeys(row[:2] for table in tables for row in table.rows)
+    if not every:
+        return
+    for each in every:
+        for run, table in zip(runs, tables, strict=True):
+            for name, kind, count, *times in table.rows:
+                if (name, kind) == each:
+                    cells = [str(name), str(kind), f"{count:,}"]
+                    cells += [format_time(int(time)) for time in times]
+                    shown.add_row(*([run.policy] if compared else []), *cells)
+        if compared:
+            shown.add_section()
+    print_table(shown)
 
 
 def _is_shown(column: str, worlds: bool, rows: list[dict[str, Any]]) -> bool:

@@ -19,7 +19,7 @@ from pyvirt.report.plots import (
     miss_ratio_curves,
     save,
 )
-from pyvirt.report.sched import sched_document, sched_table, wake_latency
+from pyvirt.report.sched import latency_table, sched_document, sched_table, wake_latency
 
 __all__ = [
     "Summary",
@@ -33,6 +33,7 @@ __all__ = [
     "event_table",
     "gantt",
     "heat_map",
+    "latency_table",
     "miss_ratio_curves",
     "reference_table",
     "replay_plot",
