@@ -2,6 +2,7 @@
 
 from pyvirt.report.cluster import beloglazov_plot, heat_map, replay_plot
 from pyvirt.report.gantt import gantt
+from pyvirt.report.homes import numa_table
 from pyvirt.report.mmu import (
     Summary,
     Table,
@@ -35,6 +36,7 @@ __all__ = [
     "heat_map",
     "latency_table",
     "miss_ratio_curves",
+    "numa_table",
     "reference_table",
     "replay_plot",
     "save",

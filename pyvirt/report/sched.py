@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
+from pyvirt.report.homes import numa_table
 from pyvirt.report.mmu import Cell, Table
 from pyvirt.sched.latency import latency_percentiles
 from pyvirt.sched.responses import percentiles
@@ -150,8 +151,9 @@ def sched_document(run: ScenarioRun) -> dict[str, Any]:
         The scenario's name, policy and sizes; ``vms`` and ``worlds``, the rows of `sched_table`
         with exact times in ns beside the percentages; ``cpus``; ``wake_latency_ns``;
         ``latencies``, if some VM has them recorded: the rows of `latency_table` of ``vms`` and of
-        ``worlds``, and ``relative_error`` of their percentiles; and ``series``, the columns of each
-        VM at the end of each interval, if the scenario has more than one.
+        ``worlds``, and ``relative_error`` of their percentiles; ``numa``, if some VM has a home
+        node: the rows of `numa_table` likewise; and ``series``, the columns of each VM at the end
+        of each interval, if the scenario has more than one.
     """
     host = run.host
     counters = host.counters()
@@ -186,6 +188,9 @@ def sched_document(run: ScenarioRun) -> dict[str, Any]:
             "vms": list(latency_table(run)),
             "worlds": list(latency_table(run, by="world")),
         }
+    homes = list(numa_table(run))
+    if homes:
+        document["numa"] = {"vms": homes, "worlds": list(numa_table(run, by="world"))}
     series = run.series
     if len(series.times_ns) > 2:
         columns = {c: series.percent(c, by="vm").round(6).T.tolist() for c in series.columns}

@@ -13,12 +13,15 @@ from pyvirt.entitlement.pools import Shares
 from pyvirt.errors import InvalidValueError, PyvirtError
 from pyvirt.sched import workloads
 from pyvirt.sched.fields import Fields
+from pyvirt.sched.numa import Numa
+from pyvirt.sched.numa_fields import check_nodes, read_numa
 from pyvirt.sched.policy_options import (
     INLINED,
     check_policy,
     make_policy,
     read_policy,
     read_vm_params,
+    takes_numa,
     takes_pools,
     vm_params,
 )
@@ -138,6 +141,8 @@ class Scenario:
         Breadth-first; for policies that know of them.
     topology : Topology or None
         Of the CPUs; None: each is a core, and all are alike.
+    numa : Numa or None
+        Home nodes, for policies that know of them; None: VMs have none.
     """
 
     name: str
@@ -151,6 +156,7 @@ class Scenario:
     seed: int = 0
     pools: tuple[ScenarioPool, ...] = ()
     topology: Topology | None = None
+    numa: Numa | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Scenario:
@@ -190,13 +196,14 @@ class Scenario:
         pools = read_pools(top)
         if pools and not takes_pools(policy):
             raise InvalidValueError(f"{top.name('pool')}: the policy {policy} knows of no pools")
+        numa = _numa(top, policy, topology)
         quantum = top.time("quantum") or QUANTUM_NS
         seed = top.integer("seed", 0, (1 << 63) - 1) or 0
         percentiles = top.flag("percentiles")
         vms: list[ScenarioVM] = []
         names: set[str] = set()
         for fields in top.tables("vm", "one [[vm]] at least"):
-            for vm in _vms(fields, cpus, policy, pools, percentiles):
+            for vm in _vms(fields, cpus, topology, policy, pools, percentiles):
                 if vm.name in names:
                     fields.refuse("name", "a name that no other VM has")
                 names.add(vm.name)
@@ -220,6 +227,7 @@ class Scenario:
             seed,
             pools,
             topology,
+            numa,
         )
 
     def build(self, policy: str | None = None) -> tuple[Scheduler, dict[str, tuple[int, ...]]]:
@@ -237,7 +245,7 @@ class Scenario:
         """
         name = check_policy(policy or self.policy)
         own = name == self.policy
-        made, arguments = make_policy(name, self.options if own else {}, self.pools)
+        made, arguments = make_policy(name, self.options if own else {}, self.pools, self.numa)
         host = Scheduler(
             self.cpus,
             policy=made,
@@ -330,8 +338,26 @@ class Scenario:
         return ScenarioRun(self, policy or self.policy, host, groups, series)
 
 
+def _numa(top: Fields, policy: str, topology: Topology | None) -> Numa | None:
+    """Read the table [numa], which the host and the policy must be fit for."""
+    fields = top.table("numa")
+    if fields is None:
+        return None
+    if not takes_numa(policy):
+        raise InvalidValueError(f"{fields.name()}: the policy {policy} knows of no home nodes")
+    numa = read_numa(fields)
+    fields.said(None, lambda: make_policy(policy, {}, (), numa))
+    check_nodes(fields, topology)
+    return numa
+
+
 def _vms(
-    fields: Fields, cpus: int, policy: str, pools: Sequence[ScenarioPool], percentiles: bool
+    fields: Fields,
+    cpus: int,
+    topology: Topology | None,
+    policy: str,
+    pools: Sequence[ScenarioPool],
+    percentiles: bool,
 ) -> list[ScenarioVM]:
     """Read a [[vm]], which may stand for several that are alike."""
     name = fields.text("name", "its name") or ""
@@ -343,7 +369,7 @@ def _vms(
         vcpus,
         _shares(fields, vcpus),
         read_workload(fields.table("workload")),
-        _affinity(fields, vcpus, cpus),
+        _affinity(fields, vcpus, cpus, topology),
         _quota(fields.table("quota")),
         fields.time("slice"),
         _cpu_time(fields, "reservation", policy),
@@ -380,30 +406,46 @@ def _cpu_time(fields: Fields, key: str, policy: str) -> int | None:
     return value
 
 
-def _affinity(fields: Fields, vcpus: int, cpus: int) -> tuple[tuple[int, ...], ...] | None:
-    """Read the CPUs: numbers, or text like ``"0-3,8"``; with `pin` one for each vCPU, in turn."""
-    given = fields.raw("affinity")
+def _affinity(
+    fields: Fields, vcpus: int, cpus: int, topology: Topology | None
+) -> tuple[tuple[int, ...], ...] | None:
+    """Read the CPUs, or the nodes they are in; with `pin` one CPU for each vCPU, in turn."""
+    chosen = _numbers(fields, "affinity", "CPUs", cpus)
     pin = fields.flag("pin")
-    if given is None:
+    nodes = _numbers(fields, "nodes", "NUMA nodes", 1 if topology is None else topology.nodes)
+    if nodes is not None:
+        if topology is None:
+            fields.refuse("nodes", "in a scenario with a [topology]")
+        if chosen is not None:
+            fields.refuse("nodes", "left out beside an affinity")
+        chosen = [cpu for node in nodes for cpu in topology.members("node", node)]
+    if chosen is None:
         return tuple((i % cpus,) for i in range(vcpus)) if pin else None
-    accepted = f'numbers of CPUs from 0 to {cpus - 1}, such as [0, 1] or "0-3,8"'
+    if pin:
+        return tuple((chosen[i % len(chosen)],) for i in range(vcpus))
+    return (tuple(chosen),) * vcpus
+
+
+def _numbers(fields: Fields, key: str, what: str, count: int) -> list[int] | None:
+    """Read numbers below `count`, or text like ``"0-3,8"``, in the order of the file."""
+    given = fields.raw(key)
+    if given is None:
+        return None
+    accepted = f'numbers of {what} from 0 to {count - 1}, such as [0, 1] or "0-3,8"'
     chosen: list[int] = []
     parts = given.split(",") if isinstance(given, str) else given
     if not isinstance(parts, list) or not parts:
-        fields.refuse("affinity", accepted)
+        fields.refuse(key, accepted)
     for part in parts:
         first, dash, last = part.partition("-") if isinstance(part, str) else (part, "", "")
         try:
             ends = int(first), int(last if dash else first)
         except (TypeError, ValueError):
-            fields.refuse("affinity", accepted)
-        if isinstance(part, (bool, float)) or not 0 <= ends[0] <= ends[1] < cpus:
-            fields.refuse("affinity", accepted)
+            fields.refuse(key, accepted)
+        if isinstance(part, (bool, float)) or not 0 <= ends[0] <= ends[1] < count:
+            fields.refuse(key, accepted)
         chosen += range(ends[0], ends[1] + 1)
-    chosen = list(dict.fromkeys(chosen))
-    if pin:
-        return tuple((chosen[i % len(chosen)],) for i in range(vcpus))
-    return (tuple(chosen),) * vcpus
+    return list(dict.fromkeys(chosen))
 
 
 def _quota(fields: Fields | None) -> tuple[int, int] | None:

@@ -147,6 +147,23 @@ def test_percentiles(tmp_path: Path):
     assert refused.stderr.strip().endswith("percentiles must be true or false, got 1")
 
 
+def test_homes_are_shown_where_there_are_some(tmp_path: Path):
+    text = (Path(EXAMPLES[0]).parent / "sched_numa.toml").read_text()
+    result = call(tmp_path, text)
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = [line.split() for line in result.stdout.splitlines()]
+    at = lines.index(["vm", "NHN", "NMIG", "NRMEM", "NLMEM", "N%L", "mean", "N%L"])
+    rows = {line[0]: line[1:] for line in lines[at + 2 : -1]}
+    assert list(rows) == ["db", "trial", "web-1", "web-2", "web-3", "web-4", "wide"]
+    assert rows["wide"][:2] == ["0,1", "0"]
+    assert [rows[f"web-{i}"][1] for i in range(1, 5)] == ["1", "0", "1", "0"]
+    # two seconds at 1,000 MB a second, of 4,096
+    assert 0 < float(rows["web-3"][4]) < 100 == float(rows["web-2"][4])
+    compared = call(tmp_path, text, "--compare", "percpu,stride", "--worlds").stdout
+    assert compared.count(" percpu   wide/") == 12
+    assert compared.count(" stride   wide/") == 6
+
+
 def test_files(tmp_path: Path):
     batch, trace = tmp_path / "b.csv", tmp_path / "t.json"
     plain = call(tmp_path, FILE + WEB)
