@@ -10,7 +10,7 @@ from pyvirt._core.sched.owner import POLICIES
 from pyvirt.sched.fields import Fields
 from pyvirt.sched.numa import Numa
 from pyvirt.sched.policies import PLUGS
-from pyvirt.sched.pool_fields import ScenarioPool, pool_rows
+from pyvirt.sched.pool_fields import SECOND, ScenarioPool, pool_rows
 
 __all__ = [
     "INLINED",
@@ -18,6 +18,7 @@ __all__ = [
     "make_policy",
     "read_policy",
     "read_vm_params",
+    "reserved",
     "takes_numa",
     "takes_pools",
     "vm_params",
@@ -55,6 +56,16 @@ def make_policy(
     if numa is not None and takes_numa(name):
         tables["numa"] = numa
     return make(**options, **tables), {}
+
+
+def reserved(name: str, options: Mapping[str, Any], params: Mapping[str, int], vcpus: int) -> int:
+    """Give the CPU time in ns per second that a policy's own parameters of a VM set aside.
+
+    It is Hyper-V's reserve, of each vCPU, if the policy is to check it.
+    """
+    if name != "hyperv" or not options.get("admission", True):
+        return 0
+    return params.get("reserve", 0) * vcpus * SECOND // 100
 
 
 def takes_pools(name: str) -> bool:

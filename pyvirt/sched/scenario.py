@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pyvirt.entitlement.pools import Shares
-from pyvirt.errors import InvalidValueError, PyvirtError
+from pyvirt.errors import AdmissionError, InvalidValueError, PyvirtError
 from pyvirt.sched import workloads
 from pyvirt.sched.fields import Fields
 from pyvirt.sched.numa import Numa
@@ -21,6 +21,7 @@ from pyvirt.sched.policy_options import (
     make_policy,
     read_policy,
     read_vm_params,
+    reserved,
     takes_numa,
     takes_pools,
     vm_params,
@@ -210,7 +211,14 @@ class Scenario:
                 vms.append(vm)
         if not vms:
             top.refuse("vm", "one [[vm]] at least")
-        clients = [(vm.name, vm.pool, vm.reservation or 0) for vm in vms]
+        clients = [
+            (
+                vm.name,
+                vm.pool,
+                (vm.reservation or 0) + reserved(policy, options, vm.params, vm.vcpus),
+            )
+            for vm in vms
+        ]
         admit_all(pools, clients, cpus)
         if sum(vm.vcpus for vm in vms) > MOST_WORLDS:
             raise InvalidValueError(f"{source}: a host has at most {MOST_WORLDS:,} vCPUs")
@@ -259,6 +267,8 @@ class Scenario:
         for vm in self.vms:
             try:
                 groups[vm.name] = self._add(host, vm, known)
+            except AdmissionError as error:
+                raise AdmissionError(error.pool, error.needed, error.available, vm.name) from None
             except PyvirtError as error:
                 raise InvalidValueError(f"{self.name}: VM {vm.name!r}: {error}") from None
         return host, groups

@@ -64,8 +64,12 @@ PLUGS = {
         lambda: SlowCfs(30, 7, 1, 5, 21, 100, groups=True),
         True,
     ),
-    "hyperv": (lambda: HyperV("classic", 6, 29), lambda: SlowHyperV(6, 29), True),
-    "hyperv, core": (lambda: HyperV("core", 4, 41), lambda: SlowHyperV(4, 41, core=True), False),
+    "hyperv": (lambda: HyperV("classic", 6, 29, False), lambda: SlowHyperV(6, 29), True),
+    "hyperv, core": (
+        lambda: HyperV("core", 4, 41, False),
+        lambda: SlowHyperV(4, 41, core=True),
+        False,
+    ),
     "churn": (FastChurn, SlowChurn, False),
     "percpu, numa": (
         lambda: PerCpu(5, 17, 25, Numa(40, 5, 0.5, 100, 7)),

@@ -94,6 +94,8 @@ cdef class SchedCore(Counted):
         if len(loads) > MOST_WORLDS - s.world_count + len(self.free_ids):
             raise InvalidValueError(f"a host has at most {MOST_WORLDS:,} worlds")
         read_vm(&values, weight, reservation, most, read_params(self.plugin, self.policy, params, None))
+        if self.plugin is not None:
+            self.plugin.admit(s, NO_WORLD, &values, <uint32_t>len(loads))
         part = max(1, values.weight // <uint32_t>len(loads))
         slice = as_int(slice_ns, "slice_ns", 1, MOST_SLICE)
         quota, period = read_limit(limit)
@@ -195,6 +197,8 @@ cdef class SchedCore(Counted):
             v.reservation if reservation is None else reservation,
             v.limit if most is None else most,
             read_params(self.plugin, self.policy, params, [v.param[i] for i in range(4)]))
+        if self.plugin is not None:
+            self.plugin.admit(&self.s, number, &values, v.worlds)
         self._begin()
         set_vm_values(&self.s, number, &values, weight is not None)
         self._end()
