@@ -110,7 +110,6 @@ class Both:
     ) -> None:
         parts = topology and (topology._array(), topology._speeds(), topology._costs())
         shape = parts and [each.tolist() for each in parts]
-        self.counted: dict = {}  # of each world: how many times its histograms had
         self.conserving = True
         if policy in PLUGS:
             plug, slow, self.conserving = PLUGS[policy]
@@ -208,11 +207,13 @@ class Both:
 
     def compare_times(self) -> None:
         """Histograms of who has more times than before: of its own, and with its siblings."""
+        # of each world: how many times its histograms had
+        counted = self.__dict__.setdefault("counted", {})
         changed = set()
         for w in self.slow.worlds.values():
             counts = len(w.wakes), len(w.responses)
-            if self.counted.get(w) != counts:
-                self.counted[w] = counts
+            if counted.get(w) != counts:
+                counted[w] = counts
                 changed.add(w.vm)
                 same_times(self.fast.wake_counts(w.id), w.wakes)
                 if w.source is not None:
