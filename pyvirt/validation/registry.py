@@ -189,6 +189,7 @@ def experiments() -> dict[str, Experiment]:
         references,
         replays,
         scheduling,
+        scheduling_bvt,
         scheduling_documented,
         scheduling_kernel,
         scheduling_together,
