@@ -153,7 +153,8 @@ def sched_document(run: ScenarioRun) -> dict[str, Any]:
         ``latencies``, if some VM has them recorded: the rows of `latency_table` of ``vms`` and of
         ``worlds``, and ``relative_error`` of their percentiles; ``numa``, if some VM has a home
         node: the rows of `numa_table` likewise; and ``series``, the columns of each VM at the end
-        of each interval, if the scenario has more than one.
+        of each interval, if the scenario has more than one, with NHN, NMIG (within the interval)
+        and N%L of those that have a home.
     """
     host = run.host
     counters = host.counters()
@@ -201,7 +202,18 @@ def sched_document(run: ScenarioRun) -> dict[str, Any]:
                 for i, name in enumerate(series.groups)
             },
         }
+        for row in homes:
+            vm = str(row["vm"])
+            document["series"]["vms"][vm].update(_homes_of(run, vm))
     return document
+
+
+def _homes_of(run: ScenarioRun, vm: str) -> dict[str, list[Any]]:
+    """Give home nodes, migrations and locality of each interval; None before it has a home."""
+    assert run.series.homes is not None
+    nodes, moves, local = run.series.homes.of_vm(run.groups[vm])
+    percent = [round(p, 6) if node else None for node, p in zip(nodes, local.tolist(), strict=True)]
+    return {"NHN": nodes, "NMIG": moves.tolist(), "N%L": percent}
 
 
 def _counted(counters: npt.NDArray[np.void], column: str) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.report import numa_table, sched_document
-from pyvirt.sched import Esx, Numa, PerCpu, Scenario, Scheduler, Topology
+from pyvirt.sched import Esx, Numa, PerCpu, Sampler, Scenario, Scheduler, Topology
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "sched_numa.toml"
 MS = 1_000_000
@@ -131,6 +131,52 @@ def test_a_policy_without_homes_can_be_compared():
 def test_the_example_moves_two():
     run = Scenario.load(EXAMPLE).run()
     assert [row["NMIG"] for row in numa_table(run)] == [0, 0, 1, 0, 1, 0, 0]
+
+
+def test_homes_over_time():
+    late = '[[vm]]\nname = "late"\n[vm.workload]\nkind = "periodic"\n'
+    late += 'work = "1s"\nperiod = "9s"\nstart = "1500ms"\n'
+    text = EXAMPLE.read_text().replace('"7s"', '"7s"\ninterval = "1s"') + late
+    run = Scenario.parse(text).run()
+    document = sched_document(run)
+    vms = document["series"]["vms"]
+    assert vms["web-1"]["NHN"] == ["0", *["1"] * 6]  # at two seconds
+    assert vms["web-1"]["NMIG"] == [0, 1, 0, 0, 0, 0, 0]
+    assert vms["web-3"]["NMIG"] == [0, 0, 0, 1, 0, 0, 0]
+    # 1,000 of 4,096 MB a second from then on
+    assert vms["web-1"]["N%L"] == pytest.approx(
+        [100, 0, *(100 * min(1, i / 4.096) for i in range(1, 6))], abs=0.002
+    )
+    assert vms["wide"]["NHN"] == ["0,1"] * 7
+    assert (vms["late"]["NHN"][0], vms["late"]["N%L"][0]) == ("", None)
+    assert (vms["late"]["NHN"][1] in ("0", "1"), vms["late"]["N%L"][1]) == (True, 100)
+    assert "NHN" not in vms["kept"]
+    for row in numa_table(run):
+        mine = vms[row["vm"]]
+        assert (sum(mine["NMIG"]), mine["NHN"][-1]) == (row["NMIG"], row["NHN"])
+        assert mine["N%L"][-1] == pytest.approx(row["N%L"], abs=1e-5)
+    assert Scenario.parse(text).run("stride").series.homes is None
+
+
+def test_numbers_that_are_given_again_begin_anew():
+    host = Scheduler(topology=Topology(sockets=2, cores=4), policy=Esx(numa=Numa(rebalance_ns=MS)))
+    crowd = [host.add_vm(1, memory_mb=100) for _ in range(16)]
+    for vm in crowd[1::2]:
+        host.block(vm.worlds[0])
+    sampler = Sampler(host)
+    host.run(10 * MS)
+    sampler.take()
+    moved = host.speed_counters()["home_moves"].nonzero()[0].tolist()
+    assert moved
+    host.remove(moved[0])
+    host.run(11 * MS)
+    again = host.add_vm(1).worlds[0]
+    assert again == moved[0]
+    host.run(12 * MS)
+    sampler.take()
+    homes = sampler.series().homes
+    assert homes.moves[0, moved].tolist() == [1] * len(moved)
+    assert homes.moves[1, again] == host.speed_counters()["home_moves"][again]
 
 
 def test_nodes_are_affinities():
