@@ -14,6 +14,7 @@ from pyvirt.cli.terminal import part_progress, print_table
 from pyvirt.units import format_time, parse_time
 
 if TYPE_CHECKING:
+    from pyvirt.report.mmu import Cell, Table
     from pyvirt.sched import Scenario, ScenarioRun
 
 __all__ = ["sched"]
@@ -43,6 +44,9 @@ def _window(
 @click.option(
     "--compare", metavar="A,B,...", help="Run it under each of these policies; defaults apply."
 )
+@click.option(
+    "--percentiles", is_flag=True, help="Of wake-ups and response times, of each VM or vCPU."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, with all samples.")
 @click.option("--esxtop", type=OUTPUT, help="Write the samples in the form of esxtop's batch mode.")
 @click.option("--trace", type=OUTPUT, help="Write who ran where as a trace for Perfetto.")
@@ -54,6 +58,7 @@ def sched(
     scenario: Path,
     worlds: bool,
     compare: str | None,
+    percentiles: bool,
     as_json: bool,
     esxtop: Path | None,
     trace: Path | None,
@@ -74,6 +79,8 @@ def sched(
     from pyvirt.sched.policy_options import check_policy
 
     described = Scenario.load(scenario)
+    if percentiles:
+        described = described.with_percentiles()
     if compare is not None:
         runs = []
         for policy in [check_policy(name.strip()) for name in compare.split(",")]:
@@ -122,7 +129,7 @@ def _run(
 
 def _show(described: Scenario, runs: list[ScenarioRun], worlds: bool, compared: bool) -> None:
     """Show runs as one table for people."""
-    from pyvirt.report import sched_table, wake_latency
+    from pyvirt.report import latency_table, numa_table, sched_table, wake_latency
 
     vcpus = sum(vm.vcpus for vm in described.vms)
     parts = ((described.cpus, "CPU"), (len(described.vms), "VM"), (vcpus, "vCPU"))
@@ -142,8 +149,40 @@ def _show(described: Scenario, runs: list[ScenarioRun], worlds: bool, compared: 
         if compared:
             table.add_section()
     print_table(table)
+    by = "world" if worlds else "vm"
+    if any(vm.percentiles for vm in described.vms):
+        _show_more(runs, [latency_table(run, by=by) for run in runs], 2, compared)
+    if described.numa is not None:
+        _show_more(runs, [numa_table(run, by=by) for run in runs], 1, compared)
     for run in runs:
         click.echo(f"{run.policy}: {_summary(run, wake_latency(run))}")
+
+
+def _show_more(runs: list[ScenarioRun], tables: list[Table], names: int, compared: bool) -> None:
+    """Show a table of each run as one; rows with the same `names` stand together."""
+    every = dict.fromkeys(row[:names] for table in tables for row in table.rows)
+    if not every:
+        return
+    columns = tables[0].columns
+    shown = drawn.Table(*(["policy"] if compared else []), *columns[:names])
+    for column in columns[names:]:
+        shown.add_column(column.removesuffix("_ns"), justify="right")
+    for each in every:
+        for run, table in zip(runs, tables, strict=True):
+            for row in (row for row in table.rows if row[:names] == each):
+                cells = map(_plain, columns, row)
+                shown.add_row(*([run.policy] if compared else []), *cells)
+        if compared:
+            shown.add_section()
+    print_table(shown)
+
+
+def _plain(column: str, value: Cell) -> str:
+    if column.endswith("_ns"):
+        return format_time(int(value))
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    return f"{value:,}" if isinstance(value, int) else value
 
 
 def _is_shown(column: str, worlds: bool, rows: list[dict[str, Any]]) -> bool:

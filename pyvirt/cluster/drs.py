@@ -262,8 +262,9 @@ class Balancing:
         elif mate >= 0:
             first, last = min(i, mate), max(i, mate)
             reason = (
-                f"in exchange for {vms.name[self.vm[mate]]}; together they lower the imbalance from "
-                f"{self.before[first]:.4f} to {self.after[last]:.4f}, the goal being {self.goal:.4f}"
+                f"in exchange for {vms.name[self.vm[mate]]}; together they lower the imbalance "
+                f"from {self.before[first]:.4f} to {self.after[last]:.4f}, the goal being "
+                f"{self.goal:.4f}"
             )
         else:
             reason = (

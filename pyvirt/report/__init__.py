@@ -2,6 +2,7 @@
 
 from pyvirt.report.cluster import beloglazov_plot, heat_map, replay_plot
 from pyvirt.report.gantt import gantt
+from pyvirt.report.homes import numa_table
 from pyvirt.report.mmu import (
     Summary,
     Table,
@@ -19,7 +20,7 @@ from pyvirt.report.plots import (
     miss_ratio_curves,
     save,
 )
-from pyvirt.report.sched import sched_document, sched_table, wake_latency
+from pyvirt.report.sched import latency_table, sched_document, sched_table, wake_latency
 
 __all__ = [
     "Summary",
@@ -33,7 +34,9 @@ __all__ = [
     "event_table",
     "gantt",
     "heat_map",
+    "latency_table",
     "miss_ratio_curves",
+    "numa_table",
     "reference_table",
     "replay_plot",
     "save",

@@ -8,15 +8,27 @@ import numpy as np
 import numpy.typing as npt
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
+from pyvirt.report.homes import numa_table
 from pyvirt.report.mmu import Cell, Table
 from pyvirt.sched.latency import latency_percentiles
+from pyvirt.sched.responses import percentiles
 from pyvirt.sched.scenario import ScenarioRun
 from pyvirt.sched.series import COLUMNS, TIMES
+from pyvirt.sched.workloads import Always
 
-__all__ = ["PERCENTILES", "sched_document", "sched_table", "wake_latency"]
+__all__ = [
+    "PERCENTILES",
+    "PERCENTILE_ERROR",
+    "latency_table",
+    "sched_document",
+    "sched_table",
+    "wake_latency",
+]
 
-#: Of the times from a wake-up to the run.
+#: Of the times from a wake-up to the run, and of response times.
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
+#: How far the percentiles of `latency_table` are off at most, as a part of them.
+PERCENTILE_ERROR = 1 / 64
 #: What every table has; the others where the scheduler counts them.
 ALWAYS = ("%RUN", "%RDY", "%CSTP", "%MLMTD", "%WAIT")
 
@@ -48,10 +60,7 @@ def sched_table(run: ScenarioRun, *, by: str = "vm") -> Table:
     rows = []
     for vm in run.scenario.vms:
         worlds = run.groups[vm.name]
-        parts = {vm.name: worlds}
-        if by == "world":
-            parts = {f"{vm.name}/{i}": (world,) for i, world in enumerate(worlds)}
-        for name, part in parts.items():
+        for name, part in _parts(vm.name, worlds, by).items():
             mine = counters[list(part)]
             cells: list[Cell] = [name, len(part), vm.shares * len(part) // vm.vcpus]
             cells += [_percent(mine, column, run.host.now_ns) for column in shown]
@@ -63,6 +72,59 @@ def sched_table(run: ScenarioRun, *, by: str = "vm") -> Table:
             rows.append(tuple(cells))
     heading = ("vm" if by == "vm" else "vcpu", "vcpus", "shares", *shown, "share", "switches")
     return Table((*heading, "migrations", "wakes", "wake_mean_ns", "wake_most_ns"), tuple(rows))
+
+
+def latency_table(run: ScenarioRun, *, by: str = "vm") -> Table:
+    """Give percentiles of wake-ups and response times, of those VMs that have them recorded.
+
+    Parameters
+    ----------
+    run : ScenarioRun
+        What `pyvirt.sched.Scenario.run` gave.
+    by : {"vm", "world"}, default "vm"
+        Of each VM, whose vCPUs are taken together, or of each vCPU.
+
+    Returns
+    -------
+    Table
+        Up to two rows for each: of ``wake``, the time from a wake-up to the run, and of
+        ``response``, from a job's arrival to its end. How many there were; ``p50_ns``, ``p90_ns``,
+        ``p99_ns`` and ``p99.9_ns``, each at most 1/64 (1.6 %) off, in whole ns; ``most_ns``, which
+        is exact. What did not happen has no row.
+    """
+    if not isinstance(run, ScenarioRun):
+        raise InvalidTypeError(f"run must be a ScenarioRun, got {run!r:.80}")
+    if by not in ("vm", "world"):
+        raise InvalidValueError(f"by must be 'vm' or 'world', got {by!r:.80}")
+    host = run.host
+    wake_most = host.counters()["wake_most"]
+    response_most = host.work_counters()["response_most"]
+    rows: list[tuple[Cell, ...]] = []
+    for vm in run.scenario.vms:
+        if not vm.percentiles:
+            continue
+        for name, part in _parts(vm.name, run.groups[vm.name], by).items():
+            kinds = [("wake", host.wake_counts(part), wake_most)]
+            if not isinstance(vm.workload, Always):
+                kinds.append(("response", host.response_counts(part), response_most))
+            for kind, counts, most in kinds:
+                if counts.any():
+                    rows.append((name, kind, *_percentiles(counts, int(most[list(part)].max()))))
+    named = (f"p{p:g}_ns" for p in PERCENTILES)
+    return Table(("vm" if by == "vm" else "vcpu", "time", "count", *named, "most_ns"), tuple(rows))
+
+
+def _parts(name: str, worlds: tuple[int, ...], by: str) -> dict[str, tuple[int, ...]]:
+    """Give the worlds of each row of a table: those of a VM together, or one by one."""
+    if by == "vm":
+        return {name: worlds}
+    return {f"{name}/{i}": (world,) for i, world in enumerate(worlds)}
+
+
+def _percentiles(counts: npt.NDArray[np.uint64], most: int) -> list[int]:
+    """Give how many there were, percentiles in whole ns, and the longest time."""
+    found = [min(round(ns), most) for ns in percentiles(counts, PERCENTILES).tolist()]
+    return [int(counts.sum()), *found, most]
 
 
 def wake_latency(run: ScenarioRun) -> dict[str, int | None]:
@@ -87,9 +149,12 @@ def sched_document(run: ScenarioRun) -> dict[str, Any]:
     -------
     dict
         The scenario's name, policy and sizes; ``vms`` and ``worlds``, the rows of `sched_table`
-        with exact times in ns beside the percentages; ``cpus``; ``wake_latency_ns``; and
-        ``series``, the columns of each VM at the end of each interval, if the scenario has more
-        than one.
+        with exact times in ns beside the percentages; ``cpus``; ``wake_latency_ns``;
+        ``latencies``, if some VM has them recorded: the rows of `latency_table` of ``vms`` and of
+        ``worlds``, and ``relative_error`` of their percentiles; ``numa``, if some VM has a home
+        node: the rows of `numa_table` likewise; and ``series``, the columns of each VM at the end
+        of each interval, if the scenario has more than one, with NHN, NMIG (within the interval)
+        and N%L of those that have a home.
     """
     host = run.host
     counters = host.counters()
@@ -118,6 +183,15 @@ def sched_document(run: ScenarioRun) -> dict[str, Any]:
         "cpus": cpus,
         "wake_latency_ns": wake_latency(run),
     }
+    if any(vm.percentiles for vm in run.scenario.vms):
+        document["latencies"] = {
+            "relative_error": PERCENTILE_ERROR,
+            "vms": list(latency_table(run)),
+            "worlds": list(latency_table(run, by="world")),
+        }
+    homes = list(numa_table(run))
+    if homes:
+        document["numa"] = {"vms": homes, "worlds": list(numa_table(run, by="world"))}
     series = run.series
     if len(series.times_ns) > 2:
         columns = {c: series.percent(c, by="vm").round(6).T.tolist() for c in series.columns}
@@ -128,7 +202,18 @@ def sched_document(run: ScenarioRun) -> dict[str, Any]:
                 for i, name in enumerate(series.groups)
             },
         }
+        for row in homes:
+            vm = str(row["vm"])
+            document["series"]["vms"][vm].update(_homes_of(run, vm))
     return document
+
+
+def _homes_of(run: ScenarioRun, vm: str) -> dict[str, list[Any]]:
+    """Give home nodes, migrations and locality of each interval; None before it has a home."""
+    assert run.series.homes is not None
+    nodes, moves, local = run.series.homes.of_vm(run.groups[vm])
+    percent = [round(p, 6) if node else None for node, p in zip(nodes, local.tolist(), strict=True)]
+    return {"NHN": nodes, "NMIG": moves.tolist(), "N%L": percent}
 
 
 def _counted(counters: npt.NDArray[np.void], column: str) -> bool:

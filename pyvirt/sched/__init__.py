@@ -7,6 +7,7 @@ from pyvirt.sched.chrome import ChromeTrace, write_chrome_trace
 from pyvirt.sched.demand import Demand
 from pyvirt.sched.esxhost import EsxHost, EsxVM
 from pyvirt.sched.esxtop import EsxtopColumn, EsxtopTable, read_esxtop, write_esxtop
+from pyvirt.sched.homes import Homes
 from pyvirt.sched.hosts import run_hosts
 from pyvirt.sched.latency import latency_percentiles
 from pyvirt.sched.nice import NICE_WEIGHTS, nice_weight
@@ -84,6 +85,7 @@ __all__ = [
     "Exponential",
     "Fixed",
     "FixedPriority",
+    "Homes",
     "HyperV",
     "Jobs",
     "Lock",

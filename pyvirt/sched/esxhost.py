@@ -112,6 +112,8 @@ class EsxHost(Scheduler):
         limit_mhz: float = math.inf,
         pool: str | None = None,
         affinity: Iterable[int] | None = None,
+        responses: bool = False,
+        wakes: bool = False,
     ) -> EsxVM:
         """Add a VM at the present time, if its reservation is to be had.
 
@@ -131,6 +133,8 @@ class EsxHost(Scheduler):
             Path of its pool; default: the root.
         affinity : iterable of int, optional
             CPUs that its vCPUs may run on.
+        responses, wakes : bool, default False
+            Whether response times and wake-ups of its vCPUs are recorded: `Scheduler.add_vm`.
 
         Returns
         -------
@@ -171,6 +175,8 @@ class EsxHost(Scheduler):
                 reservation=per_second(reservation_mhz, self.mhz),
                 limit=None if limit_mhz == math.inf else per_second(limit_mhz, self.mhz),
                 affinity=affinity,
+                responses=responses,
+                wakes=wakes,
                 pool=self._numbers[path],
             )
         except BaseException:

@@ -8,8 +8,9 @@ from typing import Any
 
 from pyvirt._core.sched.owner import POLICIES
 from pyvirt.sched.fields import Fields
+from pyvirt.sched.numa import Numa
 from pyvirt.sched.policies import PLUGS
-from pyvirt.sched.pool_fields import ScenarioPool, pool_rows
+from pyvirt.sched.pool_fields import SECOND, ScenarioPool, pool_rows
 
 __all__ = [
     "INLINED",
@@ -17,6 +18,8 @@ __all__ = [
     "make_policy",
     "read_policy",
     "read_vm_params",
+    "reserved",
+    "takes_numa",
     "takes_pools",
     "vm_params",
 ]
@@ -35,23 +38,44 @@ def check_policy(name: str) -> str:
 
 
 def make_policy(
-    name: str, options: Mapping[str, Any], pools: Sequence[ScenarioPool] = ()
+    name: str,
+    options: Mapping[str, Any],
+    pools: Sequence[ScenarioPool] = (),
+    numa: Numa | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """Give what `Scheduler` takes as its policy, and arguments beside it.
 
-    A policy that knows of no pools is made without them.
+    A policy that knows of no pools, or no home nodes, is made without them.
     """
     if name in INLINED:
         return name, dict(options)
     make: Any = PLUGS[name]
+    tables: dict[str, Any] = {}
     if pools and takes_pools(name):
-        return make(**options, pools=pool_rows(pools)), {}
-    return make(**options), {}
+        tables["pools"] = pool_rows(pools)
+    if numa is not None and takes_numa(name):
+        tables["numa"] = numa
+    return make(**options, **tables), {}
+
+
+def reserved(name: str, options: Mapping[str, Any], params: Mapping[str, int], vcpus: int) -> int:
+    """Give the CPU time in ns per second that a policy's own parameters of a VM set aside.
+
+    It is Hyper-V's reserve, of each vCPU, if the policy is to check it.
+    """
+    if name != "hyperv" or not options.get("admission", True):
+        return 0
+    return params.get("reserve", 0) * vcpus * SECOND // 100
 
 
 def takes_pools(name: str) -> bool:
     """Say whether a policy has a tree of pools, in which VMs are by their parameter ``pool``."""
     return "pool" in vm_params(name) and "pools" in _parameters(name)
+
+
+def takes_numa(name: str) -> bool:
+    """Say whether a policy can give VMs home nodes."""
+    return "numa" in _parameters(name)
 
 
 def vm_params(name: str) -> Mapping[str, tuple[int, int, int]]:
@@ -68,7 +92,7 @@ def read_policy(top: Fields) -> tuple[str, dict[str, Any]]:
     name = fields.choice("name", _names(), "the policy's name") or ""
     options = {}
     for parameter, default in _parameters(name).items():
-        if parameter == "pools":
+        if parameter in ("pools", "numa"):
             continue  # they have tables of their own
         value = _option(fields, parameter, default)
         if value is not None:

@@ -1,4 +1,4 @@
-"""Response times: what the buckets of a histogram are, and percentiles from it."""
+"""Histograms of response times and of wake-ups: their buckets, and percentiles from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["percentiles", "response_bounds"]
 
 
 def response_bounds() -> npt.NDArray[np.int64]:
-    """Give where each bucket of `Scheduler.response_counts` begins, in ns.
+    """Give where each bucket of `Scheduler.response_counts` and `wake_counts` begins, in ns.
 
     Returns
     -------
@@ -29,12 +29,12 @@ def response_bounds() -> npt.NDArray[np.int64]:
 def percentiles(
     counts: npt.ArrayLike, q: float | Sequence[float] = (50, 95, 99, 99.9)
 ) -> npt.NDArray[np.float64]:
-    """Give percentiles of response times from a histogram.
+    """Give percentiles of times from a histogram.
 
     Parameters
     ----------
     counts : array of int, shape (1376,)
-        From `Scheduler.response_counts`, or a sum of such.
+        From `Scheduler.response_counts` or `wake_counts`, or a sum of such.
     q : float or sequence of float, default (50, 95, 99, 99.9)
         In percent, more than 0 and up to 100.
 
@@ -42,7 +42,8 @@ def percentiles(
     -------
     ndarray of float64
         For each the middle of the bucket with the least time that at least `q` percent of the
-        responses do not exceed: at most 1/64 (1.6 %) away from that time. NaN without responses.
+        times do not exceed: at most 1/64 (1.6 %) away from that time, and exact below 64 ns. NaN
+        without counts. The last bucket is open: there it is where that begins.
     """
     wanted = np.atleast_1d(np.asarray(q, np.float64))
     if not ((wanted > 0) & (wanted <= 100)).all():

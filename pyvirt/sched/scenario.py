@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from pyvirt.entitlement.pools import Shares
-from pyvirt.errors import InvalidValueError, PyvirtError
+from pyvirt.errors import AdmissionError, InvalidValueError, PyvirtError
 from pyvirt.sched import workloads
 from pyvirt.sched.fields import Fields
+from pyvirt.sched.numa import Numa
+from pyvirt.sched.numa_fields import check_nodes, read_numa
 from pyvirt.sched.policy_options import (
     INLINED,
     check_policy,
     make_policy,
     read_policy,
     read_vm_params,
+    reserved,
+    takes_numa,
     takes_pools,
     vm_params,
 )
@@ -67,6 +71,8 @@ class ScenarioVM:
         What the scenario's policy declares as parameters of virtual machines.
     pool : str or None
         The resource pool that it is in; None: the host.
+    percentiles : bool
+        Whether its wake-ups and the response times of its jobs are recorded: 22 kB a vCPU.
     """
 
     name: str
@@ -80,6 +86,7 @@ class ScenarioVM:
     limit: int | None = None
     params: Mapping[str, int] = dataclasses.field(default_factory=dict)
     pool: str | None = None
+    percentiles: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +142,8 @@ class Scenario:
         Breadth-first; for policies that know of them.
     topology : Topology or None
         Of the CPUs; None: each is a core, and all are alike.
+    numa : Numa or None
+        Home nodes, for policies that know of them; None: VMs have none.
     """
 
     name: str
@@ -148,6 +157,7 @@ class Scenario:
     seed: int = 0
     pools: tuple[ScenarioPool, ...] = ()
     topology: Topology | None = None
+    numa: Numa | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Scenario:
@@ -187,19 +197,28 @@ class Scenario:
         pools = read_pools(top)
         if pools and not takes_pools(policy):
             raise InvalidValueError(f"{top.name('pool')}: the policy {policy} knows of no pools")
+        numa = _numa(top, policy, topology)
         quantum = top.time("quantum") or QUANTUM_NS
         seed = top.integer("seed", 0, (1 << 63) - 1) or 0
+        percentiles = top.flag("percentiles")
         vms: list[ScenarioVM] = []
         names: set[str] = set()
         for fields in top.tables("vm", "one [[vm]] at least"):
-            for vm in _vms(fields, cpus, policy, pools):
+            for vm in _vms(fields, cpus, topology, policy, pools, percentiles):
                 if vm.name in names:
                     fields.refuse("name", "a name that no other VM has")
                 names.add(vm.name)
                 vms.append(vm)
         if not vms:
             top.refuse("vm", "one [[vm]] at least")
-        clients = [(vm.name, vm.pool, vm.reservation or 0) for vm in vms]
+        clients = [
+            (
+                vm.name,
+                vm.pool,
+                (vm.reservation or 0) + reserved(policy, options, vm.params, vm.vcpus),
+            )
+            for vm in vms
+        ]
         admit_all(pools, clients, cpus)
         if sum(vm.vcpus for vm in vms) > MOST_WORLDS:
             raise InvalidValueError(f"{source}: a host has at most {MOST_WORLDS:,} vCPUs")
@@ -216,6 +235,7 @@ class Scenario:
             seed,
             pools,
             topology,
+            numa,
         )
 
     def build(self, policy: str | None = None) -> tuple[Scheduler, dict[str, tuple[int, ...]]]:
@@ -233,7 +253,7 @@ class Scenario:
         """
         name = check_policy(policy or self.policy)
         own = name == self.policy
-        made, arguments = make_policy(name, self.options if own else {}, self.pools)
+        made, arguments = make_policy(name, self.options if own else {}, self.pools, self.numa)
         host = Scheduler(
             self.cpus,
             policy=made,
@@ -247,6 +267,8 @@ class Scenario:
         for vm in self.vms:
             try:
                 groups[vm.name] = self._add(host, vm, known)
+            except AdmissionError as error:
+                raise AdmissionError(error.pool, error.needed, error.available, vm.name) from None
             except PyvirtError as error:
                 raise InvalidValueError(f"{self.name}: VM {vm.name!r}: {error}") from None
         return host, groups
@@ -265,6 +287,8 @@ class Scenario:
             limit=vm.limit,
             slice_ns=vm.slice_ns,
             affinity=every,
+            responses=vm.percentiles,
+            wakes=vm.percentiles,
             **params,
         ).worlds
         for i, world in enumerate(worlds):
@@ -282,6 +306,11 @@ class Scenario:
             for i in range(vm.vcpus)
         ]
         return dict(enumerate(names))
+
+    def with_percentiles(self) -> Scenario:
+        """Give the same with wake-ups and response times of all virtual machines recorded."""
+        vms = tuple(dataclasses.replace(vm, percentiles=True) for vm in self.vms)
+        return dataclasses.replace(self, vms=vms)
 
     def run(
         self,
@@ -319,7 +348,27 @@ class Scenario:
         return ScenarioRun(self, policy or self.policy, host, groups, series)
 
 
-def _vms(fields: Fields, cpus: int, policy: str, pools: Sequence[ScenarioPool]) -> list[ScenarioVM]:
+def _numa(top: Fields, policy: str, topology: Topology | None) -> Numa | None:
+    """Read the table [numa], which the host and the policy must be fit for."""
+    fields = top.table("numa")
+    if fields is None:
+        return None
+    if not takes_numa(policy):
+        raise InvalidValueError(f"{fields.name()}: the policy {policy} knows of no home nodes")
+    numa = read_numa(fields)
+    fields.said(None, lambda: make_policy(policy, {}, (), numa))
+    check_nodes(fields, topology)
+    return numa
+
+
+def _vms(
+    fields: Fields,
+    cpus: int,
+    topology: Topology | None,
+    policy: str,
+    pools: Sequence[ScenarioPool],
+    percentiles: bool,
+) -> list[ScenarioVM]:
     """Read a [[vm]], which may stand for several that are alike."""
     name = fields.text("name", "its name") or ""
     vcpus = fields.integer("vcpus", 1, MOST_WORLDS) or 1
@@ -330,13 +379,14 @@ def _vms(fields: Fields, cpus: int, policy: str, pools: Sequence[ScenarioPool]) 
         vcpus,
         _shares(fields, vcpus),
         read_workload(fields.table("workload")),
-        _affinity(fields, vcpus, cpus),
+        _affinity(fields, vcpus, cpus, topology),
         _quota(fields.table("quota")),
         fields.time("slice"),
         _cpu_time(fields, "reservation", policy),
         _cpu_time(fields, "limit", policy),
         read_vm_params(fields, policy),
         pool,
+        fields.flag("percentiles") if "percentiles" in fields else percentiles,
     )
     fields.finish("a VM")
     if count is None:
@@ -366,30 +416,46 @@ def _cpu_time(fields: Fields, key: str, policy: str) -> int | None:
     return value
 
 
-def _affinity(fields: Fields, vcpus: int, cpus: int) -> tuple[tuple[int, ...], ...] | None:
-    """Read the CPUs: numbers, or text like ``"0-3,8"``; with `pin` one for each vCPU, in turn."""
-    given = fields.raw("affinity")
+def _affinity(
+    fields: Fields, vcpus: int, cpus: int, topology: Topology | None
+) -> tuple[tuple[int, ...], ...] | None:
+    """Read the CPUs, or the nodes they are in; with `pin` one CPU for each vCPU, in turn."""
+    chosen = _numbers(fields, "affinity", "CPUs", cpus)
     pin = fields.flag("pin")
-    if given is None:
+    nodes = _numbers(fields, "nodes", "NUMA nodes", 1 if topology is None else topology.nodes)
+    if nodes is not None:
+        if topology is None:
+            fields.refuse("nodes", "in a scenario with a [topology]")
+        if chosen is not None:
+            fields.refuse("nodes", "left out beside an affinity")
+        chosen = [cpu for node in nodes for cpu in topology.members("node", node)]
+    if chosen is None:
         return tuple((i % cpus,) for i in range(vcpus)) if pin else None
-    accepted = f'numbers of CPUs from 0 to {cpus - 1}, such as [0, 1] or "0-3,8"'
+    if pin:
+        return tuple((chosen[i % len(chosen)],) for i in range(vcpus))
+    return (tuple(chosen),) * vcpus
+
+
+def _numbers(fields: Fields, key: str, what: str, count: int) -> list[int] | None:
+    """Read numbers below `count`, or text like ``"0-3,8"``, in the order of the file."""
+    given = fields.raw(key)
+    if given is None:
+        return None
+    accepted = f'numbers of {what} from 0 to {count - 1}, such as [0, 1] or "0-3,8"'
     chosen: list[int] = []
     parts = given.split(",") if isinstance(given, str) else given
     if not isinstance(parts, list) or not parts:
-        fields.refuse("affinity", accepted)
+        fields.refuse(key, accepted)
     for part in parts:
         first, dash, last = part.partition("-") if isinstance(part, str) else (part, "", "")
         try:
             ends = int(first), int(last if dash else first)
         except (TypeError, ValueError):
-            fields.refuse("affinity", accepted)
-        if isinstance(part, (bool, float)) or not 0 <= ends[0] <= ends[1] < cpus:
-            fields.refuse("affinity", accepted)
+            fields.refuse(key, accepted)
+        if isinstance(part, (bool, float)) or not 0 <= ends[0] <= ends[1] < count:
+            fields.refuse(key, accepted)
         chosen += range(ends[0], ends[1] + 1)
-    chosen = list(dict.fromkeys(chosen))
-    if pin:
-        return tuple((chosen[i % len(chosen)],) for i in range(vcpus))
-    return (tuple(chosen),) * vcpus
+    return list(dict.fromkeys(chosen))
 
 
 def _quota(fields: Fields | None) -> tuple[int, int] | None:

@@ -193,6 +193,7 @@ class Scheduler(SchedCore):
         affinity: Iterable[int] | None = None,
         limit: tuple[int, int] | None = None,
         responses: bool = False,
+        wakes: bool = False,
     ) -> int:
         """Add a world at the present time.
 
@@ -211,6 +212,9 @@ class Scheduler(SchedCore):
         responses : bool, default False
             Whether the response times of its jobs are recorded, which takes 11 kB; see
             `response_percentiles`.
+        wakes : bool, default False
+            Whether the times from its wake-ups to its runs are recorded, which takes 11 kB; see
+            `wake_percentiles`.
 
         Returns
         -------
@@ -228,6 +232,7 @@ class Scheduler(SchedCore):
             affinity,
             described(Always() if workload is None else workload, self._seed, responses=responses),
             limit,
+            wakes,
         )
 
     def add_vm(
@@ -241,6 +246,7 @@ class Scheduler(SchedCore):
         slice_ns: int | None = None,
         affinity: Iterable[int] | None = None,
         responses: bool = False,
+        wakes: bool = False,
         **params: int,
     ) -> VM:
         """Add a virtual machine at the present time: worlds that belong together.
@@ -262,6 +268,8 @@ class Scheduler(SchedCore):
             Of each world, as in `add`.
         responses : bool, default False
             As in `add`, for each world that has jobs.
+        wakes : bool, default False
+            As in `add`, for each world.
         **params : int
             What the policy declares as parameters of virtual machines.
 
@@ -313,6 +321,7 @@ class Scheduler(SchedCore):
                 affinity,
                 loads,
                 None,
+                wakes,
             )
         except BaseException:
             for number in teams.values():
@@ -394,6 +403,29 @@ class Scheduler(SchedCore):
         """
         numbers = worlds.worlds if isinstance(worlds, VM) else worlds
         return percentiles(self.response_counts(numbers), q)
+
+    def wake_percentiles(
+        self,
+        worlds: VM | int | Iterable[int] | None = None,
+        q: float | Sequence[float] = (50, 95, 99, 99.9),
+    ) -> npt.NDArray[np.float64]:
+        """Give percentiles of the times from a wake-up to the run.
+
+        Parameters
+        ----------
+        worlds : VM, int or iterable of int, optional
+            Worlds that were added with ``wakes=True``, all together; default: all such worlds.
+        q : float or sequence of float, default (50, 95, 99, 99.9)
+            In percent, more than 0 and up to 100.
+
+        Returns
+        -------
+        ndarray of float64
+            Times in ns, at most 1/64 (1.6 %) off; NaN without wake-ups that led to a run. Number,
+            sum and longest are exact in `counters`: ``wakes``, ``wake_time``, ``wake_most``.
+        """
+        numbers = worlds.worlds if isinstance(worlds, VM) else worlds
+        return percentiles(self.wake_counts(numbers), q)
 
     def timeline(self, *, clear: bool = False) -> Timeline:
         """Give what was recorded since `record`.

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
+from pyvirt.sched.homes import Homes
 from pyvirt.sched.integers import whole
 from pyvirt.sched.scheduler import Scheduler
 
@@ -51,6 +52,8 @@ class Series:
         Time in which each CPU ran some world.
     groups : dict of str to tuple of int
         Virtual machines: the worlds of each.
+    homes : Homes or None
+        Their home nodes, under a policy that gives them some.
     """
 
     times_ns: Times
@@ -58,6 +61,7 @@ class Series:
     ns: dict[str, Times]
     cpu_run_ns: Times
     groups: dict[str, tuple[int, ...]]
+    homes: Homes | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -130,6 +134,8 @@ class Sampler:
         self._ends = [host.now_ns]
         self._names = tuple(name for name in TIMES if name in (self._rows.dtype.names or ()))
         self._taken: list[tuple[dict[str, Times], Times]] = []
+        self._speeds = host.speed_counters() if _has_homes(host) else None
+        self._homes: list[Homes] = []
 
     def take(self) -> None:
         """End an interval at the present time, and begin the next.
@@ -153,6 +159,13 @@ class Sampler:
         self._taken.append((parts, busy - self._busy))
         self._rows, self._busy = rows, busy
         self._ends.append(now)
+        if self._speeds is not None:
+            speeds = self._host.speed_counters()
+            moves = speeds["home_moves"].astype(np.int64)
+            known = np.flatnonzero(~others[: len(self._speeds)])
+            moves[known] -= self._speeds["home_moves"][known]
+            self._homes.append(Homes(speeds["home"].astype(np.int64), moves, speeds["remote"]))
+            self._speeds = speeds
 
     def series(self, groups: Mapping[str, Sequence[int]] | None = None) -> Series:
         """Give all intervals so far.
@@ -175,7 +188,26 @@ class Sampler:
             made,
             busy.reshape(len(self._taken), self._host.cpus),
             _groups(self._rows, groups),
+            self._all_homes(count),
         )
+
+    def _all_homes(self, count: int) -> Homes | None:
+        """Put the intervals together; a world has no home before it is there."""
+        if self._speeds is None:
+            return None
+        shape = (len(self._homes), count)
+        made = Homes(np.full(shape, -1), np.zeros(shape, np.int64), np.zeros(shape))
+        for i, homes in enumerate(self._homes):
+            made.node[i, : len(homes.node)] = homes.node
+            made.moves[i, : len(homes.moves)] = homes.moves
+            made.remote[i, : len(homes.remote)] = homes.remote
+        return made
+
+
+def _has_homes(host: Scheduler) -> bool:
+    """Say whether the policy may give home nodes."""
+    parameters = getattr(host._made[0], "parameters", {})
+    return parameters.get("numa") is not None
 
 
 def _groups(

@@ -191,6 +191,7 @@ def experiments() -> dict[str, Experiment]:
         references,
         replays,
         scheduling,
+        scheduling_bvt,
         scheduling_documented,
         scheduling_kernel,
         scheduling_together,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pyvirt.errors import AdmissionError
 from pyvirt.sched import Cfs, HyperV, Scheduler, Topology, nice_weight
 from pyvirt.validation.registry import Context, Outcome, experiment
 from pyvirt.validation.tally import Tally
@@ -92,14 +93,29 @@ def hyperv(context: Context) -> Outcome:
     limit = _shares(host, 10)[0]
     tally.check(limit == 0.5, f"a limit of 50 %: {limit}")
 
+    # "The total reserves for all virtual processors cannot exceed the number of logical processors"
+    host = Scheduler(4, policy=HyperV())
+    host.add_vm(4, reserve=75)
+    host.add_vm(2, reserve=50)
+    kept = len(host.counters()) == 6
+    try:
+        host.add_vm(1, reserve=1)
+        refused = False
+    except AdmissionError:
+        refused = True
+    tally.check(kept and refused, "reserves up to the logical processors, and 1 % more")
+
     mixed = _mixed_cores(context, tally)
     return tally.outcome(
         "S15",
         sentences=(
-            "0.10, 0.20, 0.70; a reserve of 0.75 kept; a limit of 0.5; no core with two VMs",
+            "0.10, 0.20, 0.70; a reserve of 0.75 kept; a limit of 0.5; "
+            "reserves above 4 processors refused; no core with two VMs",
             ", ".join(f"{w:.2f}" for w in weights)
             + f"; a reserve of 0.75 {'kept' if reserve >= 0.75 else 'not kept'}; "
-            f"a limit of {limit:.1f}; {mixed or 'no'} core{'s' * (mixed > 1)} with two VMs",
+            f"a limit of {limit:.1f}; reserves above 4 processors "
+            f"{'refused' if refused else 'taken'}; "
+            f"{mixed or 'no'} core{'s' * (mixed > 1)} with two VMs",
         ),
     )
 

@@ -111,6 +111,59 @@ def test_json(tmp_path: Path):
     assert set(quiet["wake_latency_ns"].values()) == {None}
 
 
+def test_percentiles(tmp_path: Path):
+    for text, options in (
+        (FILE + WEB, ["--percentiles"]),
+        ("percentiles = true" + FILE + WEB, []),
+        (FILE + WEB + "percentiles = true\n", []),
+    ):
+        result = call(tmp_path, text, *options)
+        assert (result.exit_code, result.stderr) == (0, "")
+        lines = [line.split() for line in result.stdout.splitlines()]
+        at = lines.index(["vm", "time", "count", "p50", "p90", "p99", "p99.9", "most"])
+        rows = [line[:3] for line in lines[at + 2 : -1]]
+        assert [row[:2] for row in rows] == [["web", "wake"], ["web", "response"]]
+        document = json.loads(call(tmp_path, text, *options, "--json").stdout)
+        latencies = document["latencies"]
+        assert latencies["relative_error"] == 1 / 64
+        assert [row["vm"] for row in latencies["vms"]] == ["web", "web"]
+        assert [row["vcpu"] for row in latencies["worlds"]] == ["web/0", "web/0"]
+        for row, kind in zip(latencies["vms"], ("wakes", "jobs_done"), strict=True):
+            assert row["p50_ns"] <= row["p99_ns"] <= row["p99.9_ns"] <= row["most_ns"]
+            if kind == "wakes":
+                (web,) = (vm for vm in document["vms"] if vm["vm"] == "web")
+                assert (row["count"], row["most_ns"]) == (web["wakes"], web["wake_most_ns"])
+    off = "percentiles = true" + FILE + WEB + "percentiles = false\n"
+    assert "response" not in call(tmp_path, off).stdout
+    assert json.loads(call(tmp_path, off, "--json").stdout)["latencies"]["vms"] == []
+    assert "latencies" not in json.loads(call(tmp_path, FILE + WEB, "--json").stdout)
+    compared = call(tmp_path, FILE + WEB, "--percentiles", "--compare", "rr,stride").stdout
+    waked = [line.split()[:3] for line in compared.splitlines() if " wake  " in line]
+    assert [line for line in waked if line[1] == "web"] == [
+        *(["rr", "web", "wake"], ["stride", "web", "wake"])
+    ]
+    refused = call(tmp_path, "percentiles = 1" + FILE)
+    assert refused.exit_code == 2
+    assert refused.stderr.strip().endswith("percentiles must be true or false, got 1")
+
+
+def test_homes_are_shown_where_there_are_some(tmp_path: Path):
+    text = (Path(EXAMPLES[0]).parent / "sched_numa.toml").read_text()
+    result = call(tmp_path, text)
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = [line.split() for line in result.stdout.splitlines()]
+    at = lines.index(["vm", "NHN", "NMIG", "NRMEM", "NLMEM", "N%L", "mean", "N%L"])
+    rows = {line[0]: line[1:] for line in lines[at + 2 : -1]}
+    assert list(rows) == ["db", "trial", "web-1", "web-2", "web-3", "web-4", "wide"]
+    assert rows["wide"][:2] == ["0,1", "0"]
+    assert [rows[f"web-{i}"][1] for i in range(1, 5)] == ["1", "0", "1", "0"]
+    # two seconds at 1,000 MB a second, of 4,096
+    assert 0 < float(rows["web-3"][4]) < 100 == float(rows["web-2"][4])
+    compared = call(tmp_path, text, "--compare", "percpu,stride", "--worlds").stdout
+    assert compared.count(" percpu   wide/") == 12
+    assert compared.count(" stride   wide/") == 6
+
+
 def test_files(tmp_path: Path):
     batch, trace = tmp_path / "b.csv", tmp_path / "t.json"
     plain = call(tmp_path, FILE + WEB)

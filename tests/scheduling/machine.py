@@ -64,8 +64,12 @@ PLUGS = {
         lambda: SlowCfs(30, 7, 1, 5, 21, 100, groups=True),
         True,
     ),
-    "hyperv": (lambda: HyperV("classic", 6, 29), lambda: SlowHyperV(6, 29), True),
-    "hyperv, core": (lambda: HyperV("core", 4, 41), lambda: SlowHyperV(4, 41, core=True), False),
+    "hyperv": (lambda: HyperV("classic", 6, 29, False), lambda: SlowHyperV(6, 29), True),
+    "hyperv, core": (
+        lambda: HyperV("core", 4, 41, False),
+        lambda: SlowHyperV(4, 41, core=True),
+        False,
+    ),
     "churn": (FastChurn, SlowChurn, False),
     "percpu, numa": (
         lambda: PerCpu(5, 17, 25, Numa(40, 5, 0.5, 100, 7)),
@@ -80,6 +84,13 @@ def bucket_of(times: list[int]) -> list[int]:
     """Up to 64 ns one a nanosecond, then 32 for each power of two."""
     shifts = [max(0, t.bit_length() - 6) for t in times]
     return [32 * shift + (t >> shift) for t, shift in zip(times, shifts, strict=True)]
+
+
+def same_times(counts, times: list[int]) -> None:
+    """A histogram is of just these times."""
+    assert counts.sum() == len(times)
+    buckets, numbers = np.unique(np.array(bucket_of(times), int), return_counts=True)
+    assert counts[buckets].tolist() == numbers.tolist()
 
 
 def recorded(load: tuple | None) -> tuple | None:
@@ -113,7 +124,7 @@ class Both:
 
     def add(self, weight, slice_ns, affinity=None, load=None, limit=None) -> int:
         load = recorded(load)
-        id = self.fast._add(weight, slice_ns, affinity, load, limit)
+        id = self.fast._add(weight, slice_ns, affinity, load, limit, True)
         assert id == self.slow.add(weight, slice_ns, affinity, load, limit)
         return id
 
@@ -129,7 +140,7 @@ class Both:
     def add_vm(self, *arguments) -> tuple:
         *others, loads, limit = arguments
         arguments = (*others, [recorded(load) for load in loads], limit)
-        made = self.fast._add_vm(*arguments)
+        made = self.fast._add_vm(*arguments, True)
         assert made == self.slow.add_vm(*arguments)
         return made
 
@@ -190,8 +201,27 @@ class Both:
             assert (weight, reservation, worlds) == (vm.weight, vm.reservation, vm.worlds)
             assert limit == (None if vm.limit < 0 else vm.limit)
             assert list(params.values()) == vm.param[: len(params)]
+        self.compare_times()
         self.laws(rows, cpus)
         self.logs()
+
+    def compare_times(self) -> None:
+        """Histograms of who has more times than before: of its own, and with its siblings."""
+        # of each world: how many times its histograms had
+        counted = self.__dict__.setdefault("counted", {})
+        changed = set()
+        for w in self.slow.worlds.values():
+            counts = len(w.wakes), len(w.responses)
+            if counted.get(w) != counts:
+                counted[w] = counts
+                changed.add(w.vm)
+                same_times(self.fast.wake_counts(w.id), w.wakes)
+                if w.source is not None:
+                    same_times(self.fast.response_counts(w.id), w.responses)
+        for number in changed:
+            worlds = self.slow.vms[number].worlds
+            every = [time for id in worlds for time in self.slow.worlds[id].wakes]
+            same_times(self.fast.wake_counts(worlds), every)
 
     def logs(self) -> None:
         """Policies that keep a log were called alike."""
@@ -228,11 +258,6 @@ class Both:
         assert work["spin"] + work["useful"] == row["run"]
         if w.source is not None:
             assert work["response_most"] == max(w.responses, default=0)
-            counts = self.fast.response_counts(w.id)
-            assert counts.sum() == len(w.responses)
-            buckets = np.array(bucket_of(w.responses), int)
-            buckets, times = np.unique(buckets, return_counts=True)
-            assert counts[buckets].tolist() == times.tolist()
 
     def laws(self, rows, cpus) -> None:
         """What holds in every state, whatever the policy."""

@@ -32,6 +32,24 @@ def test_nobody_is_more_than_an_allowance_ahead(weights, warp, times):
         assert (ahead <= (C + 1) / np.array(weights) + borrowed + 0.01).all()
 
 
+@given(pair=st.tuples(*[st.integers(1, 1000)] * 2), allowance=st.integers(1, 10**6))
+@settings(deadline=None)
+def test_run_lengths_of_two(pair, allowance):
+    """Each runs from C over the other's weight behind to C over its own ahead."""
+    host = Scheduler(policy=Bvt(allowance_ns=allowance))
+    for weight in pair:
+        host.add(weight=weight)
+    host.record()
+    host.run(10**12, events=30)
+    runs = host.timeline().segments()[1:-1]
+    assert len(runs) >= 10
+    for world, weight in enumerate(pair):
+        mine = runs[runs["world"] == world]
+        lengths, more = mine["end_ns"] - mine["begin_ns"], 1 + weight / pair[1 - world]
+        # a run ends at a whole nanosecond, and the other's may have ended so much late
+        assert np.abs(lengths - allowance * more).max() <= more + 1e-6
+
+
 @pytest.mark.parametrize("hogs", [1, 3, 9])
 def test_warp_is_dispatch_at_once(hogs):
     """A world that needs less than its share runs the moment it wakes if it is warped enough."""

@@ -29,6 +29,8 @@ def seen(made: Scheduler) -> tuple:
         made.cpu_counters().tolist(),
         made.virtual_times().tolist(),
         made.latency_counts().tolist(),
+        made.wake_counts().tolist(),
+        made.response_counts().tolist(),
     )
 
 
@@ -53,18 +55,20 @@ def scenarios(draw):
         limits,
         workloads,
     )
-    return cpus, draw(st.lists(world, min_size=1, max_size=6))
+    return cpus, draw(st.lists(world, min_size=1, max_size=6)), draw(st.booleans())
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 @given(scenario=scenarios(), until=st.integers(1, 200_000), cut=st.integers(0, 3000))
 @settings(max_examples=60, deadline=None)
 def test_as_without(policy, scenario, until, cut):
-    cpus, worlds = scenario
+    cpus, worlds, counted = scenario
     both = host(policy, cpus, True), host(policy, cpus, False)
     for made in both:
         for weight, slice_ns, affinity, limit, load in worlds:
-            made.add(load, weight=weight, slice_ns=slice_ns, affinity=affinity, limit=limit)
+            world = {"weight": weight, "slice_ns": slice_ns, "affinity": affinity, "limit": limit}
+            responses = counted and not isinstance(load, Always)
+            made.add(load, **world, responses=responses, wakes=counted)
     for most in (None, cut):
         counts = [m.run(until if most is None else m.now_ns + 10**6, events=most) for m in both]
         assert counts[0] == counts[1]

@@ -1,11 +1,13 @@
 """Hyper-V: reserves and limits in every period, weights, and cores that machines do not share."""
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyvirt.errors import InvalidValueError
+from pyvirt.errors import AdmissionError, InvalidTypeError, InvalidValueError
 from pyvirt.sched import HyperV, OnOff, Scheduler, Topology
 
 QUANTUM, PERIOD = 100, 10_000
@@ -133,6 +135,73 @@ def test_without_smt_both_are_the_same():
         host.run(10**9)
         rows.append(host.counters())
     assert (rows[0] == rows[1]).all()
+
+
+def refused(call) -> AdmissionError:
+    with pytest.raises(AdmissionError) as caught:
+        call()
+    return caught.value
+
+
+def test_reserves_are_together_no_more_than_the_processors():
+    """In percent of a logical processor, of which there are three."""
+    host = Scheduler(3, policy=HyperV())
+    first = host.add_vm(2, reserve=60)
+    second = host.add_vm(3, reserve=50)
+    before = host.counters().tobytes()
+    error = refused(lambda: host.add_vm(1, reserve=31))
+    assert (error.pool, error.needed, error.available, error.missing) == ("host", 31, 30, 1)
+    assert str(error) == "'host' needs 31 and has 30: 1 is missing"
+    assert host.counters().tobytes() == before
+    # one that changes, in its place
+    error = refused(lambda: host.set_vm(first, reserve=80))
+    assert (error.needed, error.available, error.client) == (160, 150, f"VM {first.number}")
+    host.set_vm(first, reserve=75)
+    host.set_vm(first, weight=7)
+    refused(lambda: host.set_vm(second, reserve=51))
+    host.set_vm(second, reserve=20)
+    host.remove(second.worlds[0])  # what it reserved is free
+    third = host.add_vm(1, reserve=100)
+    assert refused(lambda: host.add_vm(2, reserve=6)).available == 10
+    host.add_vm(2, reserve=5)
+    for world in third.worlds:
+        host.remove(world)
+    assert refused(lambda: host.add_vm(2, reserve=51)).available == 100
+    for _ in range(100):
+        host.add_vm(4)  # without a reserve there is always room
+    twin = pickle.loads(pickle.dumps(host))
+    assert refused(lambda: twin.add_vm(2, reserve=51)).available == 100
+    twin.add_vm(2, reserve=50)
+    host.run(10**9)
+
+
+def test_threads_are_logical_processors():
+    host = Scheduler(topology=Topology(cores=2, threads=2), policy=HyperV("core"))
+    host.add_vm(3, reserve=100)
+    assert refused(lambda: host.add_vm(2, reserve=51)).missing == 2
+    host.add_vm(2, reserve=50)
+
+
+def test_a_reserve_is_no_more_than_the_limit():
+    host = Scheduler(2, policy=HyperV())
+    with pytest.raises(InvalidValueError, match="at most the maximum, 40 %, got 41"):
+        host.add_vm(1, reserve=41, maximum=40)
+    vm = host.add_vm(1, reserve=40, maximum=40)
+    with pytest.raises(InvalidValueError, match="at most the maximum, 30 %, got 40"):
+        host.set_vm(vm, maximum=30)
+    host.set_vm(vm, maximum=30, reserve=30)
+
+
+def test_reserves_are_unchecked_on_request():
+    host = Scheduler(1, policy=HyperV(admission=False))
+    for _ in range(2):
+        host.add_vm(1, reserve=80, maximum=90)
+    host.add_vm(1, reserve=50, maximum=20)
+    host.run(10**9)
+    assert host.cpu_counters()["idle"].tolist() == [0]
+    assert HyperV(admission=False) != HyperV()
+    with pytest.raises(InvalidTypeError, match="admission must be a bool"):
+        HyperV(admission=1)
 
 
 def test_bad_arguments():

@@ -1,10 +1,19 @@
-"""Percentiles of the wake-up histogram, against the times themselves."""
+"""Histograms of wake-ups and their percentiles, against the times themselves."""
 
 import numpy as np
 import pytest
 
 from pyvirt.errors import InvalidValueError
-from pyvirt.sched import OnOff, Scheduler, latency_bounds, latency_percentiles
+from pyvirt.sched import (
+    POLICIES,
+    Jobs,
+    OnOff,
+    Poisson,
+    Scheduler,
+    latency_bounds,
+    latency_percentiles,
+    response_bounds,
+)
 
 MS = 1_000_000
 
@@ -30,6 +39,66 @@ def test_of_a_scheduler():
     most = host.counters()["wake_most"].max()
     assert most <= p100 <= most * 9 / 8
     assert 2 * MS < p50 <= 3 * MS * 9 / 8
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, "esx", "credit2", "cfs"])
+def test_worlds_add_up_to_vms_and_to_the_host(policy):
+    host = Scheduler(2, policy=policy, quantum_ns=MS, rng=3)
+    vms = [
+        host.add_vm(3, Poisson(MS // 5, 3 * MS), wakes=True),
+        host.add_vm(2, [OnOff(MS, 5 * MS), None], wakes=True),
+        host.add_vm(2, wakes=True),
+    ]
+    host.run(2000 * MS)
+    host.block(vms[2].worlds[0])
+    host.wake(vms[2].worlds[0])
+    host.run(3000 * MS)
+    rows = host.counters()
+    for vm in vms:
+        each = [host.wake_counts(world) for world in vm.worlds]
+        assert [int(c.sum()) for c in each] == rows["wakes"][vm.worlds].tolist()
+        assert (sum(each) == host.wake_counts(vm.worlds)).all()
+    assert rows["wakes"][vms[2].worlds].tolist() == [1, 0]
+    assert np.isnan(host.wake_percentiles(vms[2].worlds[1])).all()
+    # the histogram of the host has every fourth of their bounds
+    place = np.searchsorted(latency_bounds(), response_bounds(), side="right") - 1
+    coarse = np.bincount(place, weights=host.wake_counts().astype(float), minlength=512)
+    assert (coarse == host.latency_counts()).all()
+    longest = rows["wake_most"][vms[0].worlds].max()
+    assert abs(host.wake_percentiles(vms[0], 100)[0] - longest) <= longest / 64
+
+
+def test_a_known_wait():
+    """Each wake-up finds the rest of a slice before it."""
+    host = Scheduler(1, policy="rr", quantum_ns=10 * MS)
+    host.add()
+    world = host.add(Jobs(), wakes=True)
+    waits = (7 * MS + 321, 3 * MS, 50, 5)
+    for wait in waits:
+        host.run(host.next_event_time())
+        host.run(host.now_ns + 10 * MS - wait)
+        host.submit(world, MS)
+        host.run(host.now_ns + wait)
+        host.run(host.now_ns + MS)
+    for q, exact in zip((25, 50, 75, 100), sorted(waits), strict=True):
+        found = host.wake_percentiles(world, q)[0]
+        assert abs(found - exact) <= exact / 64
+        assert found == exact or exact >= 64
+    assert host.counters()["wake_time"][world] == sum(waits)
+
+
+def test_only_who_asks_for_a_histogram_has_one():
+    plain, some = (Scheduler(1) for _ in range(2))
+    for i in range(64):
+        plain.add(), some.add(wakes=i < 8)
+    assert some.nbytes - plain.nbytes == 8 * len(response_bounds()) * 8
+    assert some.wake_counts().shape == response_bounds().shape
+    with pytest.raises(InvalidValueError, match="world 9 was not added with wakes=True"):
+        some.wake_counts([0, 9])
+    some.remove(3)
+    assert some.wake_counts().sum() == 0
+    with pytest.raises(InvalidValueError, match="world 3 was removed"):
+        some.wake_counts(3)
 
 
 def test_nothing_and_nonsense():

@@ -1,6 +1,6 @@
 """Scenario files: what they mean, and what is told about what they cannot mean."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -116,6 +116,40 @@ def test_it_runs_as_the_same_calls_do():
     }  # fmt: skip
     assert run.series.times_ns.tolist() == [0, 500 * MS, 1000 * MS, 1500 * MS, 2000 * MS]
     assert run.series.groups == run.groups
+
+
+HYPERV = """
+cpus = 2
+duration = "1s"
+policy = {name = "hyperv", scheduler = "classic"}
+[[vm]]
+name = "sql"
+vcpus = 2
+reserve = 60
+[[vm]]
+name = "web"
+count = 3
+reserve = 25
+"""
+
+
+def test_hyperv_reserves_are_admitted():
+    """In percent of a CPU, and the VM that is too much is named."""
+    with pytest.raises(AdmissionError) as caught:
+        Scenario.parse(HYPERV.replace("= 25", "= 30"))
+    error = caught.value
+    assert (error.needed, error.available, error.client) == (30, 20, "host/web-3")
+    fits = Scenario.parse(HYPERV)
+    run = fits.run()
+    assert run.host.counters()["run"].sum() == 2 * 10**9
+    # what was not read from a file is checked when it is built
+    more = replace(fits, vms=(*fits.vms, replace(fits.vms[0], name="more")))
+    with pytest.raises(AdmissionError, match="needs 120 and has 5: 115 is missing, for 'more'"):
+        more.build()
+    unchecked = HYPERV.replace('"classic"', '"classic", admission = false').replace("= 25", "= 80")
+    assert Scenario.parse(unchecked).run().host.cpu_counters()["idle"].sum() == 0
+    with pytest.raises(InvalidValueError, match="VM 'sql': reserve must be at most the maximum"):
+        Scenario.parse(HYPERV.replace("reserve = 60", "reserve = 60\nmaximum = 50")).run()
 
 
 def test_another_policy():

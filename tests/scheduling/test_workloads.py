@@ -43,14 +43,14 @@ def busy(policy: str = "stride", rng=7) -> Scheduler:
     """Some of everything."""
     host = Scheduler(cpus=3, policy=policy, quantum_ns=MS, rng=rng)
     host.add(weight=2)
-    host.add(Poisson(LogNormal(MS, 1.5), 9 * MS), responses=True)
+    host.add(Poisson(LogNormal(MS, 1.5), 9 * MS), responses=True, wakes=True)
     host.add(Poisson(Empirical([MS, 2 * MS, 5 * MS]), 20 * MS))
     host.add(OnOff(BoundedPareto(MS // 5, 9 * MS, 1.1), Between(MS, 3 * MS)), responses=True)
     cpus = [0.3, 0, 0.9, 1.7]
     host.add(Demand.sampled(cpus, 7 * MS, grain_ns=MS // 3, unserved="drop", repeat=True))
     host.add_vm(2, Demand.sampled(cpus, 5 * MS, grain_ns=MS, repeat=True), responses=True)
     host.add_vm(3, Barrier(2 * MS, spin_ns=MS, pause_exit_ns=100 * US), responses=True)
-    host.add_vm(3, Lock(200 * US, 50 * US))
+    host.add_vm(3, Lock(200 * US, 50 * US), wakes=True)
     host.add_vm(2, Lock(200 * US, 90 * US, lock="test_and_set", spin_ns=30 * US))
     host.wait_swap(0, 3 * MS)
     return host
@@ -62,6 +62,7 @@ def facts(host: Scheduler) -> list:
         host.work_counters(),
         host.cpu_counters(),
         host.response_counts(),
+        host.wake_counts(),
         host.virtual_times(),
     )
     return [host.now_ns, host.events, *(t.tobytes() for t in tables)]
@@ -119,7 +120,7 @@ def test_recording_changes_nothing_else():
     hosts = [Scheduler(2, quantum_ns=MS, rng=3) for _ in range(2)]
     for responses, host in enumerate(hosts):
         for work in (Poisson(MS, 3 * MS), OnOff(MS, MS), Periodic(MS, 2 * MS, "uniform")):
-            host.add(work, responses=bool(responses))
+            host.add(work, responses=bool(responses), wakes=bool(responses))
         host.run(500 * MS)
     assert hosts[0].counters().tobytes() == hosts[1].counters().tobytes()
 
@@ -145,6 +146,7 @@ def test_records_are_given_again():
     for _ in range(20):
         worlds = [host.add(Poisson(Empirical([5, 9]), 50), responses=True) for _ in range(9)]
         worlds += host.add_vm(3, Barrier(9)).worlds
+        worlds += host.add_vm(5, wakes=True).worlds
         host.run(host.now_ns + 1000)
         for world in worlds:
             host.remove(world)
@@ -577,6 +579,9 @@ def test_pages_keep_a_world_from_running():
         (lambda h: h.interrupt(3, 5), "work_ns"),
         (lambda h: h.halt(3), "barrier or a lock"),
         (lambda h: h.response_counts(0), "responses=True"),
+        (lambda h: h.wake_counts([0, 1]), "world 0 was not added with wakes=True"),
+        (lambda h: h.wake_counts(17), "world"),
+        (lambda h: h.add_vm(2, [None, Poisson(0, 5)], wakes=True), "work_ns"),
         (lambda h: h.response_counts([17]), "world"),
     ],
 )

@@ -23,6 +23,7 @@ from pyvirt._core.sched.state cimport (
     sched_t,
     vm_t,
 )
+from pyvirt._core.sched.work cimport NO_RECORD
 from pyvirt._core.types cimport ns_t
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
@@ -53,6 +54,7 @@ cdef ns_t read_load(sched_t *s, load_t *l, object load, uint32_t work) except -1
     cdef ns_t first = NEVER
     memset(l, 0, sizeof(load_t))
     l.more = work
+    l.wake_hist = NO_RECORD
     if load is None:
         return first
     source, mean, work_kind, gap, gap_kind, start, seed = load[:7]

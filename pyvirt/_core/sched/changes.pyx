@@ -64,7 +64,7 @@ from pyvirt._core.sched.state cimport (
 )
 from pyvirt._core.sched.sync cimport leave_team
 from pyvirt._core.sched.virtual cimport rescaled, set_step
-from pyvirt._core.sched.work cimport NO_RECORD, free_work, work_t
+from pyvirt._core.sched.work cimport NO_RECORD, free_hist, free_work, work_t
 from pyvirt._core.types cimport ns_t
 
 
@@ -177,6 +177,8 @@ cdef void remove_world(sched_t *s, uint32_t id) noexcept nogil:
             leave_team(s, id, s.now)
         free_work(&s.more, l.more)
         l.more = NO_RECORD
+    free_hist(&s.more, l.wake_hist)
+    l.wake_hist = NO_RECORD
 
 
 cdef void block_world(sched_t *s, uint32_t id) noexcept nogil:

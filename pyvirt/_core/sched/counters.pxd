@@ -6,4 +6,5 @@ from pyvirt._core.sched.owner cimport Owner
 
 cdef class Counted(Owner):
     cdef uint32_t _world(self, object world) except? 0xFFFFFFFF
-    cdef uint32_t _hist(self, uint32_t id) noexcept
+    cdef object _sum_of_hists(self, object worlds, bint wakes)
+    cdef uint32_t _hist(self, uint32_t id, bint wakes) noexcept

@@ -271,6 +271,32 @@ cdef class Counted(Owner):
         InvalidValueError
             A world whose responses are not recorded.
         """
+        return self._sum_of_hists(worlds, False)
+
+    def wake_counts(self, worlds=None):
+        """Give the histogram of the times from a wake-up to the run, of some worlds.
+
+        Parameters
+        ----------
+        worlds : int or iterable of int, optional
+            Worlds that were added with ``wakes=True``; their counts are added up. Default: all
+            such worlds.
+
+        Returns
+        -------
+        ndarray of uint64
+            Counts, in the buckets of `response_counts`. `latency_counts` has those of all worlds,
+            in coarser ones.
+
+        Raises
+        ------
+        InvalidValueError
+            A world whose wake-ups are not recorded.
+        """
+        return self._sum_of_hists(worlds, True)
+
+    cdef object _sum_of_hists(self, object worlds, bint wakes):
+        """Of these worlds, or of all that have one."""
         cdef uint32_t id, hist
         cdef size_t j
         cdef uint64_t *from_
@@ -278,22 +304,25 @@ cdef class Counted(Owner):
         cdef uint64_t[::1] into = counts
         self._check()
         if worlds is None:
-            worlds = [i for i in range(self.s.world_count) if self._hist(i) != NO_RECORD]
+            worlds = [i for i in range(self.s.world_count) if self._hist(i, wakes) != NO_RECORD]
         elif not hasattr(worlds, "__iter__"):
             worlds = [worlds]
         for world in worlds:
             id = self._world(world)
-            hist = self._hist(id)
+            hist = self._hist(id, wakes)
             if hist == NO_RECORD:
-                raise InvalidValueError(f"world {id} was not added with responses=True")
+                what = "wakes" if wakes else "responses"
+                raise InvalidValueError(f"world {id} was not added with {what}=True")
             from_ = &self.s.more.hists[<size_t>hist * RESPONSE_BUCKETS]
             for j in range(RESPONSE_BUCKETS):
                 into[j] += from_[j]
         return counts
 
-    cdef uint32_t _hist(self, uint32_t id) noexcept:
-        """The number of a world's histogram, or NO_RECORD."""
+    cdef uint32_t _hist(self, uint32_t id, bint wakes) noexcept:
+        """The number of a world's histogram, of its wake-ups or responses, or NO_RECORD."""
         cdef load_t *l = &self.s.loads[id]
+        if wakes:
+            return l.wake_hist
         return NO_RECORD if l.more == NO_RECORD else self.s.more.works[l.more].hist
 
     def virtual_times(self):

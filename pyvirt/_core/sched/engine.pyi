@@ -16,6 +16,7 @@ class SchedCore(Counted):
         affinity: Iterable[int] | None,
         loads: list[tuple[Any, ...] | None],
         limit: tuple[int, int] | None,
+        wakes: bool = False,
     ) -> tuple[int, list[int]]: ...
     def _set_vm(
         self,
@@ -33,6 +34,7 @@ class SchedCore(Counted):
         affinity: Iterable[int] | None,
         load: tuple[Any, ...] | None,
         limit: tuple[int, int] | None,
+        wakes: bool = False,
     ) -> int: ...
     def _add_team(self, kind: str, spin: int | None, window: int | None, seed: int) -> int: ...
     def _drop_team(self, team: int) -> None: ...

@@ -43,7 +43,7 @@ from pyvirt._core.sched.state cimport (
     vm_t,
 )
 from pyvirt._core.sched.sync cimport join_team
-from pyvirt._core.sched.work cimport NO_RECORD, free_team, free_work
+from pyvirt._core.sched.work cimport NO_RECORD, free_hist, free_team, free_work, new_hist
 from pyvirt._core.types cimport ns_t
 
 from pyvirt.errors import InvalidValueError
@@ -70,17 +70,19 @@ cdef class SchedCore(Counted):
             raise MemoryError
         return queue
 
-    def _add(self, weight, slice_ns, affinity, load, limit):
+    def _add(self, weight, slice_ns, affinity, load, limit, wakes=False):
         """Add a world in a VM of its own; `load` is as `read_load` takes it."""
         cdef uint32_t w = as_int(weight, "weight", 1, MOST_WEIGHT)
-        _, (id,) = self._add_vm(w, None, None, (), slice_ns, affinity, [load], limit)
+        _, (id,) = self._add_vm(w, None, None, (), slice_ns, affinity, [load], limit, wakes)
         return id
 
-    def _add_vm(self, weight, reservation, most, params, slice_ns, affinity, loads, limit):
+    def _add_vm(
+        self, weight, reservation, most, params, slice_ns, affinity, loads, limit, wakes=False
+    ):
         """Add a VM of one world for each load; gives its number and theirs.
 
         Worlds have equal parts of the weight. `most` is the limit of the VM, `limit` that of each
-        world.
+        world. With `wakes` each has a histogram of the times from its wake-ups to its runs.
         """
         cdef sched_t *s = &self.s
         cdef vm_t values
@@ -92,6 +94,8 @@ cdef class SchedCore(Counted):
         if len(loads) > MOST_WORLDS - s.world_count + len(self.free_ids):
             raise InvalidValueError(f"a host has at most {MOST_WORLDS:,} worlds")
         read_vm(&values, weight, reservation, most, read_params(self.plugin, self.policy, params, None))
+        if self.plugin is not None:
+            self.plugin.admit(s, NO_WORLD, &values, <uint32_t>len(loads))
         part = max(1, values.weight // <uint32_t>len(loads))
         slice = as_int(slice_ns, "slice_ns", 1, MOST_SLICE)
         quota, period = read_limit(limit)
@@ -104,7 +108,7 @@ cdef class SchedCore(Counted):
         while s.queues[<uint32_t>queue].members + <size_t>len(loads) > s.queues[<uint32_t>queue].leaves:
             if not add_room(s, &s.queues[<uint32_t>queue]):
                 raise MemoryError
-        works = self._describe(loads)
+        works = self._describe(loads, wakes)
         self._begin()
         if self.free_vms:
             vm = self.free_vms.pop()
@@ -118,8 +122,9 @@ cdef class SchedCore(Counted):
             memset(&self.plug.vms[vm * self.plug.vm_size], 0, self.plug.vm_size)
         ids = []
         firsts = []
-        for load, work in zip(loads, works, strict=True):
+        for load, (work, hist) in zip(loads, works, strict=True):
             firsts.append(read_load(s, &l, load, work))
+            l.wake_hist = hist
             if self.free_ids:
                 id = self.free_ids.pop()
             else:
@@ -136,22 +141,28 @@ cdef class SchedCore(Counted):
         self._end()
         return vm, ids
 
-    cdef object _describe(self, list loads):
-        """The number of a record for each load that needs one, or NO_RECORD."""
+    cdef object _describe(self, list loads, bint wakes):
+        """The numbers of a record and of a histogram for each load that needs one, or NO_RECORD."""
         cdef load_t l
         cdef ns_t first
-        cdef uint32_t work
+        cdef uint32_t work, hist
         works = []
         try:
             for load in loads:
                 first = read_load(&self.s, &l, load, NO_RECORD)
                 if load is not None and len(load) == 8:
                     describe(&self.s, &l, load[7], self.tables, first)
-                works.append(l.more)
+                works.append((l.more, l.wake_hist))
+            for i in range(len(works) if wakes else 0):
+                hist = new_hist(&self.s.more)
+                if hist == NO_RECORD:
+                    raise MemoryError
+                works[i] = (works[i][0], hist)
         except BaseException:
-            for work in works:
+            for work, hist in works:
                 if work != NO_RECORD:
                     free_work(&self.s.more, work)
+                free_hist(&self.s.more, hist)
             raise
         return works
 
@@ -186,6 +197,8 @@ cdef class SchedCore(Counted):
             v.reservation if reservation is None else reservation,
             v.limit if most is None else most,
             read_params(self.plugin, self.policy, params, [v.param[i] for i in range(4)]))
+        if self.plugin is not None:
+            self.plugin.admit(&self.s, number, &values, v.worlds)
         self._begin()
         set_vm_values(&self.s, number, &values, weight is not None)
         self._end()

@@ -18,9 +18,8 @@ from pyvirt._core.sched.state cimport (
 from pyvirt._core.sched.work cimport (
     NO_RECORD,
     PARTS_PER_CPU,
-    RESPONSE_BUCKETS,
+    count_time,
     flow_t,
-    response_bucket,
     table_t,
     work_t,
 )
@@ -33,7 +32,7 @@ cdef void note_response(sched_t *s, work_t *k, ns_t time) noexcept nogil:
         return
     if time > k.response_most:
         k.response_most = time
-    s.more.hists[<size_t>k.hist * RESPONSE_BUCKETS + response_bucket(time)] += 1
+    count_time(&s.more, k.hist, time)
 
 
 # --- demand over time ---

@@ -111,7 +111,7 @@ from pyvirt._core.sched.sync cimport (
 from pyvirt._core.sched.timeline cimport note_switch
 from pyvirt._core.sched.topology cimport SAME_CORE, lowest_bit, near_mask
 from pyvirt._core.sched.virtual cimport sync_queue
-from pyvirt._core.sched.work cimport NO_RECORD, PHASE_SPIN, work_t
+from pyvirt._core.sched.work cimport NO_RECORD, PHASE_SPIN, count_time, work_t
 from pyvirt._core.types cimport ns_t
 
 # The queues of stride are synced before what they collected could overflow: 2**20 slices of 2**32
@@ -218,6 +218,7 @@ cdef void note_latency(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
         rest >>= 1
         shift += 1
     bucket = 8 * shift + <uint32_t>rest
+    count_time(&s.more, l.wake_hist, waited)
     s.latency[bucket if bucket < LATENCY_BUCKETS else LATENCY_BUCKETS - 1] += 1
 
 

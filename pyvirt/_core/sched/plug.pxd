@@ -29,7 +29,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from pyvirt._core.sched.hooks cimport allowed, set_fault
-from pyvirt._core.sched.state cimport FAULT_ARGUMENT, NO_WORLD, plug_t, sched_t, services_t
+from pyvirt._core.sched.state cimport FAULT_ARGUMENT, NO_WORLD, plug_t, sched_t, services_t, vm_t
 
 cdef services_t services                # the functions below
 
@@ -43,6 +43,8 @@ cdef class Plug:
 
     cdef object fill_own(self, const void *own, size_t size)
     cdef object raised(self)            # the exception that a hook raised
+    # refuses what a VM of so many worlds asks for: one that is added (NO_WORLD), or that changes
+    cdef object admit(self, const sched_t *s, uint32_t vm, const vm_t *values, uint32_t worlds)
 
 
 cdef inline void ask(sched_t *s, uint32_t cpu) noexcept nogil:

@@ -25,6 +25,7 @@ from pyvirt._core.sched.state cimport (
     NO_WORLD,
     PARKED,
     sched_t,
+    vm_t,
 )
 
 from pyvirt.errors import InvalidTypeError
@@ -79,6 +80,9 @@ cdef class Plug:
 
     cdef object raised(self):
         return None
+
+    cdef object admit(self, const sched_t *s, uint32_t vm, const vm_t *values, uint32_t worlds):
+        """Before anything is changed; most policies take every VM."""
 
     # What a policy with state of its own, in Python, does otherwise.
 

@@ -251,6 +251,7 @@ ctypedef struct load_t:             # what only worlds with jobs, limits or paus
     ns_t pause_end                  # of its wait for a device or a page, or NEVER
     uint64_t interrupts
     uint32_t more                   # its record in sched_t.more, or NO_RECORD
+    uint32_t wake_hist              # of times from a wake-up to the run, or NO_RECORD
     uint8_t source
     uint8_t work_kind
     uint8_t gap_kind

@@ -1,5 +1,5 @@
 # What only worlds with richer workloads hold: distributions with parameters, demand traces, a place
-# among the vCPUs that share a barrier or a lock, histograms of response times.
+# among the vCPUs that share a barrier or a lock; and histograms of times, of the worlds that have them.
 #
 # Records are numbered; a world's load names its record, and worlds without one take no room here.
 
@@ -9,7 +9,7 @@ from pyvirt._core.types cimport ns_t
 
 cdef enum:
     NO_RECORD = 0xFFFFFFFF
-    RESPONSE_BUCKETS = 1376         # 32 for each power of two, up to 2**47 ns
+    RESPONSE_BUCKETS = 1376         # of a histogram: 32 for each power of two, up to 2**47 ns
     PARTS_PER_CPU = 1000000000      # unit of demand: ns of work in a second
     MOST_DEMAND = 4000000000
 
@@ -105,7 +105,7 @@ ctypedef struct table_t:            # of values that several worlds may use
 ctypedef struct more_t:             # all records of a host
     work_t *works
     team_t *teams
-    uint64_t *hists
+    uint64_t *hists                 # of RESPONSE_BUCKETS each, one after the other
     table_t *tables
     uint32_t works_count            # numbers in use are below this one
     uint32_t works_room
@@ -127,6 +127,7 @@ cdef void free_work(more_t *m, uint32_t work) noexcept nogil
 cdef uint32_t new_team(more_t *m) noexcept nogil
 cdef void free_team(more_t *m, uint32_t team) noexcept nogil
 cdef uint32_t new_hist(more_t *m) noexcept nogil
+cdef void free_hist(more_t *m, uint32_t hist) noexcept nogil
 cdef uint32_t new_table(more_t *m, const int64_t *values, uint32_t count) noexcept nogil
 cdef bint use_table(more_t *m, uint32_t table, const int64_t *values, uint32_t count) noexcept nogil
 cdef void drop_table(more_t *m, uint32_t table) noexcept nogil
@@ -143,3 +144,9 @@ cdef inline uint32_t response_bucket(ns_t time) noexcept nogil:
         shift += 1
     bucket = 32 * shift + <uint32_t>time
     return bucket if bucket < RESPONSE_BUCKETS else RESPONSE_BUCKETS - 1
+
+
+cdef inline void count_time(more_t *m, uint32_t hist, ns_t time) noexcept nogil:
+    """In a histogram, if there is one."""
+    if hist != NO_RECORD:
+        m.hists[<size_t>hist * RESPONSE_BUCKETS + response_bucket(time)] += 1

@@ -61,9 +61,7 @@ cdef void free_work(more_t *m, uint32_t work) noexcept nogil:
     drop_table(m, k.work.table)
     drop_table(m, k.gap.table)
     drop_table(m, k.section.table)
-    if k.hist != NO_RECORD:
-        m.hists[<size_t>k.hist * RESPONSE_BUCKETS] = m.hists_free
-        m.hists_free = k.hist
+    free_hist(m, k.hist)
     memset(k, 0, sizeof(work_t))
     k.next = m.works_free
     m.works_free = work
@@ -100,6 +98,13 @@ cdef uint32_t new_hist(more_t *m) noexcept nogil:
         m.hists_count += 1
     memset(&m.hists[<size_t>hist * RESPONSE_BUCKETS], 0, HIST_SIZE)
     return hist
+
+
+cdef void free_hist(more_t *m, uint32_t hist) noexcept nogil:
+    """NO_RECORD: there is none."""
+    if hist != NO_RECORD:
+        m.hists[<size_t>hist * RESPONSE_BUCKETS] = m.hists_free
+        m.hists_free = hist
 
 
 cdef uint32_t new_table(more_t *m, const int64_t *values, uint32_t count) noexcept nogil:

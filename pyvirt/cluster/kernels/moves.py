@@ -35,7 +35,7 @@ def descend(b, rows, enough, goodness, moves, partner):
             step(b, rows, vm, target)
             count += 1
         else:
-            gained, vm, mate = exchange(b, int(math.ceil(2 * least)))
+            gained, vm, mate = exchange(b, math.ceil(2 * least))
             if vm < 0 or count + 2 > moves.shape[0]:
                 return count
             source, target = b.where[vm], b.where[mate]

@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from pyvirt._core.sched.ordered cimport node_t
 from pyvirt._core.sched.plug cimport Plug
+from pyvirt._core.sched.state cimport sched_t, vm_t
 from pyvirt._core.types cimport ns_t
 
 cdef enum:
@@ -52,4 +53,4 @@ ctypedef struct hyperv_world_t:
     hyperv_group_t group            # if it is the first member
 
 cdef class HyperV(Plug):
-    pass
+    cdef object admit(self, const sched_t *s, uint32_t vm, const vm_t *values, uint32_t worlds)

@@ -8,4 +8,5 @@ class HyperV(Plug):
         scheduler: Literal["classic", "core"] = "core",
         quantum_ns: int = 5_000_000,
         period_ns: int = 50_000_000,
+        admission: bool = True,
     ) -> None: ...

@@ -26,12 +26,13 @@ from pyvirt._core.sched.state cimport (
     WHY_SLICE,
     WHY_WAKE,
     sched_t,
+    vm_t,
 )
 from pyvirt._core.sched.topology cimport distance
 from pyvirt._core.sched.virtual cimport ahead, wrapping
 from pyvirt._core.types cimport ns_t
 
-from pyvirt.errors import InvalidValueError
+from pyvirt.errors import AdmissionError, InvalidTypeError, InvalidValueError
 
 cdef enum:                          # of a machine's parameters
     RESERVE = 0
@@ -515,6 +516,15 @@ cdef class HyperV(Plug):
     period_ns : int, default 50 ms
         Over which reserves and limits are kept: "typically on the order of hundredths of a second"
         and "purposely undefined".
+    admission : bool, default True
+        Whether reserves are refused that the documentation does not allow; see Notes. Without,
+        what exceeds the host is not kept.
+
+    Raises
+    ------
+    AdmissionError
+        From `Scheduler.add_vm` and `set_vm`: the reserves of all virtual processors would be more
+        than the logical ones; in percent of one. Nothing is changed then.
 
     Notes
     -----
@@ -543,10 +553,15 @@ cdef class HyperV(Plug):
     on. ``threads``, virtual processors to a core (``HwThreadCountPerCore``), default 0: as many as
     a core of the host has, at most 8; for worlds that are added from then on.
 
-    The sum of reserves is not checked: what exceeds the host is not kept. Not modelled: the root
-    partition, CPU groups, the root scheduler, and that a machine with more virtual processors than
-    the host has cores is always treated as one with SMT. Virtual times are good for 104 days on a
-    seat at weight 1.
+    *Admission* ("CPU Reserve"): the reserves of all virtual processors are together no more than
+    the logical processors, and a machine's reserve is no more than its limit. Logical processors are
+    hardware threads, whatever the scheduler: under the core scheduler a machine without SMT uses
+    both threads of a core, so that reserves close to the whole host may not all be had.
+
+    Not modelled: the root partition, CPU groups, the root scheduler, that the hypervisor may set the
+    reserve of a machine with more virtual processors than the host has logical ones to zero, and that
+    a machine with more virtual processors than the host has cores is always treated as one with SMT.
+    Virtual times are good for 104 days on a seat at weight 1.
 
     References
     ----------
@@ -564,18 +579,23 @@ cdef class HyperV(Plug):
     array([0.1, 0.2, 0.7])
     """
 
-    def __init__(self, scheduler="core", quantum_ns=5_000_000, period_ns=50_000_000):
+    def __init__(
+        self, scheduler="core", quantum_ns=5_000_000, period_ns=50_000_000, admission=True
+    ):
         cdef hyperv_t own
         memset(&own, 0, sizeof(own))
         if scheduler not in ("classic", "core"):
             raise InvalidValueError(
                 f"scheduler must be 'classic' or 'core', got {scheduler!r:.80}")
+        if not isinstance(admission, bool):
+            raise InvalidTypeError(f"admission must be a bool, not {admission!r:.80}")
         own.core = scheduler == "core"
         own.quantum = as_int(quantum_ns, "quantum_ns", 1, MOST_SLICE)
         own.period = as_int(period_ns, "period_ns", 1, 1 << 50)
         super().__init__(
             "hyperv",
-            {"scheduler": scheduler, "quantum_ns": own.quantum, "period_ns": own.period},
+            {"scheduler": scheduler, "quantum_ns": own.quantum, "period_ns": own.period,
+             "admission": admission},
             {"reserve": (0, 0, 100), "maximum": (100, 1, 100), "threads": (0, 0, MOST_PLACES)})
         self.fill_own(&own, sizeof(own))
         self.table.world_size, self.table.cpu_size = sizeof(hyperv_world_t), sizeof(hyperv_cpu_t)
@@ -585,3 +605,22 @@ cdef class HyperV(Plug):
         self.table.stopped = stopped
         self.table.pick, self.table.timeslice = pick, timeslice
         self.table.timed = timed
+
+    cdef object admit(self, const sched_t *s, uint32_t vm, const vm_t *values, uint32_t worlds):
+        """Refuse reserves that the documentation does not allow; to ask for less is always allowed."""
+        cdef int64_t reserve = values.param[RESERVE], most = values.param[MAXIMUM], others = 0
+        cdef uint32_t i
+        if not self.parameters["admission"]:
+            return
+        if reserve > most:
+            raise InvalidValueError(
+                f"reserve must be at most the maximum, {most} %, got {reserve}")
+        if not reserve or (vm != NO_WORLD and reserve <= s.vms[vm].param[RESERVE]):
+            return
+        for i in range(s.vm_count):
+            if i != vm:
+                others += s.vms[i].param[RESERVE] * s.vms[i].worlds
+        if others + reserve * worlds > 100 * <int64_t>s.cpu_count:
+            raise AdmissionError(
+                "host", float(reserve * worlds), float(100 * <int64_t>s.cpu_count - others),
+                "" if vm == NO_WORLD else f"VM {vm}")
