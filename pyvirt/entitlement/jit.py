@@ -155,6 +155,14 @@ def _divide_trees(
 
 
 @njit
+def _check_lengths(n: int, floors: int, caps: int, out: int, scratch: int) -> None:
+    if floors != n or caps != n or out != n or scratch < SCRATCH * n:
+        raise ValueError(
+            "shares, floors, caps and out must be equally long, and scratch SCRATCH times as long"
+        )
+
+
+@njit
 def divide(
     address: int, shares: Any, floors: Any, caps: Any, amount: float, out: Any, scratch: Any
 ) -> Any:
@@ -186,11 +194,7 @@ def divide(
     ValueError
         The arrays are not equally long, or `scratch` is too short.
     """
-    n = len(shares)
-    if len(floors) != n or len(caps) != n or len(out) != n or len(scratch) < SCRATCH * n:
-        raise ValueError(
-            "shares, floors, caps and out must be equally long, and scratch SCRATCH times as long"
-        )
+    _check_lengths(len(shares), len(floors), len(caps), len(out), len(scratch))
     return _divide(address, shares, floors, caps, amount, out, scratch)
 
 
@@ -223,11 +227,7 @@ def divide_whole(
     ValueError
         The arrays are not equally long, or `scratch` is too short.
     """
-    n = len(shares)
-    if len(floors) != n or len(caps) != n or len(out) != n or len(scratch) < SCRATCH * n:
-        raise ValueError(
-            "shares, floors, caps and out must be equally long, and scratch SCRATCH times as long"
-        )
+    _check_lengths(len(shares), len(floors), len(caps), len(out), len(scratch))
     return _divide_whole(address, shares, floors, caps, amount, out, scratch)
 
 
