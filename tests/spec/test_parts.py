@@ -80,3 +80,21 @@ def test_names_of_storage_are_free_until_some_is_described():
     with pytest.raises(pv.InvalidValueError, match="must name a datastore") as caught:
         ClusterSpec(vms=[vm], datastores=[DatastoreSpec("san")])
     assert caught.value.path == ("vms", 0, "disks", 0, "datastore")
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "make"),
+    [
+        (HostSpec, "mhz", lambda: 10**400), (HostSpec, "mhz", lambda: "9" * 5000 + "GHz"),
+        (HostSpec, "cpus", lambda: 10**400), (HostSpec, "cpus", lambda: 10**5000),
+        (HostSpec, "memory", lambda: "9" * 5000), (HostSpec, "memory", lambda: 10**400),
+        (HostSpec, "standby_ns", lambda: "9" * 5000 + "s"),
+        (HostSpec, "smt_speed", lambda: 10**400), (HostSpec, "smt_speed", lambda: float("inf")),
+        (HostSpec, "power_w", lambda: [10**400] * 11), (VMSpec, "cpu", lambda: 10**400),
+        (VMSpec, "cpu_limit", lambda: float("nan")),
+    ],
+)  # fmt: skip
+def test_numbers_beyond_all_bounds(kind, field, make):
+    with pytest.raises(pv.InvalidValueError, match=f"{field} of .* 'x' must") as caught:
+        kind("x", **{field: make()})
+    assert caught.value.path == (field,)
