@@ -74,6 +74,17 @@ def test_a_time_may_stand_without_its_unit_in_the_name():
     assert ScenarioSpec.from_dict(spec.to_dict()) == spec
 
 
+def test_the_same_system_under_another_hypervisor():
+    hosts = [HostSpec("a", hypervisor="xen", scheduler="credit"), HostSpec("b", cpus=4)]
+    spec = ScenarioSpec(ClusterSpec(hosts=hosts), "1h", hypervisor="kvm")
+    made = spec.under("hyperv")
+    assert [(h.hypervisor, h.scheduler) for h in made.cluster.hosts] == [("hyperv", None)] * 2
+    assert made.hypervisor is None
+    assert made.under("esxi").cluster.hosts[1] == hosts[1]
+    with pytest.raises(pv.InvalidValueError, match="hypervisor of host 'a' must be one of"):
+        spec.under("bhyve")
+
+
 def test_names_of_storage_are_free_until_some_is_described():
     vm = VMSpec("v", datastores=["san"], disks=[DiskSpec("d", datastore="nas")])
     assert ClusterSpec(vms=[vm]).vms == (vm,)
