@@ -49,6 +49,11 @@ class Spec:
                 check_range(checked, field.metadata.get("least"), field.metadata.get("most"), what)
             except (InvalidValueError, InvalidTypeError) as error:
                 raise blame(error, name) from error.__cause__
+            except (
+                ValueError,
+                OverflowError,
+            ):  # Python's own, of numbers beyond its floats and text
+                refuse(f"{what} must be a number that is not as long as that", name)
             object.__setattr__(self, name, checked)
         self.check(whose)
 
