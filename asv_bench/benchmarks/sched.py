@@ -154,17 +154,27 @@ class SchedMemory:
 class SchedWorkloads:
     """Events of 1,000 worlds with work of their own on 8 CPUs, round robin."""
 
-    def rate(self, workloads: list, vcpus: int = 1) -> float:
+    def rate(
+        self, workloads: list, vcpus: int = 1, *, responses: bool = True, wakes: bool = False
+    ) -> float:
         made = Scheduler(8, policy="rr", quantum_ns=QUANTUM)
         for _ in range(1000 // (vcpus * len(workloads))):
             for workload in workloads:
-                made.add_vm(vcpus, workload, responses=True)
+                made.add_vm(vcpus, workload, responses=responses, wakes=wakes)
         made.run(FOREVER, events=20_000)
         return rate(made, 1_000_000)
 
     @unit("million events/s")
     def track_on_off_and_poisson(self):
         return self.rate([OnOff(QUANTUM, 100 * QUANTUM), Poisson(QUANTUM, 120 * QUANTUM)])
+
+    @unit("million events/s")
+    def track_without_histograms(self):
+        return self.rate([OnOff(QUANTUM, 100 * QUANTUM)], responses=False)
+
+    @unit("million events/s")
+    def track_wakes(self):
+        return self.rate([OnOff(QUANTUM, 100 * QUANTUM)], responses=False, wakes=True)
 
     @unit("million events/s")
     def track_lognormal(self):

@@ -14,6 +14,7 @@ from pyvirt.sched.pool_fields import SECOND, ScenarioPool, pool_rows
 
 __all__ = [
     "INLINED",
+    "WEIGHTS_ONLY",
     "check_policy",
     "make_policy",
     "read_policy",
@@ -28,6 +29,10 @@ __all__ = [
 INLINED: dict[str, tuple[str, ...]] = {
     name: ("linux_tick_ns",) if name == "eevdf" else () for name in POLICIES
 }
+#: Policies that read neither the reservation nor the limit of a VM; some have parameters for that.
+WEIGHTS_ONLY = frozenset(
+    (*INLINED, "bvt", "cfs", "fixed", "credit", "credit2", "rtds", "hyperv", "percpu")
+)
 MOST = 1 << 50
 
 

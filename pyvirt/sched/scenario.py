@@ -16,7 +16,7 @@ from pyvirt.sched.fields import Fields
 from pyvirt.sched.numa import Numa
 from pyvirt.sched.numa_fields import check_nodes, read_numa
 from pyvirt.sched.policy_options import (
-    INLINED,
+    WEIGHTS_ONLY,
     check_policy,
     make_policy,
     read_policy,
@@ -411,8 +411,10 @@ def _shares(fields: Fields, vcpus: int) -> int:
 def _cpu_time(fields: Fields, key: str, policy: str) -> int | None:
     """Read CPU time that a policy must know of."""
     value = cpu_time(fields, key)
-    if value is not None and policy in INLINED:
-        raise InvalidValueError(f"{fields.name(key)}: the policy {policy} knows of no {key}")
+    if value is not None and policy in WEIGHTS_ONLY:
+        known = ", ".join(name.removesuffix("_ns") for name in vm_params(policy))
+        hint = f"; it knows {known}" if known else ""
+        raise InvalidValueError(f"{fields.name(key)}: the policy {policy} knows of no {key}{hint}")
     return value
 
 

@@ -6,6 +6,7 @@ import pytest
 from pyvirt.errors import InvalidValueError
 from pyvirt.sched import (
     POLICIES,
+    EsxHost,
     Jobs,
     OnOff,
     Poisson,
@@ -85,6 +86,18 @@ def test_a_known_wait():
         assert abs(found - exact) <= exact / 64
         assert found == exact or exact >= 64
     assert host.counters()["wake_time"][world] == sum(waits)
+
+
+def test_an_esx_host_records_them_too():
+    host = EsxHost(cpus=1, mhz=1000, rng=5)
+    web = host.power_on("web", workload=Poisson(MS, 9 * MS), wakes=True, responses=True)
+    plain = host.power_on("plain")
+    host.run(2000 * MS)
+    row = host.counters()[web.worlds[0]]
+    assert host.wake_counts(web.worlds).sum() == row["wakes"] > 0
+    assert host.response_counts(web.worlds).sum() == row["jobs_done"] > 0
+    with pytest.raises(InvalidValueError, match="wakes=True"):
+        host.wake_counts(plain.worlds)
 
 
 def test_only_who_asks_for_a_histogram_has_one():

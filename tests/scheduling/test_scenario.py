@@ -23,6 +23,7 @@ from pyvirt.sched import (
     workload_fields,
 )
 from pyvirt.sched.fields import key_lines
+from pyvirt.sched.policy_options import WEIGHTS_ONLY
 
 MS = 1_000_000
 TEXT = """\
@@ -150,6 +151,26 @@ def test_hyperv_reserves_are_admitted():
     assert Scenario.parse(unchecked).run().host.cpu_counters()["idle"].sum() == 0
     with pytest.raises(InvalidValueError, match="VM 'sql': reserve must be at most the maximum"):
         Scenario.parse(HYPERV.replace("reserve = 60", "reserve = 60\nmaximum = 50")).run()
+
+
+@pytest.mark.parametrize("policy", sorted(WEIGHTS_ONLY))
+def test_reservations_are_for_policies_that_keep_them(policy):
+    """The others are those whose VMs get the same whatever is reserved."""
+    text = f'cpus = 1\nduration = "1s"\npolicy = "{policy}"\n[[vm]]\nname = "a"\n'
+    for key in ("reservation", "limit"):
+        known = PLUGS[policy]().vm_params if policy in PLUGS else {}
+        with pytest.raises(InvalidValueError, match=f"{policy} knows of no {key}") as caught:
+            Scenario.parse(f'{text}{key} = "20%"')
+        assert all(name.removesuffix("_ns") in str(caught.value) for name in known)
+    runs = []
+    for given in ({}, {"reservation": 8 * 10**8, "limit": 9 * 10**8}):
+        host = Scheduler(policy=policy)
+        for each in ({}, given, {}):
+            host.add_vm(1, **each)
+        host.run(10**9)
+        runs.append(host.counters().tobytes())
+    assert runs[0] == runs[1]
+    assert set(PLUGS) - WEIGHTS_ONLY <= {"esx", "declared"}
 
 
 def test_another_policy():
