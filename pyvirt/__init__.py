@@ -45,7 +45,15 @@ if TYPE_CHECKING:
     from pyvirt.mmu.results import Translations
     from pyvirt.mmu.shadow import Hypervisor, ShadowRules
     from pyvirt.mmu.spaces import AddressSpace, NestedAddressSpace
-    from pyvirt.spec import ClusterSpec, HostSpec, PoolSpec, RuleSpec, VMSpec
+    from pyvirt.spec import (
+        ClusterSpec,
+        HostSpec,
+        PoolSpec,
+        RuleSpec,
+        ScenarioSpec,
+        VMSpec,
+        WorkloadSpec,
+    )
 
 __version__ = "0.1.0.dev0"
 
@@ -61,7 +69,9 @@ _HOME = {
     "HostSpec": "pyvirt.spec",
     "PoolSpec": "pyvirt.spec",
     "RuleSpec": "pyvirt.spec",
+    "ScenarioSpec": "pyvirt.spec",
     "VMSpec": "pyvirt.spec",
+    "WorkloadSpec": "pyvirt.spec",
     "Comparison": "pyvirt.mmu.compare",
     "CostModel": "pyvirt.mmu.costs",
     "ExitCosts": "pyvirt.mmu.exits",
@@ -143,6 +153,7 @@ __all__ = [
     "PoolSpec",
     "PyvirtError",
     "RuleSpec",
+    "ScenarioSpec",
     "ShadowRules",
     "Shares",
     "TraceFormatError",
@@ -150,6 +161,7 @@ __all__ = [
     "Translations",
     "VMSpec",
     "Walker",
+    "WorkloadSpec",
     "compare",
     "describe_fault",
     "sweep",

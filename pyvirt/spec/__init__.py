@@ -1,7 +1,55 @@
 """What a user describes, as plain data: frozen, checked, with units at the edge."""
 
 from pyvirt.spec.base import Spec
-from pyvirt.spec.cluster import ClusterSpec, HostSpec, PoolSpec, RuleSpec, VMSpec
+from pyvirt.spec.cluster import ClusterSpec, RuleSpec
+from pyvirt.spec.events import EventSpec, FaultSpec
 from pyvirt.spec.files import load_cluster
+from pyvirt.spec.host import AdapterSpec, HostSpec
+from pyvirt.spec.policy import DPMSpec, DRSSpec, HASpec, MemoryPolicySpec, PolicySpec
+from pyvirt.spec.scenario import ScenarioSpec
+from pyvirt.spec.storage import ArraySpec, DatastoreSpec, NetworkSpec, SwitchSpec
+from pyvirt.spec.vm import Claimant, DiskSpec, NicSpec, PoolSpec, VMSpec
+from pyvirt.spec.workload import (
+    DemandSpec,
+    DiskLoadSpec,
+    EventRatesSpec,
+    MemoryLoadSpec,
+    NetworkLoadSpec,
+    PageClassSpec,
+    StreamSpec,
+    WorkloadSpec,
+)
 
-__all__ = ["ClusterSpec", "HostSpec", "PoolSpec", "RuleSpec", "Spec", "VMSpec", "load_cluster"]
+__all__ = [
+    "AdapterSpec",
+    "ArraySpec",
+    "Claimant",
+    "ClusterSpec",
+    "DPMSpec",
+    "DRSSpec",
+    "DatastoreSpec",
+    "DemandSpec",
+    "DiskLoadSpec",
+    "DiskSpec",
+    "EventRatesSpec",
+    "EventSpec",
+    "FaultSpec",
+    "HASpec",
+    "HostSpec",
+    "MemoryLoadSpec",
+    "MemoryPolicySpec",
+    "NetworkLoadSpec",
+    "NetworkSpec",
+    "NicSpec",
+    "PageClassSpec",
+    "PolicySpec",
+    "PoolSpec",
+    "RuleSpec",
+    "ScenarioSpec",
+    "Spec",
+    "StreamSpec",
+    "SwitchSpec",
+    "VMSpec",
+    "WorkloadSpec",
+    "load_cluster",
+]

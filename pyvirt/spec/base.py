@@ -3,101 +3,50 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import operator
+import difflib
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, ClassVar, Self
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
-from pyvirt.units import parse_frequency, parse_size, parse_time
+from pyvirt.spec.fields import blame, check_range, check_text, refuse
 
-__all__ = ["Spec", "count", "flag", "frequency", "names", "parts", "share", "size", "time"]
+__all__ = ["Spec", "fields_of"]
 
-MOST = 2**53 - 1
-
-Parser = Callable[[Any, str], Any]
-
-
-def size(default: int | None = 0, *, least: int = 0, optional: bool = False) -> Any:
-    """A field of bytes: a whole number, or text as ``"4GiB"``."""
-    return _field(default, parse_size, least, MOST, optional)
-
-
-def time(default: int | None = 0, *, least: int = 0, optional: bool = False) -> Any:
-    """A field of nanoseconds: a whole number, or text as ``"10ms"``."""
-    return _field(default, _time, least, MOST, optional)
-
-
-def frequency(default: float | None = 0.0, *, least: float = 0.0, optional: bool = False) -> Any:
-    """A field of MHz: a number, or text as ``"2.6GHz"``."""
-    return _field(default, parse_frequency, least, MOST / 1000, optional)
-
-
-def count(
-    default: int | None = 0, *, least: int = 0, most: int = MOST, optional: bool = False
-) -> Any:
-    """A field of a whole number."""
-    return _field(default, _whole, least, most, optional)
-
-
-def flag(default: bool) -> Any:
-    """A field that is true or false."""
-    return _field(default, _flag, None, None, False)
-
-
-def share() -> Any:
-    """A field of shares: a number, or the level ``"low"``, ``"normal"`` or ``"high"``."""
-    return _field("normal", _shares, None, None, False)
-
-
-def names(default: tuple[str, ...] = ()) -> Any:
-    """A field of names, each once."""
-    return _field(default, _names, None, None, False)
-
-
-def parts(kind: type[Spec]) -> Any:
-    """A field of specifications of one kind, whose names differ."""
-
-    def parse(value: Any, what: str) -> tuple[Spec, ...]:
-        if isinstance(value, (str, Mapping)) or not hasattr(value, "__iter__"):
-            raise InvalidTypeError(f"{what} must be a list of {kind.__name__}, not {value!r:.80}")
-        made = tuple(one if isinstance(one, kind) else kind.from_dict(one) for one in value)
-        seen: set[str] = set()
-        for one in made:
-            name = getattr(one, "name", "")
-            if name in seen:
-                raise InvalidValueError(f"{what} must differ in name, two are {name!r:.80}")
-            seen.add(name)
-        return made
-
-    return _field((), parse, None, None, False)
+TIME = "_ns"
+_FIELDS: dict[Any, dict[str, dataclasses.Field[Any]]] = {}
 
 
 class Spec:
     """A frozen description of something, checked when it is made.
 
-    Subclasses are frozen dataclasses whose fields come from this module's functions.
+    Subclasses are frozen dataclasses whose fields come from `pyvirt.spec.fields`.
     """
 
+    __slots__ = ()
+
     WHAT: ClassVar[str] = "specification"
+    #: Whether an entry of a file may stand for several, by ``count``.
+    COUNTED: ClassVar[bool] = False
+    #: The field that a bare value in place of a table is for; empty: there is none.
+    SHORT: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        fields = typing.cast(Any, self).__dataclass_fields__
+        fields = fields_of(type(self))
         label = getattr(self, "name", None)
         whose = f"{self.WHAT} {label!r:.80}" if isinstance(label, str) and label else self.WHAT
         for name, field in fields.items():
             value = getattr(self, name)
-            what = f"{name} of {whose}"
-            parse = field.metadata.get("parse")
-            if parse is None:
-                checked = _text(value, what)
-            elif value is None and field.metadata["optional"]:
+            if value is None and field.metadata.get("optional"):
                 continue
-            else:
+            what = f"{name} of {whose}"
+            parse = field.metadata.get("parse", check_text)
+            try:
                 checked = parse(value, what)
-                _check_range(checked, field.metadata["least"], field.metadata["most"], what)
+                check_range(checked, field.metadata.get("least"), field.metadata.get("most"), what)
+            except (InvalidValueError, InvalidTypeError) as error:
+                raise blame(error, name) from error.__cause__
             object.__setattr__(self, name, checked)
         self.check(whose)
 
@@ -111,7 +60,8 @@ class Spec:
         Parameters
         ----------
         data : mapping
-            Fields by name; those that are left out take their defaults.
+            Fields by name; those that are left out take their defaults. A time whose field ends
+            in ``_ns`` may stand without this, as text with its unit: ``duration = "24h"``.
 
         Raises
         ------
@@ -120,26 +70,20 @@ class Spec:
         """
         if not isinstance(data, Mapping):
             raise InvalidTypeError(f"a {cls.WHAT} must be a table of fields, not {data!r:.80}")
-        known = typing.cast(Any, cls).__dataclass_fields__
-        unknown = sorted(str(key) for key in set(data) - set(known))
-        if unknown:
-            label = data.get("name", "")
-            raise InvalidValueError(
-                f"a {cls.WHAT} has no field {unknown[0]!r:.80} ({label!r:.80}); "
-                f"there are {', '.join(known)}"
-            )
+        known = fields_of(cls)
+        given: dict[str, Any] = {}
+        for key, value in data.items():
+            given[_field_name(cls, key, value, data)] = value
         missing = [
             name
             for name, field in known.items()
-            if name not in data
+            if name not in given
             and field.default is dataclasses.MISSING
             and field.default_factory is dataclasses.MISSING
         ]
         if missing:
-            raise InvalidValueError(
-                f"a {cls.WHAT} must have a {missing[0]}, got {dict(data)!r:.80}"
-            )
-        return cls(**data)
+            refuse(f"a {cls.WHAT} must have a {missing[0]}, got {dict(data)!r:.80}")
+        return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain data: numbers, texts, lists and tables; `from_dict` gives an equal one.
@@ -147,7 +91,7 @@ class Spec:
         Fields that have their default are left out.
         """
         made: dict[str, Any] = {}
-        for name, field in typing.cast(Any, self).__dataclass_fields__.items():
+        for name, field in fields_of(type(self)).items():
             value = getattr(self, name)
             if field.default is not dataclasses.MISSING and value == field.default:
                 continue
@@ -159,11 +103,38 @@ class Spec:
         return typing.cast(Self, dataclasses.replace(typing.cast(Any, self), **changes))
 
 
-def _field(default: Any, parse: Parser, least: Any, most: Any, optional: bool) -> Any:
-    metadata = {"parse": parse, "least": least, "most": most, "optional": optional}
-    if default is None and not optional:
-        return dataclasses.field(metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+def fields_of(cls: type[Spec]) -> dict[str, dataclasses.Field[Any]]:
+    """Give the fields of a class by name, in order."""
+    if cls not in _FIELDS:
+        _FIELDS[cls] = {each.name: each for each in dataclasses.fields(typing.cast(Any, cls))}
+    return _FIELDS[cls]
+
+
+def _field_name(cls: type[Spec], key: Any, value: Any, data: Mapping[str, Any]) -> str:
+    """Find the field that a key of a file means."""
+    known = fields_of(cls)
+    if key in known:
+        return str(key)
+    label = data.get("name", "")
+    if isinstance(key, str) and key + TIME in known:
+        if key + TIME in data:
+            refuse(f"a {cls.WHAT} must have one of {key} and {key}{TIME}, not both", key)
+        if not isinstance(value, str):
+            raise blame(
+                InvalidTypeError(
+                    f'{key} of {cls.WHAT} must be text with a unit, such as "10ms" '
+                    f"(or {key}{TIME}, a whole number), not {value!r:.80}"
+                ),
+                key,
+            )
+        return key + TIME
+    near = difflib.get_close_matches(str(key), known, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    refuse(
+        f"a {cls.WHAT} has no field {str(key)!r:.80} ({label!r:.80}); "
+        f"there are {', '.join(known)}{hint}",
+        str(key),
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -174,59 +145,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
     return value
-
-
-def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str):
-        raise InvalidTypeError(f"{what} must be text, not {value!r:.80}")
-    return value
-
-
-def _whole(value: Any, what: str) -> int:
-    if isinstance(value, (bool, str)):
-        raise InvalidTypeError(f"{what} must be a whole number, not {value!r:.80}")
-    try:
-        return operator.index(value)
-    except TypeError as error:
-        raise InvalidTypeError(f"{what} must be a whole number, not {value!r:.80}") from error
-
-
-def _time(value: Any, what: str) -> int:
-    return parse_time(value, what) if isinstance(value, str) else _whole(value, what)
-
-
-def _flag(value: Any, what: str) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidTypeError(f"{what} must be true or false, not {value!r:.80}")
-    return value
-
-
-def _shares(value: Any, what: str) -> int | str:
-    if isinstance(value, Enum):
-        value = value.value
-    if isinstance(value, str):
-        if value not in ("low", "normal", "high"):
-            raise InvalidValueError(
-                f'{what} must be a number, "low", "normal" or "high", got {value!r:.80}'
-            )
-        return value
-    number = _whole(value, what)
-    _check_range(number, 0, 10**15, what)
-    return number
-
-
-def _names(value: Any, what: str) -> tuple[str, ...]:
-    if isinstance(value, (str, Mapping)) or not hasattr(value, "__iter__"):
-        raise InvalidTypeError(f"{what} must be a list of names, not {value!r:.80}")
-    made = tuple(_text(one, f"each of {what}") for one in value)
-    if len(set(made)) < len(made):
-        twice = next(one for one in made if made.count(one) > 1)
-        raise InvalidValueError(f"{what} must name each once, two are {twice!r:.80}")
-    return made
-
-
-def _check_range(value: Any, least: Any, most: Any, what: str) -> None:
-    if least is None or not isinstance(value, (int, float)):
-        return
-    if not (math.isfinite(value) and least <= value <= most):
-        raise InvalidValueError(f"{what} must be in [{least:g}, {most:g}], got {value!r}")
