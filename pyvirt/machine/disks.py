@@ -71,7 +71,12 @@ class Disk:
             raise InvalidTypeError(f"size must be a number of bytes, got {size!r:.80}")
         if size < 0:
             raise InvalidValueError(f"size must not be negative, got {size}")
-        self.name, self.size, self.provisioning, self.datastore = name, size, provisioning, datastore
+        self.name, self.size, self.provisioning, self.datastore = (
+            name,
+            size,
+            provisioning,
+            datastore,
+        )
         self.current = Layer(0)
         self._layers = {0: self.current}
         self._next = 1
@@ -126,7 +131,7 @@ class Disk:
     # --- what snapshots do ---
 
     def freeze(self) -> int:
-        """Freeze the present layer and write to a new one over it; gives the frozen one's number."""
+        """Freeze the present layer, whose number it gives, and write to a new one over it."""
         frozen = self.current
         self.current = self._over(frozen)
         return frozen.number

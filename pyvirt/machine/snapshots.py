@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
@@ -59,7 +60,7 @@ class SnapshotTree:
     def __len__(self) -> int:
         return len(self._taken)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Snapshot]:
         return iter(tuple(self._taken.values()))
 
     def find(self, which: int | str) -> Snapshot:

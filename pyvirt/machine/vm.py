@@ -112,7 +112,9 @@ class VM:
         """
         actions = sorted({one for _, one in TRANSITIONS})
         if action not in actions:
-            raise InvalidValueError(f"action must be one of {', '.join(actions)}, got {action!r:.80}")
+            raise InvalidValueError(
+                f"action must be one of {', '.join(actions)}, got {action!r:.80}"
+            )
         if (self.state, action) not in TRANSITIONS:
             may = ", ".join(one for state, one in TRANSITIONS if state == self.state)
             raise PowerStateError(
@@ -126,7 +128,7 @@ class VM:
         return TRANSITIONS[self.state, action]
 
     def move(self, action: str, host: str = "") -> None:
-        """Come to the power state that an action leads to; for the `VMkernel` that carries it out."""
+        """Come to the power state that an action leads to; the `VMkernel` carries it out."""
         self.state = self.check(action)
         self.host = "" if self.state == "off" else host or self.host
 
