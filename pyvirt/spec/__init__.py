@@ -3,10 +3,11 @@
 from pyvirt.spec.base import Spec
 from pyvirt.spec.cluster import ClusterSpec, RuleSpec
 from pyvirt.spec.events import EventSpec, FaultSpec
-from pyvirt.spec.files import load_cluster
+from pyvirt.spec.files import dump_json, dump_toml, load_cluster, load_scenario
 from pyvirt.spec.host import AdapterSpec, HostSpec
 from pyvirt.spec.policy import DPMSpec, DRSSpec, HASpec, MemoryPolicySpec, PolicySpec
 from pyvirt.spec.scenario import ScenarioSpec
+from pyvirt.spec.schema import schema
 from pyvirt.spec.storage import ArraySpec, DatastoreSpec, NetworkSpec, SwitchSpec
 from pyvirt.spec.vm import Claimant, DiskSpec, NicSpec, PoolSpec, VMSpec
 from pyvirt.spec.workload import (
@@ -51,5 +52,9 @@ __all__ = [
     "SwitchSpec",
     "VMSpec",
     "WorkloadSpec",
+    "dump_json",
+    "dump_toml",
     "load_cluster",
+    "load_scenario",
+    "schema",
 ]

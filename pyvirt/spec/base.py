@@ -29,6 +29,8 @@ class Spec:
     WHAT: ClassVar[str] = "specification"
     #: Whether an entry of a file may stand for several, by ``count``.
     COUNTED: ClassVar[bool] = False
+    #: Whether a file may name another file that has it.
+    FILED: ClassVar[bool] = False
     #: The field that a bare value in place of a table is for; empty: there is none.
     SHORT: ClassVar[str] = ""
 
@@ -69,7 +71,7 @@ class Spec:
             An unknown field, or a value that its field does not accept.
         """
         if not isinstance(data, Mapping):
-            raise InvalidTypeError(f"a {cls.WHAT} must be a table of fields, not {data!r:.80}")
+            raise InvalidTypeError(f"{_a(cls.WHAT)} must be a table of fields, not {data!r:.80}")
         known = fields_of(cls)
         given: dict[str, Any] = {}
         for key, value in data.items():
@@ -82,7 +84,7 @@ class Spec:
             and field.default_factory is dataclasses.MISSING
         ]
         if missing:
-            refuse(f"a {cls.WHAT} must have a {missing[0]}, got {dict(data)!r:.80}")
+            refuse(f"{_a(cls.WHAT)} must have {_a(missing[0])}, got {dict(data)!r:.80}", missing[0])
         return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def _field_name(cls: type[Spec], key: Any, value: Any, data: Mapping[str, Any]) 
     label = data.get("name", "")
     if isinstance(key, str) and key + TIME in known:
         if key + TIME in data:
-            refuse(f"a {cls.WHAT} must have one of {key} and {key}{TIME}, not both", key)
+            refuse(f"{_a(cls.WHAT)} must have one of {key} and {key}{TIME}, not both", key)
         if not isinstance(value, str):
             raise blame(
                 InvalidTypeError(
@@ -131,10 +133,14 @@ def _field_name(cls: type[Spec], key: Any, value: Any, data: Mapping[str, Any]) 
     near = difflib.get_close_matches(str(key), known, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
     refuse(
-        f"a {cls.WHAT} has no field {str(key)!r:.80} ({label!r:.80}); "
+        f"{_a(cls.WHAT)} has no field {str(key)!r:.80} ({label!r:.80}); "
         f"there are {', '.join(known)}{hint}",
         str(key),
     )
+
+
+def _a(word: str) -> str:
+    return f"an {word}" if word.startswith(("a", "e", "i", "o", "u", "HA")) else f"a {word}"
 
 
 def _plain(value: Any) -> Any:

@@ -61,6 +61,7 @@ class ClusterSpec(Spec):
     """
 
     WHAT: ClassVar[str] = "cluster"
+    FILED: ClassVar[bool] = True
 
     name: str = text("cluster")
     hosts: tuple[HostSpec, ...] = parts(HostSpec)

@@ -106,4 +106,7 @@ class EventSpec(Spec):
         needed = bool(wanted) and "empty" not in wanted
         if bool(self.to) > bool(wanted) or needed > bool(self.to):
             accepted = f"name a {wanted}" if wanted else "be empty"
-            refuse(f"to of {whose} must {accepted} for {self.what!r}, got {self.to!r:.80}", "to")
+            refuse(
+                f"to of {whose} must {accepted} where what is {self.what!r}, got {self.to!r:.80}",
+                "to",
+            )

@@ -42,6 +42,8 @@ __all__ = [
 MOST = 2**53 - 1
 MOST_SHARES = 10**15
 LEVELS = ("low", "normal", "high")
+SIZE = r"^\s*(0[xX][0-9a-fA-F]+|[0-9]+(\.[0-9]+)?)\s*([bB]|[kKmMgGtTpPeE]([iI][bB])?)?\s*$"
+
 
 Parser = Callable[[Any, str], Any]
 Schema = dict[str, Any]
@@ -66,9 +68,7 @@ def refuse(message: str, *path: str | int) -> NoReturn:
 
 def nbytes(default: int | None = 0, *, least: int = 0, optional: bool = False) -> Any:
     """A field of bytes: a whole number, or text as ``"4GiB"``."""
-    schema = _either(
-        _integer(least, MOST), r"^\s*(0[xX][0-9a-fA-F]+|[0-9]+(\.[0-9]+)?)\s*[a-zA-Z]*\s*$"
-    )
+    schema = _either(_integer(least, MOST), SIZE)
     return _field(default, parse_size, least, MOST, optional, schema)
 
 
@@ -99,7 +99,7 @@ def number(
     default: float | None = 0.0,
     *,
     least: float = 0.0,
-    most: float = float(MOST),
+    most: float = 1e15,
     optional: bool = False,
 ) -> Any:
     """A field of a number."""
@@ -195,7 +195,7 @@ def part(kind: type[Spec], *, default: Spec | None = None, optional: bool = True
         if kind.SHORT and (isinstance(value, str) or not hasattr(value, "__iter__")):
             return kind.from_dict({kind.SHORT: value})
         raise InvalidTypeError(
-            f"{what} must be a table of fields, a {kind.WHAT}, not {value!r:.80}"
+            f"{what} must be a table of fields of {kind.__name__}, not {value!r:.80}"
         )
 
     return _field(default, parse, None, None, optional, {"spec": kind})
@@ -260,7 +260,8 @@ def check_range(value: Any, least: Any, most: Any, what: str) -> None:
     if least is None or not isinstance(value, (int, float)):
         return
     if not (math.isfinite(value) and least <= value <= most):
-        raise InvalidValueError(f"{what} must be in [{least:g}, {most:g}], got {value!r}")
+        ends = ", ".join(str(one) if isinstance(one, int) else f"{one:g}" for one in (least, most))
+        raise InvalidValueError(f"{what} must be in [{ends}], got {value!r}")
 
 
 def _field(

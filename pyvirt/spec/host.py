@@ -173,8 +173,8 @@ class HostSpec(Spec):
         for field in ("sockets", "numa_nodes"):
             if self.cores % getattr(self, field):
                 refuse(
-                    f"{field} of {whose} must divide its {self.cores} cores, "
-                    f"got {getattr(self, field)}",
+                    f"{field} of {whose} must divide its {self.cores} cores "
+                    f"(cpus over threads_per_core), got {getattr(self, field)}",
                     field,
                 )
         if self.sockets % self.numa_nodes and self.numa_nodes % self.sockets:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pyvirt.spec.base import Spec
-from pyvirt.spec.fields import count, flag, fraction, names, one_of, part, refuse, time
+from pyvirt.spec.fields import count, flag, fraction, names, number, one_of, part, refuse, time
 
 __all__ = ["DPMSpec", "DRSSpec", "HASpec", "MemoryPolicySpec", "PolicySpec"]
 
@@ -122,7 +122,7 @@ class MemoryPolicySpec(Spec):
     states : {"esx2002", "esx6"} or None
         The states of free memory and their thresholds.
     idle_tax : float or None
-        Of idle memory, from 0 to below 1 (0.75: Waldspurger 2002).
+        Of idle memory, from 0 to 0.9999 (0.75: Waldspurger, OSDI 2002).
     sharing : {"none", "within", "all"} or None
         Equal pages are shared not at all, within a VM (salted), or between VMs.
     balloon, compression : bool or None
@@ -132,15 +132,10 @@ class MemoryPolicySpec(Spec):
     WHAT: ClassVar[str] = "memory policy"
 
     states: str | None = one_of(None, ("esx2002", "esx6"), optional=True)
-    idle_tax: float | None = fraction(None, optional=True)
+    idle_tax: float | None = number(None, most=0.9999, optional=True)
     sharing: str | None = one_of(None, ("none", "within", "all"), optional=True)
     balloon: bool | None = flag(None, optional=True)
     compression: bool | None = flag(None, optional=True)
-
-    def check(self, whose: str) -> None:
-        """Check that not all is taxed away."""
-        if self.idle_tax == 1.0:
-            refuse(f"idle_tax of {whose} must be in [0, 1), got 1.0", "idle_tax")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +154,7 @@ class PolicySpec(Spec):
         How hosts reclaim memory.
     """
 
-    WHAT: ClassVar[str] = "policies"
+    WHAT: ClassVar[str] = "set of policies"
 
     drs: DRSSpec | None = part(DRSSpec)
     dpm: DPMSpec | None = part(DPMSpec)

@@ -17,6 +17,18 @@ __all__ = ["ScenarioSpec"]
 
 SECOND = 10**9
 MOST_SAMPLES = 10_000_000
+#: How messages call what targets name.
+WORDS = {
+    "vm": "a VM",
+    "host": "a host",
+    "host, or empty": "a host",
+    "datastore": "a datastore",
+    "array": "an array",
+    "host/adapter": "an adapter, as host/adapter,",
+    "array/fabric": "a fabric, as array/number,",
+    "array/processor": "a storage processor, as array/number,",
+    "host/datastore or datastore": "a datastore, or one of a host, as host/datastore,",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +96,7 @@ class ScenarioSpec(Spec):
             what = f"{event.WHAT} {event.what!r} of {whose}"
             known.check(event.target, target, f"target of {what}", ("events", at, "target"))
             if event.to:
-                known.check(event.to, to.partition(",")[0], f"to of {what}", ("events", at, "to"))
+                known.check(event.to, to, f"to of {what}", ("events", at, "to"))
             self._check_within(event.at_ns, event.WHAT, whose, ("events", at, "at_ns"))
         if self.policies.ha is not None:
             for at, host in enumerate(self.policies.ha.failover_hosts):
@@ -149,6 +161,9 @@ class _Known:
 
     def check(self, target: str, kind: str, what: str, path: tuple[str | int, ...]) -> None:
         """Check that a target is there: of one kind, or of one of several."""
-        kinds = kind.split(" or ")
+        kinds = kind.removesuffix(", or empty").split(" or ")
         if kind != "snapshot" and not any(target in self.names[one] for one in kinds):
-            refuse(f"{what} must name a {kind} of the cluster, got {target!r:.80}", *path)
+            refuse(
+                f"{what} must name {WORDS.get(kind, kind)} of the cluster, got {target!r:.80}",
+                *path,
+            )

@@ -116,7 +116,7 @@ class SwitchSpec(Spec):
         Whether an uplink that is back is used again.
     detection : {"link", "beacon"}
         How a failure is seen: by the link's state, or by probes, which see beyond it.
-    detection_ns : int
+    detect_ns : int
         How long that takes (1 s: a choice).
     """
 
@@ -129,7 +129,7 @@ class SwitchSpec(Spec):
     teaming: str = one_of("port-id", TEAMINGS)
     failback: bool = flag(True)
     detection: str = one_of("link", ("link", "beacon"))
-    detection_ns: int = time(10**9)
+    detect_ns: int = time(10**9)
 
     def check(self, whose: str) -> None:
         """Check that no NIC is both in use and on standby."""

@@ -228,7 +228,7 @@ class EventRatesSpec(Spec):
         CLI, STI, PUSHF, POPF and the like.
     """
 
-    WHAT: ClassVar[str] = "rates"
+    WHAT: ClassVar[str] = "set of rates"
 
     syscalls: float = number(0.0)
     page_faults: float = number(0.0)
