@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         describe_fault,
     )
     from pyvirt.guest.system import GuestOS
+    from pyvirt.hostmem.memory import HostMemory
     from pyvirt.mmu.accesses import Accesses
     from pyvirt.mmu.agile import AgileRules
     from pyvirt.mmu.compare import Comparison, compare
@@ -78,6 +79,7 @@ _HOME = {
     "compare": "pyvirt.mmu.compare",
     "Geometry": "pyvirt.mmu.geometry",
     "GuestOS": "pyvirt.guest.system",
+    "HostMemory": "pyvirt.hostmem.memory",
     "MMU": "pyvirt.mmu.mmu",
     "Hypervisor": "pyvirt.mmu.shadow",
     "PhysicalMemory": "pyvirt.mmu.memory",
@@ -111,6 +113,7 @@ _PARTS = frozenset(
         "cluster",
         "entitlement",
         "guest",
+        "hostmem",
         "mmu",
         "report",
         "sched",
@@ -136,6 +139,7 @@ __all__ = [
     "FrameExhaustedError",
     "Geometry",
     "GuestOS",
+    "HostMemory",
     "HostSpec",
     "Hypervisor",
     "ImageFormatError",

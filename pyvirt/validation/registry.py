@@ -179,6 +179,8 @@ def experiments() -> dict[str, Experiment]:
         exit_reasons,
         exits,
         failover,
+        hostmem,
+        hostmem_logs,
         invalidation,
         live,
         migrations,

@@ -166,7 +166,8 @@ def test_names_are_listed_and_there():
     assert set(pyvirt.__all__) <= set(dir(pyvirt))
     for name in pyvirt.__all__:
         assert getattr(pyvirt, name) is not None
-    for name in ("entitlement", "guest", "mmu", "report", "sched", "traces", "validation"):
+    parts = ("entitlement", "guest", "hostmem", "mmu", "report", "sched", "traces", "validation")
+    for name in parts:
         assert getattr(pyvirt, name).__name__ == f"pyvirt.{name}"
         assert name in dir(pyvirt)
     with pytest.raises(AttributeError, match="no_such_name"):

@@ -1,0 +1,1 @@
+"""Numba kernels over the arrays of hosts' memory; importing one of them imports Numba."""
