@@ -305,8 +305,8 @@ def _requested(exec: str, mmu: str, has: tuple[MonitorMode, ...]) -> tuple[Monit
         "software": (BT,),
         "hardware": (HV, HWMMU),
         "paravirtual": (PV,) if PV in has else (BT, HV, HWMMU),
-        # a guest runs paravirtually only where it was made for that, and says so
-        "automatic": (BT, HV, HWMMU),
+        # a guest runs paravirtually where it was made for that, and says so, or has no other way
+        "automatic": (PV,) if set(has) == {PV} else (BT, HV, HWMMU),
     }[exec]
     by_mmu = {
         "automatic": (BT, HV, HWMMU, PV),
@@ -323,7 +323,7 @@ def _preferred(
     order: tuple[MonitorMode, ...] = (BT, HWMMU, HV)
     if _reaches(processor, rules.get("hardware_from")):
         order = (HWMMU, HV, BT)
-    if exec == "paravirtual":
+    if exec == "paravirtual" or set(has) == {PV}:
         order = (PV, *order)
     return tuple(m for m in order if m in has)
 

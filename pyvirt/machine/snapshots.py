@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.machine.disks import Disk
@@ -97,8 +98,9 @@ class SnapshotTree:
         now_ns: int = 0,
     ) -> Snapshot:
         """Freeze the disks, and note the state below the present one."""
-        if not isinstance(name, str) or not name:
-            raise InvalidValueError(f"name of a snapshot must be text, got {name!r:.80}")
+        given: Any = name
+        if not isinstance(given, str) or not given:
+            raise InvalidValueError(f"name of a snapshot must be text, got {given!r:.80}")
         deepest = max((disk.current.depth() for disk in disks), default=0)
         if deepest >= MOST_DEPTH:
             raise InvalidValueError(

@@ -15,8 +15,9 @@ from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.guest.workloads import WORKLOADS, Workload
 from pyvirt.mmu.faulting import FaultingGuest
 from pyvirt.mmu.memory import PhysicalMemory
+from pyvirt.spec import VMSpec
 
-__all__ = ["PATTERNS", "Sample", "Stream"]
+__all__ = ["PATTERNS", "Sample", "Stream", "described"]
 
 PATTERNS = ("sequential", "stride", "uniform", "zipf")
 MIB = 1 << 20
@@ -204,3 +205,31 @@ def _scatter(ranks: npt.NDArray[np.uint64], pages: int) -> npt.NDArray[np.uint64
     while np.gcd(factor, pages) != 1:
         factor += 2
     return ranks * np.uint64(factor) % np.uint64(pages)
+
+
+def described(spec: VMSpec, seed: int = 0) -> Stream:
+    """Give the stream of a machine's workload.
+
+    Parameters
+    ----------
+    spec : VMSpec
+        With a workload that has addresses.
+    seed : int
+        For a stream without one of its own.
+    """
+    load = None if spec.workload is None else spec.workload.addresses
+    if spec.workload is None or load is None:
+        raise InvalidValueError(f"VM {spec.name!r:.80} must have a workload with addresses")
+    memory = spec.workload.memory
+    footprint = load.footprint or memory.active
+    if footprint is None and memory.active_fraction:
+        footprint = int(memory.active_fraction * spec.memory)
+    return Stream(
+        load.kind,
+        max(1, footprint or spec.memory_active or spec.memory or 256 * MIB),
+        load.stride,
+        load.exponent,
+        load.stores,
+        load.file,
+        seed if load.seed is None else load.seed,
+    )
