@@ -56,9 +56,10 @@ class VMkernel:
         Cost tables in place of the defaults; see `pyvirt.machine.EventCosts`.
     tlb : str, default "skylake-sp"
         The processor's TLBs, for the overhead of translation.
-    paths : object, optional
-        Storage and network paths, with ``next_event_time()`` and ``advance(to_ns)``: they come
-        along in time.
+    paths : PathEngine, optional
+        Storage and network paths (`pyvirt.machine.paths`): they come along in time. Its device
+        ``host/datastore`` is that of a datastore; while all its paths are down, the worlds that
+        serve disks there stand still, and make up for it afterwards.
     **fields
         Of `HostSpec`.
 
@@ -76,7 +77,7 @@ class VMkernel:
         The memory manager; None: the description says nothing of memory, or no machine was on.
     console : ServiceConsole or None
         None: the host's description gives it no CPU time (``console_cpu_mhz``).
-    paths : object or None
+    paths : PathEngine or None
         As given.
 
     Notes
@@ -144,6 +145,10 @@ class VMkernel:
                 self.scheduler, spec.mhz, spec.console_cpu_mhz, spec.console_memory, 1000
             )
         self.paths = paths
+        self._devices = {} if paths is None else {n: i for i, n in enumerate(paths.device_names)}
+        self._stalled: set[int] = set()
+        if paths is not None and paths.now_ns:
+            raise InvalidValueError(f"paths must be at time 0, got {paths.now_ns:,} ns")
         self._seed, self._tlb = int(seed), tlb
         self._event_costs = dict(event_costs or {})
         self._memory_step = _step(memory_step_ns)
@@ -257,6 +262,7 @@ class VMkernel:
         if self.console is not None:
             for device in spec.devices:
                 self.console.attach(spec.name, device)
+        self._stall()
         return vmm
 
     def power_off(self, vm: VM | VMM | str) -> None:
@@ -438,6 +444,7 @@ class VMkernel:
     def _remove_worlds(self, vmm: VMM) -> None:
         for world in (*vmm.worlds, *vmm.device_worlds.values()):
             self.scheduler.remove(world)
+            self._stalled.discard(world)
 
     # --- time ---
 
@@ -464,9 +471,11 @@ class VMkernel:
                 f"to_ns must be at least the present, {self.now_ns:,}, got {end:,}"
             )
         while True:
-            due = self._due()
+            due = max(self._due(), self.now_ns)
             if due > end:
                 self.scheduler.run(end)
+                if self.paths is not None:
+                    self.paths.advance(end)
                 return
             self.scheduler.run(due)
             self._happen(due)
@@ -486,11 +495,30 @@ class VMkernel:
     def _happen(self, now: int) -> None:
         if self.paths is not None and _never(self.paths.next_event_time()) <= now:
             self.paths.advance(now)
+            self._stall()
         if self.console is not None and self.console.attached and now % PERIOD_NS == 0:
             self.console.hand_over(self.scheduler)
         if self.memory is not None and now == self.memory.model.now_ns + self._memory_step:
             for name, wait in self.memory.step(self._memory_step).items():
                 self._wait_for_pages(self._vmms[name], wait)
+
+    def _stall(self) -> None:
+        """Stop the worlds of disks that no path leads to, and let those go on to which one does."""
+        if self.paths is None:
+            return
+        for vmm in self._vmms.values():
+            for disk in vmm.vm.spec.disks:
+                world = vmm.device_worlds.get(disk.name)
+                device = self._devices.get(f"{self.name}/{disk.datastore}")
+                if world is None or device is None:
+                    continue
+                dead = int(self.paths.state(device)) != 0
+                if dead and world not in self._stalled:
+                    self.scheduler.block(world)
+                    self._stalled.add(world)
+                elif not dead and world in self._stalled:
+                    self.scheduler.wake(world)
+                    self._stalled.discard(world)
 
     def _wait_for_pages(self, vmm: VMM, wait_ns: int) -> None:
         """Let the vCPUs of a machine wait, each for its part."""

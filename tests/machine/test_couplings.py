@@ -5,6 +5,7 @@ import pytest
 
 from pyvirt.machine import MonitorMode, VMkernel
 from pyvirt.machine.loads import device_table
+from pyvirt.machine.paths import PathEngine, Topology
 from pyvirt.machine.techniques import EventCosts
 from pyvirt.sched import Always, Fixed, Poisson
 from pyvirt.spec import HostSpec, VMSpec
@@ -172,6 +173,42 @@ def test_the_console_serves_devices_and_competes_for_its_cpu():
     assert slow["job_time"] > 1.5 * row["job_time"]
     host.power_off("vm")
     assert host.console.attached == {}
+
+
+# --- paths ---
+
+
+def test_a_disk_without_a_path_stands_still_and_catches_up():
+    def run(fault):
+        plan = Topology()
+        parts = [plan.component(f"hba{k}", "adapter", dead_after_ns=0) for k in range(2)]
+        plan.device("esx1/store", [[part] for part in parts])
+        engine = PathEngine(plan)
+        for k in range(fault):
+            engine.fail(parts[k], 2 * SECOND)
+            engine.repair(parts[k], 5 * SECOND)
+        host = VMkernel(HostSpec("esx1", cpus=2, mhz=MHZ), paths=engine)
+        disks = ({"name": "hd0", "datastore": "store"}, {"name": "hd1"})
+        load = {"disk": {"reads_per_s": 4000}}
+        vmm = host.power_on(vm(workload=load, disks=disks))
+        got = []
+        for until in ("2s", "5s", "10s"):
+            host.run(until)
+            rows = host.scheduler.counters()
+            got.append([int(rows[w]["run"]) / SECOND for w in vmm.device_worlds.values()])
+        assert engine.now_ns == host.now_ns
+        return got, host.stats().percent("vm", "%RUN")
+
+    share = 2000 * 20_000 / (MHZ * 1e6)
+    whole, _ = run(0)
+    assert whole == pytest.approx(np.outer([2, 5, 10], [share, share]), rel=1e-3)
+    # one path of two is no matter
+    assert run(1)[0] == whole
+    lost, guest = run(2)
+    assert lost[0] == whole[0]
+    assert lost[1] == pytest.approx([2 * share, 5 * share], rel=1e-2)
+    assert lost[2] == pytest.approx(whole[2])
+    assert guest == 20.0
 
 
 # --- memory pressure is swap wait ---
