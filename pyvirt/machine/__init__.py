@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pyvirt.machine.console import ServiceConsole
+    from pyvirt.machine.dirtying import log_writes
     from pyvirt.machine.disks import Disk
     from pyvirt.machine.modes import MonitorMode, Processor, Selection, family, select_mode
     from pyvirt.machine.snapshots import Snapshot, SnapshotTree
@@ -39,6 +40,7 @@ _HOME = {
     "VMkernel": "vmkernel",
     "execution": "techniques",
     "family": "modes",
+    "log_writes": "dirtying",
     "measure": "translation",
     "select_mode": "modes",
 }
@@ -61,6 +63,7 @@ __all__ = [
     "VMkernel",
     "execution",
     "family",
+    "log_writes",
     "measure",
     "select_mode",
 ]

@@ -383,7 +383,7 @@ class VMkernel:
             memory=translation is None,
             tools=spec.tools,
         )
-        return VMM(machine, selection, priced, translation, self.spec.mhz)
+        return VMM(machine, selection, priced, translation, self.spec.mhz, seed=self._seed)
 
     def _memory_needed(self, spec: VMSpec, mode: MonitorMode) -> tuple[int, int]:
         """Give what must be set aside, and what of it is the monitor's."""

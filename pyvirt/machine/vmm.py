@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pyvirt.errors import InvalidValueError
 from pyvirt.machine.modes import MonitorMode, Selection
 from pyvirt.machine.techniques import ROUTES, EventCosts, Execution
 from pyvirt.machine.vm import VM
 
 if TYPE_CHECKING:
+    from pyvirt.cluster import DirtyLog
     from pyvirt.machine.translation import Translation
 
 __all__ = ["VMM", "Counted"]
@@ -62,6 +64,8 @@ class VMM:
         Bytes that the monitor itself takes.
     swap_wait_ns : int
         Time that the host made its vCPUs wait for pages.
+    seed : int
+        Of its stream, where that has none of its own.
     """
 
     vm: VM
@@ -75,6 +79,7 @@ class VMM:
     memory_reserved: int = 0
     memory_overhead: int = 0
     swap_wait_ns: int = 0
+    seed: int = 0
     _host: Any = None
     _last: Counted | None = None
 
@@ -143,6 +148,39 @@ class VMM:
             "routes": self._routes(events),
             "swap_wait_ns": self.swap_wait_ns,
         }
+
+    def dirty_log(self, *, fetches: int = 16) -> DirtyLog:
+        """Give what a migration would have to send again: its stream under a dirty log.
+
+        The guest's accesses are as fast as the CPU time that it has had so far, without its
+        monitor's part, allows.
+
+        Parameters
+        ----------
+        fetches : int, default 16
+            See `pyvirt.machine.log_writes`.
+
+        Raises
+        ------
+        InvalidValueError
+            It has no address stream, or has had no CPU time.
+        """
+        from pyvirt.machine.dirtying import log_writes
+        from pyvirt.machine.streams import described
+
+        counted = self.counted()
+        elapsed = counted.elapsed / max(1, len(self.worlds))
+        if not counted.run:
+            raise InvalidValueError(f"VM {self.name!r:.80} must have run, and has had no CPU time")
+        stream = described(self.vm.spec, self.seed)
+        assert self.vm.spec.workload is not None
+        assert self.vm.spec.workload.addresses is not None
+        return log_writes(
+            stream,
+            accesses_per_s=self.vm.spec.workload.addresses.accesses_per_s,
+            cpus=counted.run / (1.0 + self.overhead) / elapsed,
+            fetches=fetches,
+        )
 
     def _routes(self, events: dict[str, float]) -> dict[str, float]:
         made = dict.fromkeys((*ROUTES, "console"), 0.0)

@@ -1,9 +1,13 @@
 """Each arrow from one level to the next: one cause is changed, the effect has sign and value."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from pyvirt.machine import MonitorMode, VMkernel
+from pyvirt.cluster import Link, migrate
+from pyvirt.errors import InvalidTypeError, InvalidValueError
+from pyvirt.machine import MonitorMode, Stream, VMkernel, log_writes
 from pyvirt.machine.loads import device_table
 from pyvirt.machine.paths import PathEngine, Topology
 from pyvirt.machine.techniques import EventCosts
@@ -253,6 +257,63 @@ def test_balloons_need_tools():
     assert ballooned >= 0
     assert with_tools.memory.model.vms.tools.tolist() == [1, 1]
     assert without.memory.model.vms.tools.tolist() == [0, 0]
+
+
+# --- the page-modification log feeds migrations ---
+
+
+def test_a_log_has_what_the_stream_wrote():
+    """Stores one page apart: each interval dirties as many pages as it has stores."""
+    stream = Stream("stride", 4096 * 64_000, sample=32_000, stores=1.0)
+    log = log_writes(stream, accesses_per_s=1e6, fetches=8)
+    # 32,000 accesses at 10**6 a second
+    assert log.period_ns == 32_000_000
+    pages = len(np.unique(log.frames))
+    # the guest's own tables are written only by A and D bits of its processor
+    assert 32_000 <= pages < 32_000 + 200
+    first = log.frames[log.times_ns < 4_000_000]
+    assert 4000 <= len(first) < 4200
+    half = log_writes(stream, accesses_per_s=1e6, cpus=0.5, fetches=8)
+    assert half.period_ns == 2 * log.period_ns
+    none = log_writes(replace(stream, stores=0.0), accesses_per_s=1e6, fetches=8)
+    assert len(np.unique(none.frames)) < 200
+
+
+def test_a_guest_that_waits_for_its_cpu_is_easier_to_move():
+    """CPU contention lowers the dirty rate, and with it what a migration sends."""
+    addresses = {"kind": "uniform", "footprint": "256MiB", "accesses_per_s": 1e5, "stores": 0.5}
+    spec = vm(cpu="2GHz", memory="512MiB", workload={"addresses": addresses})
+
+    def move(others):
+        host = esx(cpus=1)
+        vmm = host.power_on(spec)
+        for i in range(others):
+            host.power_on(f"other{i}", workload=Always())
+        host.run("10s")
+        log = vmm.dirty_log()
+        return log.period_ns, migrate(spec.memory, log, Link(2000))
+
+    alone, crowded = move(0), move(3)
+    # a quarter of the CPU time: the same writes take four times as long
+    assert crowded[0] == pytest.approx(4 * alone[0], rel=0.02)
+    assert crowded[1].sent_bytes < alone[1].sent_bytes
+    assert crowded[1].total_ns < alone[1].total_ns
+
+
+def test_logs_need_a_stream_and_time():
+    host = esx()
+    vmm = host.power_on(vm())
+    with pytest.raises(InvalidValueError, match="no CPU time"):
+        vmm.dirty_log()
+    host.run("1s")
+    with pytest.raises(InvalidValueError, match="must have a workload with addresses"):
+        vmm.dirty_log()
+    with pytest.raises(InvalidValueError, match="fetches"):
+        log_writes(Stream("uniform", sample=10), fetches=11)
+    with pytest.raises(InvalidTypeError, match="stream"):
+        log_writes("uniform")
+    with pytest.raises(InvalidValueError, match="cpus"):
+        log_writes(Stream("uniform"), cpus=0)
 
 
 # --- S12 through the whole host ---
