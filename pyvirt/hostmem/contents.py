@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -104,38 +105,49 @@ def page_ids(images: Sequence[Any]) -> list[Ints]:
 
     if isinstance(images, (bytes, bytearray, memoryview, np.ndarray)):
         raise InvalidTypeError("images must be a sequence of images, not one image")
-    views = [_as_words(image, which) for which, image in enumerate(images)]
-    hashes = [np.empty(len(words), dtype=np.uint64) for words in views]
-    for words, out in zip(views, hashes, strict=True):
-        hash_pages(words, out)
-    # Contents by hash; a second content with the hash of another gets an entry of its own.
+    # A page of zeros before all others, so that it is the first content.
     nothing = np.zeros((1, PAGE_SIZE // 8), dtype=np.uint64)
-    zero_hash = np.empty(1, dtype=np.uint64)
-    hash_pages(nothing, zero_hash)
-    known: dict[int, list[tuple[int, npt.NDArray[np.uint64]]]] = {
-        int(zero_hash[0]): [(0, nothing[0])]
-    }
-    following = 1
-    made = []
-    for words, found in zip(views, hashes, strict=True):
-        ids = np.zeros(len(words), dtype=np.int64)
-        values, place = np.unique(found, return_inverse=True)
-        order = np.argsort(place, kind="stable")
-        starts = np.searchsorted(place[order], np.arange(len(values) + 1))
-        groups = [order[starts[i] : starts[i + 1]] for i in range(len(values))]
-        for rows in sorted(groups, key=lambda rows: int(rows[0])):
-            entries = known.setdefault(int(found[rows[0]]), [])
-            while rows.size:
-                content = next((e for e in entries if (words[rows[0]] == e[1]).all()), None)
-                if content is None:
-                    content = (following, words[rows[0]])
-                    entries.append(content)
-                    following += 1
-                same = (words[rows] == content[1]).all(axis=1)
-                ids[rows[same]] = content[0]
-                rows = rows[~same]
-        made.append(ids)
-    return made
+    views = [nothing, *(_as_words(image, which) for which, image in enumerate(images))]
+    bounds = np.cumsum([0, *map(len, views)])
+    hashes = np.empty(bounds[-1], dtype=np.uint64)
+    for words, (low, high) in zip(views, pairwise(bounds), strict=True):
+        hash_pages(words, hashes[low:high])
+    labels = _split(views, bounds, np.unique(hashes, return_inverse=True)[1].reshape(-1))
+    # number contents as they are met
+    _, first, place = np.unique(labels, return_index=True, return_inverse=True)
+    number = np.empty(len(first), dtype=np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
+    ids = number[place.reshape(-1)]
+    return [ids[low:high] for low, high in pairwise(bounds[1:])]
+
+
+def _split(views: list[npt.NDArray[np.uint64]], bounds: Ints, labels: Ints) -> Ints:
+    """Compare each page with the first of its label; those that differ get labels of their own."""
+    from pyvirt.hostmem.kernels.hashing import same_pages
+
+    labels = labels.astype(np.int64)
+    pending = np.arange(len(labels))
+    following = int(labels.max()) + 1
+    while pending.size:
+        _, first, place = np.unique(labels[pending], return_index=True, return_inverse=True)
+        leader = pending[first[place.reshape(-1)]]
+        here = np.searchsorted(bounds, pending, side="right") - 1
+        there = np.searchsorted(bounds, leader, side="right") - 1
+        equal = np.ones(len(pending), dtype=np.bool_)
+        to_compare = leader != pending
+        for i, j in np.unique(np.stack([here, there])[:, to_compare], axis=1).T.tolist():
+            rows = np.flatnonzero((here == i) & (there == j) & to_compare)
+            same = np.empty(len(rows), dtype=np.bool_)
+            same_pages(
+                views[i], pending[rows] - bounds[i], views[j], leader[rows] - bounds[j], same
+            )
+            equal[rows] = same
+        pending = pending[~equal]
+        # one round for each content that has the hash of another: rare enough
+        old, fresh = np.unique(labels[pending], return_inverse=True)
+        labels[pending] = following + fresh.reshape(-1)
+        following += len(old)
+    return labels
 
 
 def share_pages(images: Sequence[Any], salts: Sequence[int] | None = None) -> PageSharing:

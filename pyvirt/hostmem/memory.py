@@ -14,7 +14,7 @@ from pyvirt.errors import AdmissionError, InvalidTypeError, InvalidValueError
 from pyvirt.hostmem import layout as at
 from pyvirt.hostmem.constants import Constants
 from pyvirt.hostmem.counters import esxtop
-from pyvirt.hostmem.states import MemoryState, Policy, policy_of
+from pyvirt.hostmem.states import Action, MemoryState, Policy, policy_of
 from pyvirt.hostmem.targets import check_tax
 from pyvirt.hostmem.views import Columns, VMView, host_columns, vm_columns, whole
 
@@ -281,6 +281,47 @@ class HostMemory:
         keep = np.array([i for i in range(len(self)) if i not in rows], dtype=np.int64)
         self._order(self._hosts_of_vms()[keep], keep, self.names)
 
+    def move(self, name: str, host: int) -> None:
+        """Move a VM to another host, with all that it has.
+
+        What it shared it takes along as pages of its own, and what is in large pages as small ones.
+        Pages in swap files and in its compression cache stay there. Those for which the other host
+        has no room are swapped there.
+
+        Parameters
+        ----------
+        name : str
+        host : int
+
+        Raises
+        ------
+        AdmissionError
+            As for `add`, or not even swapping makes room for its compressed pages; it stays.
+        """
+        row, there = self.row(name), whole(host, "host", 0, self._h.shape[1] - 1)
+        hosts = self._hosts_of_vms()
+        if hosts[row] == there:
+            return
+        vm = self._v[:, row].copy()
+        self._admit(np.array([there]), vm[:, None])
+        room = int(self._h[at.FREE, there] - vm[at.OVERHEAD])
+        cache = -(-vm[at.ZIPPED] // at.CACHED_PER_PAGE)
+        if cache > room:
+            raise AdmissionError(f"host {there}, free memory", float(cache), float(room), name)
+        swapped = max(int(vm[at.MAPPED] + cache) - room, 0)
+        if swapped:
+            resident = vm[at.LAST_ACTIVE] - vm[at.ZIPPED_ACTIVE] - vm[at.SWAPPED_ACTIVE]
+            active = max(int(resident), 0) * swapped // int(vm[at.MAPPED])
+            vm[at.SWAPPED_ACTIVE] += min(active, swapped)
+            vm[[at.SWAPPED, at.SWAP_OUT]] += swapped
+            vm[at.MAPPED] -= swapped
+        vm[[at.SCANNED, at.SHARED, at.LARGE, at.CURSOR]] = 0
+        self._v[:, row] = vm
+        self._scanned[:, row] = self._base[:, row] = 0
+        hosts[row] = there
+        order = np.argsort(hosts, kind="stable")
+        self._order(hosts[order], order, self.names)
+
     def step(self, dt_ns: int, *, threads: int = 1) -> None:
         """Let time pass on all hosts.
 
@@ -302,10 +343,7 @@ class HostMemory:
         dt = whole(dt_ns, "dt_ns", 1)
         count = min(whole(threads, "threads", 1, 1024), self._h.shape[1])
         self.validate()
-        k = self.constants.vector()
-        k[at.DT_NS], k[at.NOW_NS], k[at.KEEP] = dt, self.now_ns, 1.0 - self.tax
-        k[at.BALLOON_PART] = float(self.policy.balloon_part)
-        k[at.CACHE_PART] = float(self.policy.cache_part)
+        k = self._constants(dt)
         actions = np.array(self.policy.actions, dtype=np.int64)
         solver = addresses()["divide"]
 
@@ -322,6 +360,26 @@ class HostMemory:
             with ThreadPoolExecutor(count) as pool:
                 list(pool.map(run, bounds[:-1].tolist(), bounds[1:].tolist()))
         self.now_ns += dt
+
+    def rebalance(self) -> None:
+        """Set `vms.target` for what the VMs have now; `step` does so itself."""
+        from pyvirt.entitlement import addresses
+        from pyvirt.hostmem.kernels.step import rebalance
+
+        self.validate()
+        rebalance(self._v, self._h, self.first, self._constants(0), addresses()["divide"])
+
+    def _constants(self, dt: int) -> Floats:
+        k = self.constants.vector()
+        k[at.DT_NS], k[at.NOW_NS], k[at.KEEP] = dt, self.now_ns, 1.0 - self.tax
+        k[at.BALLOON_PART] = float(self.policy.balloon_part)
+        k[at.CACHE_PART] = float(self.policy.cache_part)
+        done = np.bitwise_or.reduce(np.array(self.policy.actions))
+        if not done & Action.COMPRESS:
+            k[at.CACHE_PART] = 0.0
+        if not done & Action.SWAP:
+            k[at.SWAP_RATE] = 0.0
+        return k
 
     def validate(self) -> None:
         """Check the inputs of all VMs, which may have been written in place."""

@@ -63,7 +63,7 @@ class Policy:
         Large pages are broken when less is free; 0: never.
     actions : tuple of int
         Of each `MemoryState`, bits of `Action`. Where ballooning is done and a VM has no balloon,
-        or one that is full, it is swapped instead.
+        or one that is full, it is swapped instead. What stands in no state is never done.
     balloon_part : Fraction
         Of its memory that a VM's balloon takes at most.
     cache_part : Fraction

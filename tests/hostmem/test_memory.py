@@ -1,11 +1,13 @@
 """What a host does to its VMs: each means of reclaiming, its limits, and bad input."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import pyvirt as pv
 from pyvirt.errors import AdmissionError, InvalidTypeError, InvalidValueError
-from pyvirt.hostmem import Constants, HostMemory, MemoryState, esx6
+from pyvirt.hostmem import Action, Constants, HostMemory, MemoryState, esx6
 
 SECOND = 10**9
 
@@ -235,6 +237,48 @@ def test_the_last_holder_keeps_its_page():
     assert a.shared == 1_000
     assert memory.hosts.copies[0] == 1
     memory.check()
+
+
+def test_means_that_a_policy_lacks_are_never_used():
+    base = esx6()
+    for left_out, counts in (
+        (Action.COMPRESS, ("zip",)),
+        (Action.SWAP, ("swap_out",)),
+        (Action.BALLOON, ("balloon_in",)),
+    ):
+        actions = tuple(bits & ~left_out for bits in base.actions)
+        memory = HostMemory(60_000, dataclasses.replace(base, actions=actions))
+        for tools in (0, 1):
+            memory.add(0, memory=50_000, used=50_000, active=20_000, tools=tools)
+        run(memory, 200)
+        assert all(memory.vms[name].sum() == 0 for name in counts)
+
+
+def test_a_move_takes_pages_along():
+    memory = HostMemory([50_000, 30_000, 5_000], "esx2002", classes=("os",))
+    for name in "ab":
+        memory.add(0, name, memory=20_000, used=20_000, active=4_000, content={"os": 9_000})
+    run(memory, 4000, dt=30 * SECOND)
+    a = memory.vm("a")
+    assert a.shared == 9_000
+    memory.move("a", 1)
+    memory.check()
+    assert (a.host, a.mapped, a.shared, memory.vm("b").shared) == (1, 20_000, 0, 0)
+    assert memory.hosts.free.tolist() == [30_000, 10_000, 5_000]
+    memory.move("a", 1)
+    memory.move("a", 2)
+    assert (a.mapped, a.swapped, a.swapped_active) == (5_000, 15_000, 3_000)
+    with pytest.raises(InvalidValueError, match="host"):
+        memory.move("a", 3)
+    with pytest.raises(InvalidValueError, match="no VM"):
+        memory.move("c", 0)
+
+
+def test_a_host_without_machines_lets_time_pass():
+    memory = HostMemory([1000, 2000])
+    run(memory, 3)
+    assert memory.now_ns == 3 * SECOND
+    assert memory.hosts.free.tolist() == [1000, 2000]
 
 
 def test_names_and_columns():

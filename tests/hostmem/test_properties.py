@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostmem.machine import change, random_hosts
+from pyvirt.errors import AdmissionError
 from pyvirt.hostmem import MemoryState
 
 POLICIES = st.sampled_from(["esx6", "esx2002"])
@@ -45,6 +46,32 @@ def test_pages_add_up(seed, policy, steps):
         assert (vms.zipped <= most).all()
         waited = vms.swap_wait_ns - before["swap_wait_ns"]
         assert (waited >= 0).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), POLICIES, st.lists(st.integers(0, 2), min_size=1, max_size=15))
+def test_moves_lose_no_page(seed, policy, hosts):
+    memory = random_hosts(seed, policy)
+    rng = np.random.default_rng(seed)
+    for host in hosts:
+        change(memory, rng)
+        memory.step(10**10)
+        name = memory.names[int(rng.integers(len(memory)))]
+        vm = memory.vm(name)
+        before, at = {key: getattr(vm, key) for key in memory.vms}, vm.host
+        try:
+            memory.move(name, host)
+        except AdmissionError:
+            assert {key: getattr(vm, key) for key in memory.vms} == before
+            assert vm.host == at
+            continue
+        memory.check()
+        assert vm.host == host
+        swapped = vm.swapped - before["swapped"]
+        assert vm.mapped == before["mapped"] - swapped
+        assert swapped >= 0
+        kept = ("memory", "untouched", "ballooned", "zipped", "estimate", "key", "swap_in")
+        assert all(getattr(vm, key) == before[key] for key in kept)
 
 
 @settings(max_examples=25, deadline=None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["hash_pages"]
+__all__ = ["hash_pages", "same_pages"]
 
 
 @njit(cache=True, nogil=True)
@@ -27,3 +27,14 @@ def hash_pages(words, out):
             whole = (whole ^ lanes[lane]) * factor
             whole ^= whole >> np.uint64(32)
         out[page] = whole
+
+
+@njit(cache=True, nogil=True)
+def same_pages(one, one_rows, two, two_rows, out):
+    """Compare page ``one_rows[i]`` of one image with ``two_rows[i]`` of another, word by word."""
+    for i in range(len(one_rows)):
+        a, b = one_rows[i], two_rows[i]
+        same = True
+        for at in range(512):
+            same &= one[a, at] == two[b, at]
+        out[i] = same

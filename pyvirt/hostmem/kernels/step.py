@@ -22,6 +22,7 @@ from pyvirt.hostmem.layout import (
     BALLOON_TARGET,
     BALLOONED,
     BLOCKED_NS,
+    CACHE_PART,
     COPIES,
     DEFLATE_RATE,
     DEFLATE_REST,
@@ -50,7 +51,7 @@ from pyvirt.hostmem.layout import (
 )
 from pyvirt.hostmem.states import Action
 
-__all__ = ["settle", "step", "transitions"]
+__all__ = ["rebalance", "settle", "step", "transitions"]
 
 SHARE, BALLOON = Action.SHARE, Action.BALLOON
 SWAP, BLOCK = Action.SWAP, Action.BLOCK
@@ -136,6 +137,8 @@ def reclaim(v, r, asked, first, last, k, state, action):
             asked[3, at] = fill_balloon(v, r, i, excess, k) if by_balloon else excess
         elif excess < 0 and not action & SWAP:
             deflate(v, r, i, -excess, k)
+        if k[SWAP_RATE] == 0 and k[CACHE_PART] == 0:
+            asked[3, at] = 0  # this hypervisor has no such means
         v[SWAP_TARGET, i] = v[SWAPPED, i] + asked[3, at]
         forced += asked[3, at]
     if forced == 0:
@@ -197,6 +200,20 @@ def step(
             v, r, content, scanned, base, h, host, starts[host], starts[host + 1], k, actions,
             solver, seed, asked, small, work,
         )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def rebalance(v, h, starts, k, solver):
+    """Set the targets of all hosts for what VMs have now."""
+    widest = 1
+    for host in range(h.shape[1]):
+        widest = max(widest, starts[host + 1] - starts[host])
+    asked = np.zeros((4, widest), dtype=np.int64)
+    small = np.zeros((7, widest), dtype=np.int64)
+    work = np.empty(WORK * 2 * widest)
+    for host in range(h.shape[1]):
+        first, last = starts[host], starts[host + 1]
+        set_targets(v, h, asked, host, first, last, k, solver, small, work)
 
 
 @njit(cache=True, nogil=True)
