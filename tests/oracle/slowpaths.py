@@ -38,6 +38,7 @@ class Device:
         self.current = None
         self.used_ios = self.used_bytes = 0
         self.bounced = 0
+        self.lost = False
 
 
 class SlowPaths:
@@ -98,6 +99,9 @@ class SlowPaths:
 
     def lose(self, volume, at):
         self.plan(at, 0, self.lose_volume, volume)
+
+    def lose_device(self, device, at):
+        self.plan(at, 0, self.lose_one, self.devices[device])
 
     def disable(self, device, path, at, disabled=True):
         self.plan(at, 0, self.set_disabled, self.devices[device].paths[path], disabled)
@@ -354,7 +358,9 @@ class SlowPaths:
         else:
             able = self.of_state(device, "active", "unoptimized", "standby")
             alive = bool(able)
-            if self.lost[device.volume] and any(not self.broken(path) for path in able):
+            if (device.lost or self.lost[device.volume]) and any(
+                not self.broken(path) for path in able
+            ):
                 device.state = "pdl"
                 self.drop(self.time_out, device)
                 for path in device.paths:
@@ -469,6 +475,10 @@ class SlowPaths:
         for device in self.devices:
             if device.volume == volume:
                 self.refresh(device)
+
+    def lose_one(self, device):
+        device.lost = True
+        self.refresh(device)
 
     # teams
 

@@ -277,7 +277,16 @@ class PathEngine:
 
     def lose(self, volume: int, at_ns: int | None = None) -> None:
         """Let an array lose a volume for good."""
-        self._plan(1, whole(volume, "volume", 0, self._state.volume.size - 1), 0, at_ns)
+        self._plan(1, whole(volume, "volume", 0, self._state.volume.size - 1), -1, at_ns)
+
+    def lose_device(self, device: int, at_ns: int | None = None) -> None:
+        """Let an array refuse a volume to the host of this device for good."""
+        d = self._device(device)
+        if self._state.device["team"][d]:
+            raise InvalidValueError(
+                f"device must be one of storage, got the team {self.device_names[d]!r}"
+            )
+        self._plan(1, 0, d, at_ns)
 
     def disable(self, device: int, path: int, at_ns: int | None = None) -> None:
         """Take a path, by its position, out of use, as administrators do."""

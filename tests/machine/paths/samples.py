@@ -111,6 +111,10 @@ def random_run(seed, requests=150):
         volume, at = int(rng.integers(2)), time()
         for one in (engine, oracle):
             one.lose(volume, at)
+    device, at = int(rng.integers(len(plan.devices))), time()
+    if rng.random() < 0.2 and not plan.devices[device]["team"]:
+        for one in (engine, oracle):
+            one.lose_device(device, at)
     for _ in range(int(rng.integers(0, 3))):
         device = int(rng.integers(len(plan.devices)))
         path, at, back = int(rng.integers(plan.devices[device]["count"])), time(), time()

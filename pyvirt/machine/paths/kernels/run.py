@@ -90,7 +90,7 @@ def _refresh(s, d):
             works = path_state(s, p) < DEAD
             alive = alive or works
             answers = answers or (works and not path_at(s, p).broken)
-        if answers and volume_at(s, dev.volume).lost:
+        if answers and (dev.lost or volume_at(s, dev.volume).lost):
             dev.state = PDL
             dev.life += 1
             note(s, L_PDL, d, -1, 0)
@@ -213,7 +213,11 @@ def _activated(s, v):
 
 
 @njit(cache=True, nogil=True)
-def _lose(s, v):
+def _lose(s, v, d):
+    if d >= 0:
+        device_at(s, d).lost = 1
+        _refresh(s, d)
+        return
     volume = volume_at(s, v)
     volume.lost = 1
     for at in range(volume.first, volume.first + volume.count):
@@ -245,7 +249,7 @@ def _event(s, kind, a, b, token):
     elif kind == FAULT:
         _fault(s, a, b)
     elif kind == LOSS:
-        _lose(s, a)
+        _lose(s, a, b)
     elif kind == DISABLE:
         _disable(s, a, b)
     elif kind == SEE_DEAD:

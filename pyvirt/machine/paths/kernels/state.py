@@ -8,6 +8,9 @@ An index of -1 is none; times are nanoseconds. A component's service takes
 
 from __future__ import annotations
 
+import zlib
+from pathlib import Path
+
 import numpy as np
 
 __all__ = [
@@ -36,28 +39,6 @@ ADDRESSES = (
     "path_of",
     "device_of",  # devices of volumes
     "todo",  # a ring of devices
-)
-
-GLOBAL = np.dtype(
-    [
-        ("now", "i8"),
-        ("sequence", "i8"),  # events planned so far
-        ("planned", "i8"),  # those in the heap
-        ("heap_room", "i8"),
-        ("logged", "i8"),  # rows of the log in use
-        ("log_room", "i8"),
-        ("requests", "i8"),  # rows of requests in use
-        ("next_arrival", "i8"),  # the first that has not come yet
-        ("in_system", "i8"),  # those that have come and are not finished
-        ("todo_count", "i8"),  # devices to look at before the next event
-        ("todo_first", "i8"),
-        ("apd_timeout", "i8"),
-        ("back_after", "i8"),  # from the repair of a path to the host's notice of it
-        ("window", "i8"),  # load-based teaming looks so often
-        ("saturated", "i8"),  # and moves a port where an uplink is busier, in per cent
-        *((name, "i8") for name in ("components", "paths", "devices", "volumes")),  # how many
-        *((name, "u8") for name in ADDRESSES),
-    ]
 )
 
 COMPONENT = np.dtype(
@@ -103,6 +84,7 @@ DEVICE = np.dtype(
         ("first", "i8"),  # its paths
         ("count", "i8"),
         ("volume", "i8"),
+        ("lost", "i8"),  # for this host alone
         ("preferred", "i8"),
         ("by_hand", "i8"),
         ("switch_ios", "i8"),
@@ -184,6 +166,41 @@ EVENT = np.dtype(
 
 LOG = np.dtype([("time", "i8"), ("what", "i8"), ("device", "i8"), ("path", "i8"), ("value", "i8")])
 
+
+def _tag() -> str:
+    """Name this version of the records and kernels.
+
+    Numba looks only at the file of a compiled function to see whether what it has stored of it is
+    still good. As a part of the type that all kernels take, the name makes it look at all.
+    """
+    mark = 0
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        mark = zlib.crc32(source.read_bytes(), mark)
+    return f"version_{mark:08x}"
+
+
+GLOBAL = np.dtype(
+    [
+        ("now", "i8"),
+        ("sequence", "i8"),  # events planned so far
+        ("planned", "i8"),  # those in the heap
+        ("heap_room", "i8"),
+        ("logged", "i8"),  # rows of the log in use
+        ("log_room", "i8"),
+        ("requests", "i8"),  # rows of requests in use
+        ("next_arrival", "i8"),  # the first that has not come yet
+        ("in_system", "i8"),  # those that have come and are not finished
+        ("todo_count", "i8"),  # devices to look at before the next event
+        ("todo_first", "i8"),
+        ("apd_timeout", "i8"),
+        ("back_after", "i8"),  # from the repair of a path to the host's notice of it
+        ("window", "i8"),  # load-based teaming looks so often
+        ("saturated", "i8"),  # and moves a port where an uplink is busier, in per cent
+        *((name, "i8") for name in ("components", "paths", "devices", "volumes")),  # how many
+        *((name, "u8") for name in ADDRESSES),
+        (_tag(), "i8"),
+    ]
+)
 
 # --- codes ---------------------------------------------------------------------------------------
 
