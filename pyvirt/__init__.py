@@ -26,15 +26,20 @@ if TYPE_CHECKING:
         LimitError,
         MappingError,
         MissingDependencyError,
+        MonitorModeError,
         OutsideMemoryError,
         PageFaultError,
         PolicyError,
+        PowerStateError,
         PyvirtError,
         TraceFormatError,
         describe_fault,
     )
     from pyvirt.guest.system import GuestOS
     from pyvirt.hostmem.memory import HostMemory
+    from pyvirt.machine.vm import VM
+    from pyvirt.machine.vmkernel import VMkernel
+    from pyvirt.machine.vmm import VMM
     from pyvirt.mmu.accesses import Accesses
     from pyvirt.mmu.agile import AgileRules
     from pyvirt.mmu.compare import Comparison, compare
@@ -79,6 +84,9 @@ _HOME = {
     "compare": "pyvirt.mmu.compare",
     "Geometry": "pyvirt.mmu.geometry",
     "GuestOS": "pyvirt.guest.system",
+    "VM": "pyvirt.machine.vm",
+    "VMM": "pyvirt.machine.vmm",
+    "VMkernel": "pyvirt.machine.vmkernel",
     "HostMemory": "pyvirt.hostmem.memory",
     "MMU": "pyvirt.mmu.mmu",
     "Hypervisor": "pyvirt.mmu.shadow",
@@ -98,9 +106,11 @@ _HOME = {
     "LimitError": "pyvirt.errors",
     "MappingError": "pyvirt.errors",
     "MissingDependencyError": "pyvirt.errors",
+    "MonitorModeError": "pyvirt.errors",
     "OutsideMemoryError": "pyvirt.errors",
     "PageFaultError": "pyvirt.errors",
     "PolicyError": "pyvirt.errors",
+    "PowerStateError": "pyvirt.errors",
     "PyvirtError": "pyvirt.errors",
     "TraceFormatError": "pyvirt.errors",
     "describe_fault": "pyvirt.errors",
@@ -114,6 +124,7 @@ _PARTS = frozenset(
         "entitlement",
         "guest",
         "hostmem",
+        "machine",
         "mmu",
         "report",
         "sched",
@@ -125,6 +136,8 @@ _PARTS = frozenset(
 
 __all__ = [
     "MMU",
+    "VM",
+    "VMM",
     "Access",
     "Accesses",
     "AddressSpace",
@@ -148,6 +161,7 @@ __all__ = [
     "LimitError",
     "MappingError",
     "MissingDependencyError",
+    "MonitorModeError",
     "NestedAddressSpace",
     "OutsideMemoryError",
     "PageFaultError",
@@ -155,6 +169,7 @@ __all__ = [
     "PhysicalMemory",
     "PolicyError",
     "PoolSpec",
+    "PowerStateError",
     "PyvirtError",
     "RuleSpec",
     "ScenarioSpec",
@@ -164,6 +179,7 @@ __all__ = [
     "Translation",
     "Translations",
     "VMSpec",
+    "VMkernel",
     "Walker",
     "WorkloadSpec",
     "compare",

@@ -18,9 +18,11 @@ __all__ = [
     "LimitError",
     "MappingError",
     "MissingDependencyError",
+    "MonitorModeError",
     "OutsideMemoryError",
     "PageFaultError",
     "PolicyError",
+    "PowerStateError",
     "PyvirtError",
     "TraceFormatError",
     "describe_fault",
@@ -135,6 +137,40 @@ class PolicyError(PyvirtError, RuntimeError):
             f"policy {self.policy}{where}{which} at {self.when_ns:,} ns: "
             f"{self.rule}, got {self.value}"
         )
+
+
+class MonitorModeError(PyvirtError, RuntimeError):
+    """No monitor mode is left for a virtual machine on a host.
+
+    Attributes
+    ----------
+    vm : str
+        The virtual machine.
+    allowed, requested : tuple of str
+        What processor, BIOS, hypervisor and guest allow, and what the user asked for.
+    reason : str
+        What to change.
+    """
+
+    def __init__(
+        self, vm: str, allowed: tuple[str, ...], requested: tuple[str, ...], reason: str
+    ) -> None:
+        super().__init__(vm, allowed, requested, reason)
+        self.vm = vm
+        self.allowed = allowed
+        self.requested = requested
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"no monitor mode is left for VM {self.vm!r:.80} (allowed: "
+            f"{' '.join(self.allowed) or 'none'}; requested: {' '.join(self.requested) or 'none'}):"
+            f" {self.reason}"
+        )
+
+
+class PowerStateError(PyvirtError, RuntimeError):
+    """A virtual machine was asked for what its power state does not permit."""
 
 
 class MissingDependencyError(PyvirtError, ImportError):

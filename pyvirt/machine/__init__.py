@@ -1,1 +1,82 @@
-"""The whole machine: virtual machines, their monitors, and the VMkernel of a host."""
+"""The whole machine: virtual machines, their monitors, and the VMkernel of a host.
+
+Names are loaded when they are first used: a host whose guests have no address stream needs no MMU.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyvirt.machine.console import ServiceConsole
+    from pyvirt.machine.dirtying import log_writes
+    from pyvirt.machine.disks import Disk
+    from pyvirt.machine.modes import MonitorMode, Processor, Selection, family, select_mode
+    from pyvirt.machine.snapshots import Snapshot, SnapshotTree
+    from pyvirt.machine.stats import HostStats
+    from pyvirt.machine.streams import Stream
+    from pyvirt.machine.techniques import EventCosts, Execution, execution
+    from pyvirt.machine.translation import Translation, measure
+    from pyvirt.machine.vm import VM
+    from pyvirt.machine.vmkernel import VMkernel
+    from pyvirt.machine.vmm import VMM
+
+_HOME = {
+    "Disk": "disks",
+    "EventCosts": "techniques",
+    "Execution": "techniques",
+    "HostStats": "stats",
+    "MonitorMode": "modes",
+    "Processor": "modes",
+    "Selection": "modes",
+    "ServiceConsole": "console",
+    "Snapshot": "snapshots",
+    "SnapshotTree": "snapshots",
+    "Stream": "streams",
+    "Translation": "translation",
+    "VM": "vm",
+    "VMM": "vmm",
+    "VMkernel": "vmkernel",
+    "execution": "techniques",
+    "family": "modes",
+    "log_writes": "dirtying",
+    "measure": "translation",
+    "select_mode": "modes",
+}
+
+__all__ = [
+    "VM",
+    "VMM",
+    "Disk",
+    "EventCosts",
+    "Execution",
+    "HostStats",
+    "MonitorMode",
+    "Processor",
+    "Selection",
+    "ServiceConsole",
+    "Snapshot",
+    "SnapshotTree",
+    "Stream",
+    "Translation",
+    "VMkernel",
+    "execution",
+    "family",
+    "log_writes",
+    "measure",
+    "select_mode",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'pyvirt.machine' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"pyvirt.machine.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,153 @@
+"""The memory of a host's virtual machines: `pyvirt.hostmem`, fed by descriptions."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from pyvirt.hostmem import Action, HostMemory, Policy, esx6, esx2002, overhead_pages
+from pyvirt.machine.claims import memory_claim
+from pyvirt.machine.modes import MonitorMode
+from pyvirt.machine.profile import MemoryRules, Profile
+from pyvirt.spec import HostSpec, MemoryLoadSpec, VMSpec
+
+__all__ = ["MachineMemory", "overhead_bytes"]
+
+PAGE = 4096
+SECOND = 1_000_000_000
+#: What a hypervisor that lacks a means of reclaiming never does.
+MEANS = {
+    "share": Action.SHARE,
+    "balloon": Action.BALLOON,
+    "compress": Action.COMPRESS,
+    "swap": Action.SWAP,
+    "block": Action.BLOCK,
+}
+NAMES = {MonitorMode.HWMMU: "hwmmu", MonitorMode.HV: "hv", MonitorMode.BT: "bt"}
+
+
+def overhead_bytes(spec: VMSpec, mode: MonitorMode) -> int:
+    """Give what the monitor of a virtual machine takes beside its memory.
+
+    As it says itself (``memory_overhead``), else as `pyvirt.hostmem.overhead_pages`; a
+    paravirtual guest is taken as one with shadow tables.
+    """
+    if spec.memory_overhead or not spec.memory:
+        return spec.memory_overhead
+    pages = max(1, spec.memory // PAGE)
+    name: Any = NAMES.get(mode, "hv")
+    return int(overhead_pages(pages, spec.vcpus, name)) * PAGE
+
+
+def policy_for(rules: MemoryRules) -> Policy:
+    """Give thresholds and actions by a profile.
+
+    A hypervisor without thresholds of its own has those of vSphere 6, since its host's kernel
+    keeps memory free by ones that are not in the profile.
+    """
+    base = esx2002() if rules.states == "esx2002" else esx6()
+    kept = 0
+    for means, action in MEANS.items():
+        if means in rules.reclaim:
+            kept |= int(action)
+    known = 0
+    for action in MEANS.values():
+        known |= int(action)
+    actions: Any = tuple(bits & (kept | ~known) for bits in base.actions)
+    return dataclasses.replace(base, actions=actions, salted=rules.sharing != "all")
+
+
+class MachineMemory:
+    """The memory manager of one host.
+
+    Parameters
+    ----------
+    spec : HostSpec
+        The host: ``memory`` and ``memory_for_host``.
+    profile : Profile
+        Its hypervisor.
+    seed : int
+        Of the samples of working sets.
+
+    Attributes
+    ----------
+    model : HostMemory
+        The pages of the host.
+    """
+
+    def __init__(self, spec: HostSpec, profile: Profile, seed: int) -> None:
+        rules = profile.memory_rules()
+        self.rules, self.profile = rules, profile
+        self.model = HostMemory(
+            spec.memory // PAGE,
+            policy_for(rules),
+            kernel_pages=spec.memory_for_host // PAGE,
+            tax=rules.idle_tax,
+            seed=seed,
+        )
+        self._growth: dict[str, float] = {}
+        self._used: dict[str, float] = {}
+        self._waited: dict[str, int] = {}
+
+    def add(self, spec: VMSpec, overhead: int, tools: bool) -> None:
+        """Give a virtual machine its memory, untouched but for what it says it has."""
+        load = MemoryLoadSpec() if spec.workload is None else spec.workload.memory
+        claim = memory_claim(self.profile, spec)
+        memory = spec.memory // PAGE
+        active = _active(spec, load)
+        used = min(memory, max(active, spec.memory_consumed // PAGE))
+        balloon = tools and "balloon" in self.rules.reclaim
+        inputs = {
+            "memory": memory,
+            "shares": max(1, claim.shares),
+            "reservation": min(claim.minimum, claim.maximum) // PAGE,
+            "limit": -1 if claim.maximum >= spec.memory else claim.maximum // PAGE,
+            "used": used,
+            "active": min(active, used),
+            "tools": int(balloon),
+            "large_pages": int(spec.large_pages and self.rules.large_pages),
+            "sharing": int(spec.page_sharing and self.rules.sharing != "none"),
+            "compressible": round(load.compressible * 1000),
+            "vcpus": spec.vcpus,
+            "overhead": overhead // PAGE,
+        }
+        self.model.add(0, spec.name, content={"zero": round(load.zero * memory)}, **inputs)
+        self._growth[spec.name] = load.touch_rate / PAGE
+        self._used[spec.name] = float(used)
+        self._waited[spec.name] = 0
+
+    def remove(self, name: str) -> None:
+        """Take a virtual machine's memory from it."""
+        if name in self._growth:
+            self.model.remove(name)
+            del self._growth[name], self._used[name], self._waited[name]
+
+    def step(self, dt_ns: int) -> dict[str, int]:
+        """Let time pass; gives how long the vCPUs of each machine waited for pages, in ns."""
+        model = self.model
+        if not model.names:
+            model.now_ns += dt_ns
+            return {}
+        growing = [row for row, name in enumerate(model.names) if self._growth[name]]
+        if growing:
+            used, memory = model.vms.used, model.vms.memory
+            for row in growing:
+                name = model.names[row]
+                more = self._used[name] + self._growth[name] * dt_ns / SECOND
+                self._used[name] = min(more, float(memory[row]))
+                used[row] = int(self._used[name])
+        model.step(dt_ns)
+        waits = {}
+        for name, total in zip(model.names, model.vms.swap_wait_ns.tolist(), strict=True):
+            if total > self._waited[name]:
+                waits[name] = total - self._waited[name]
+                self._waited[name] = total
+        return waits
+
+
+def _active(spec: VMSpec, load: MemoryLoadSpec) -> int:
+    if load.active is not None:
+        return min(load.active, spec.memory) // PAGE
+    if load.active_fraction is not None:
+        return int(load.active_fraction * spec.memory) // PAGE
+    return min(spec.memory_active, spec.memory) // PAGE

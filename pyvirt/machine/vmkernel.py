@@ -1,0 +1,619 @@
+"""The VMkernel: one per host, over a scheduler, a memory manager, device worlds and a console."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pyvirt.errors import InvalidTypeError, InvalidValueError, PowerStateError
+from pyvirt.machine import loads
+from pyvirt.machine.admission import Admission
+from pyvirt.machine.claims import memory_claim
+from pyvirt.machine.console import PERIOD_NS, ServiceConsole
+from pyvirt.machine.modes import MonitorMode, Processor, Selection, family, select_mode
+from pyvirt.machine.profile import load
+from pyvirt.machine.scheduling import Chosen, choose_scheduler
+from pyvirt.machine.stats import HostStats
+from pyvirt.machine.stats import since as since_then
+from pyvirt.machine.techniques import execution
+from pyvirt.machine.vm import VM
+from pyvirt.machine.vmm import VMM, Counted
+from pyvirt.sched import Scheduler
+from pyvirt.sched.workloads import Workload
+from pyvirt.spec import HostSpec, PoolSpec, VMSpec
+from pyvirt.units import parse_time
+
+__all__ = ["VMkernel"]
+
+SECOND = 1_000_000_000
+NEVER = 1 << 62
+
+
+class VMkernel:
+    """A host that runs virtual machines.
+
+    Time is an integer number of nanoseconds, from 0. Nothing happens but in `run` and `advance`;
+    whatever else is called takes effect at the present time.
+
+    Parameters
+    ----------
+    spec : HostSpec or str
+        The host, or its name, with the fields of `HostSpec` as keywords.
+    scheduler : str or Plug, optional
+        A scheduler of the host's hypervisor, or any policy of `pyvirt.sched`; default: the
+        description's, else the hypervisor's.
+    pools : sequence of PoolSpec
+        Resource pools; a pool stands after its parent.
+    quantum_ns : int, optional
+        Slice of a world, for policies that have none of their own.
+    seed : int, default 0
+        Of everything that is drawn.
+    memory_step_ns : int, default 1 s
+        Time between two steps of the memory manager.
+    event_costs : mapping of MonitorMode to str or EventCosts, optional
+        Cost tables in place of the defaults; see `pyvirt.machine.EventCosts`.
+    tlb : str, default "skylake-sp"
+        The processor's TLBs, for the overhead of translation.
+    paths : PathEngine, optional
+        Storage and network paths (`pyvirt.machine.paths`): they come along in time. Its device
+        ``host/datastore`` is that of a datastore; while all its paths are down, the worlds that
+        serve disks there stand still, and make up for it afterwards.
+    **fields
+        Of `HostSpec`.
+
+    Attributes
+    ----------
+    spec : HostSpec
+        The host.
+    profile : Profile
+        Its hypervisor.
+    processor : Processor
+        What matters of it for monitor modes.
+    scheduler : Scheduler
+        The CPUs and the worlds on them.
+    memory : MachineMemory or None
+        The memory manager; None: the description says nothing of memory, or no machine was on.
+    console : ServiceConsole or None
+        None: the host's description gives it no CPU time (``console_cpu_mhz``).
+    paths : PathEngine or None
+        As given.
+
+    Notes
+    -----
+    The cycles of a machine's monitor are work of its vCPUs: a workload that takes some CPU time
+    without a monitor takes 1 and the overhead times as much. Waits for swapped pages, which the
+    memory manager counts in each of its steps, are made up at the end of the step, at most the
+    length of a step for each vCPU.
+
+    A host that gets along with a scheduler, without memory and console, costs nothing beside it.
+
+    Examples
+    --------
+    >>> from pyvirt.machine import VMkernel
+    >>> host = VMkernel("esx1", cpus=2, mhz=2000, memory="8GiB")
+    >>> web = host.power_on("web", vcpus=1, memory="1GiB", cpu_demand=500)
+    >>> host.run("10s")
+    >>> web.mode.value, round(host.stats().percent("web", "%RUN"), 2)
+    ('HWMMU', 25.0)
+    """
+
+    def __init__(
+        self,
+        spec: HostSpec | str,
+        *,
+        scheduler: Any = None,
+        pools: Sequence[PoolSpec] = (),
+        quantum_ns: int | None = None,
+        seed: int = 0,
+        memory_step_ns: int = SECOND,
+        event_costs: Mapping[MonitorMode, Any] | None = None,
+        tlb: str = "skylake-sp",
+        paths: Any = None,
+        **fields: Any,
+    ) -> None:
+        if isinstance(spec, str):
+            spec = HostSpec(spec, **fields)
+        elif fields:
+            raise InvalidTypeError(
+                f"fields must not be given beside a HostSpec, got {fields!r:.80}"
+            )
+        if not isinstance(spec, HostSpec):
+            raise InvalidTypeError(f"spec must be a HostSpec or a name, got {spec!r:.80}")
+        drawn: Any = seed
+        if isinstance(drawn, bool) or not isinstance(drawn, (int, np.integer)) or drawn < 0:
+            raise InvalidValueError(f"seed must be an integer >= 0, got {drawn!r:.80}")
+        self.spec, self.profile = spec, load(spec)
+        self.processor = Processor(
+            spec.vendor,
+            hardware=True,
+            nested_paging=spec.ept,
+            enabled=spec.virtualization_enabled,
+            name="nehalem" if spec.ept else "core2-45nm",
+        )
+        self.admission = Admission(spec, pools)
+        self._chosen: Chosen = choose_scheduler(
+            spec, self.profile, scheduler, self.admission.cpu_tree, quantum_ns, int(seed)
+        )
+        self.scheduler: Scheduler = self._chosen.scheduler
+        self.memory: Any = None
+        self.console: ServiceConsole | None = None
+        if spec.console_cpu_mhz:
+            self.admission.reserve("(console)", "", spec.console_cpu_mhz, 0)
+            self.console = ServiceConsole(
+                self.scheduler, spec.mhz, spec.console_cpu_mhz, spec.console_memory, 1000
+            )
+        self.paths = paths
+        self._devices = {} if paths is None else {n: i for i, n in enumerate(paths.device_names)}
+        self._stalled: set[int] = set()
+        if paths is not None and paths.now_ns:
+            raise InvalidValueError(f"paths must be at time 0, got {paths.now_ns:,} ns")
+        self._seed, self._tlb = int(seed), tlb
+        self._event_costs = dict(event_costs or {})
+        self._memory_step = _step(memory_step_ns)
+        self._vmms: dict[str, VMM] = {}
+        self._keys: dict[str, int] = {}
+        self._last_key = 0
+        self._gone_run = 0  # of worlds that are no more
+
+    # --- power ---
+
+    @property
+    def now_ns(self) -> int:
+        """The present time."""
+        return self.scheduler.now_ns
+
+    @property
+    def name(self) -> str:
+        """The host's."""
+        return self.spec.name
+
+    @property
+    def vmms(self) -> tuple[VMM, ...]:
+        """The monitors of the machines that are on, in the order of their power-on."""
+        return tuple(self._vmms.values())
+
+    def vmm(self, vm: VM | VMM | str) -> VMM:
+        """Give the monitor of a machine that is on.
+
+        Raises
+        ------
+        InvalidValueError
+            No such machine is on here.
+        """
+        name = vm if isinstance(vm, str) else getattr(vm, "name", None)
+        if name not in self._vmms:
+            there = ", ".join(self._vmms) or "none"
+            raise InvalidValueError(
+                f"no VM {name!r:.80} is on host {self.name!r:.80}; there are {there:.200}"
+            )
+        return self._vmms[name]
+
+    def power_on(
+        self,
+        vm: VM | VMSpec | str,
+        *,
+        workload: Workload | Sequence[Workload] | None = None,
+        affinity: Iterable[int] | None = None,
+        responses: bool = False,
+        **fields: Any,
+    ) -> VMM:
+        """Power a virtual machine on, or let a suspended one go on.
+
+        Parameters
+        ----------
+        vm : VM, VMSpec or str
+            The machine; or its description, or its name with the fields of `VMSpec`.
+        workload : workload of `pyvirt.sched`, or one for each vCPU, optional
+            What its vCPUs do, without a monitor; default: what its description says.
+        affinity : iterable of int, optional
+            CPUs that its vCPUs may run on.
+        responses : bool, default False
+            Whether the response times of its jobs are recorded.
+        **fields
+            Of `VMSpec`.
+
+        Returns
+        -------
+        VMM
+
+        Raises
+        ------
+        MonitorModeError
+            It cannot be executed here, for instance because the BIOS has VT-x switched off.
+        AdmissionError
+            Its reservation, with its monitor's memory, is not to be had.
+        PowerStateError
+            It is on already.
+        InvalidValueError, InvalidTypeError
+            For what cannot be. Nothing is changed then.
+        """
+        machine = vm if isinstance(vm, VM) else VM(vm, **fields)
+        if isinstance(vm, VM) and fields:
+            raise InvalidTypeError(f"fields must not be given beside a VM, got {fields!r:.80}")
+        spec = machine.spec
+        machine.check("power_on")
+        self._check_place(machine)
+        selection = self._select(spec)
+        vmm = self._monitor(machine, selection)
+        claim = self._chosen.claim(spec, self.profile, self.admission)
+        memory = self._memory_needed(spec, selection.mode)
+        self.admission.reserve(spec.name, spec.pool, spec.cpu_reservation, memory[0])
+        vmm.cpu_reservation, (vmm.memory_reserved, vmm.memory_overhead) = (
+            spec.cpu_reservation,
+            memory,
+        )
+        try:
+            self._add_worlds(vmm, claim, workload, affinity, responses)
+            try:
+                self._add_memory(vmm)
+            except BaseException:
+                self._remove_worlds(vmm)
+                raise
+        except BaseException:
+            self.admission.release(spec.pool, spec.cpu_reservation, vmm.memory_reserved)
+            raise
+        machine.move("power_on", self.name)
+        vmm._host = self
+        self._vmms[spec.name] = vmm
+        self._last_key += 1
+        self._keys[spec.name] = self._last_key
+        if self.console is not None:
+            for device in spec.devices:
+                self.console.attach(spec.name, device)
+        self._stall()
+        return vmm
+
+    def power_off(self, vm: VM | VMM | str) -> None:
+        """Power a machine off at once."""
+        self._stop(self.vmm(vm), "power_off")
+
+    def shut_down(self, vm: VM | VMM | str) -> None:
+        """Let a guest shut itself down, by its VMtools.
+
+        Raises
+        ------
+        PowerStateError
+            It has none.
+        """
+        self._stop(self.vmm(vm), "shut_down")
+
+    def suspend(self, vm: VM | VMM | str) -> None:
+        """Suspend a machine: its worlds end, and what it reserves is given back."""
+        self._stop(self.vmm(vm), "suspend")
+
+    def reset(self, vm: VM | VMM | str) -> VMM:
+        """Power a machine off and on; its description's workload begins anew."""
+        old = self.vmm(vm)
+        self._stop(old, "power_off")
+        return self.power_on(old.vm)
+
+    def revert(self, vm: VM | VMM | str, snapshot: int | str) -> VMM | None:
+        """Go back to a snapshot; a machine whose memory is in it goes on, and its monitor is given.
+
+        Raises
+        ------
+        InvalidValueError
+            There is no such snapshot, or machine; nothing has changed.
+        """
+        old = self.vmm(vm)
+        old.vm.snapshots.find(snapshot)
+        self._stop(old, "power_off")
+        old.vm.revert(snapshot)
+        return self.power_on(old.vm) if old.vm.state == "suspended" else None
+
+    def _stop(self, vmm: VMM, action: str) -> None:
+        vmm.vm.check(action)
+        last = self.count(vmm)
+        self._remove_worlds(vmm)
+        if self.memory is not None:
+            self.memory.remove(vmm.name)
+        self.admission.release(vmm.vm.spec.pool, vmm.cpu_reservation, vmm.memory_reserved)
+        if self.console is not None:
+            self.console.detach(vmm.name)
+        vmm.vm.move(action)
+        vmm._host, vmm._last = None, last
+        self._gone_run += last.run + last.device_run
+        del self._vmms[vmm.name], self._keys[vmm.name]
+
+    # --- what power_on does ---
+
+    def _check_place(self, machine: VM) -> None:
+        spec, host = machine.spec, self.spec
+        if host.state != "on":
+            raise PowerStateError(f"host {host.name!r:.80} is {host.state} and runs no VMs")
+        if spec.name in self._vmms:
+            raise InvalidValueError(
+                f"a VM called {spec.name!r:.80} is on host {host.name!r:.80} already"
+            )
+        if spec.vcpus > self.scheduler.cpus:
+            raise InvalidValueError(
+                f"vcpus of VM {spec.name!r:.80} must be at most the {self.scheduler.cpus} CPUs of "
+                f"host {host.name!r:.80}, got {spec.vcpus}"
+            )
+        self.profile.check(spec)
+        for what in ("features", "datastores", "networks"):
+            missing = [one for one in getattr(spec, what) if one not in getattr(host, what)]
+            if missing:
+                raise InvalidValueError(
+                    f"{what} of VM {spec.name!r:.80} must be among those of host "
+                    f"{host.name!r:.80}, got {missing[0]!r:.80}"
+                )
+
+    def _select(self, spec: VMSpec) -> Selection:
+        kind = self.profile.guest(spec)
+        guest = family(spec.guest_os, spec.bits, paravirtual=spec.exec == "paravirtual")
+        return select_mode(
+            guest,
+            self.processor,
+            exec=spec.exec,
+            mmu=spec.mmu,
+            modes=[MonitorMode[name] for name in kind.modes],
+            vm=spec.name,
+            host=self.name,
+        )
+
+    def _monitor(self, machine: VM, selection: Selection) -> VMM:
+        """Price a machine's execution and translation."""
+        spec, mode = machine.spec, selection.mode
+        costs = self._event_costs.get(mode)
+        work = spec.workload
+        translation = None
+        if work is not None and work.addresses is not None:
+            from pyvirt.machine.streams import described
+            from pyvirt.machine.translation import measure
+
+            translation = measure(
+                described(spec, self._seed),
+                mode,
+                self.spec.mhz,
+                accesses_per_s=work.addresses.accesses_per_s,
+                agile=spec.mmu == "agile",
+                tlb=self._tlb,
+                backing="2M" if spec.large_pages and self.profile["memory.large_pages"] else "4K",
+                policy="trace" if self.spec.hypervisor == "esxi" else "unsync",
+                event_costs=costs if mode is MonitorMode.PV else None,
+            )
+        priced = execution(
+            loads.event_rates(work),
+            mode,
+            self.spec.mhz,
+            costs=costs,
+            memory=translation is None,
+            tools=spec.tools,
+        )
+        return VMM(machine, selection, priced, translation, self.spec.mhz, seed=self._seed)
+
+    def _memory_needed(self, spec: VMSpec, mode: MonitorMode) -> tuple[int, int]:
+        """Give what must be set aside, and what of it is the monitor's."""
+        if not self.admission.has_memory:
+            return 0, 0
+        from pyvirt.machine.memory import overhead_bytes
+
+        overhead = overhead_bytes(spec, mode)
+        claim = memory_claim(self.profile, spec)
+        whole = not self.profile["memory.overcommit"]
+        return (claim.startup if whole else claim.minimum) + overhead, overhead
+
+    def _add_memory(self, vmm: VMM) -> None:
+        if not self.admission.has_memory or not vmm.vm.spec.memory:
+            return
+        if self.memory is None:
+            from pyvirt.machine.memory import MachineMemory
+
+            self.memory = MachineMemory(self.spec, self.profile, self._seed)
+            behind = self.now_ns // self._memory_step * self._memory_step
+            if behind:
+                self.memory.step(behind)
+        self.memory.add(vmm.vm.spec, vmm.memory_overhead, vmm.vm.spec.tools)
+
+    def _add_worlds(
+        self,
+        vmm: VMM,
+        claim: Mapping[str, Any],
+        workload: Any,
+        affinity: Iterable[int] | None,
+        responses: bool,
+    ) -> None:
+        spec, factor = vmm.vm.spec, 1.0 + vmm.overhead
+        if workload is None:
+            works = loads.cpu_work(spec, self.spec.mhz, factor)
+        else:
+            listed = workload if isinstance(workload, Sequence) else [workload] * spec.vcpus
+            works = [loads.scaled(one, factor) for one in listed]
+        quota = claim.get("quota")
+        arguments = {key: value for key, value in claim.items() if key != "quota"}
+        made = self.scheduler.add_vm(
+            spec.vcpus, works, affinity=affinity, responses=responses, **arguments
+        )
+        vmm.worlds = tuple(made.worlds)
+        try:
+            if quota is not None:
+                for world in vmm.worlds:
+                    self.scheduler.set_limit(world, quota)
+            for name, rate, kind in _device_rates(spec):
+                work = loads.device_work(rate, kind, self.spec.mhz)
+                if work is not None:
+                    one = self.scheduler.add_vm(1, work, weight=arguments["weight"])
+                    vmm.device_worlds[name] = one.worlds[0]
+        except BaseException:
+            self._remove_worlds(vmm)
+            raise
+
+    def _remove_worlds(self, vmm: VMM) -> None:
+        for world in (*vmm.worlds, *vmm.device_worlds.values()):
+            self.scheduler.remove(world)
+            self._stalled.discard(world)
+
+    # --- time ---
+
+    def run(self, until: int | str) -> None:
+        """Let time pass up to a time: ns, or text as ``"10s"``."""
+        end = parse_time(until, "until") if isinstance(until, str) else until
+        self.advance(end)
+
+    def next_event_time(self) -> int | None:
+        """Give when something happens next; None: never."""
+        due = min(self._due(), _never(self.scheduler.next_event_time()))
+        return None if due == NEVER else due
+
+    def advance(self, to_ns: int) -> None:
+        """Let time pass up to `to_ns`: with `next_event_time`, for co-simulation.
+
+        What happens does not depend on how a stretch of time is divided.
+        """
+        if isinstance(to_ns, bool) or not isinstance(to_ns, (int, np.integer)):
+            raise InvalidTypeError(f"to_ns must be an integer, got {to_ns!r:.80}")
+        end = int(to_ns)
+        if end < self.now_ns:
+            raise InvalidValueError(
+                f"to_ns must be at least the present, {self.now_ns:,}, got {end:,}"
+            )
+        while True:
+            due = max(self._due(), self.now_ns)
+            if due > end:
+                self.scheduler.run(end)
+                if self.paths is not None:
+                    self.paths.advance(end)
+                return
+            self.scheduler.run(due)
+            self._happen(due)
+
+    def _due(self) -> int:
+        """Give the next time at which the VMkernel itself does something, after the present."""
+        due = NEVER
+        now = self.now_ns
+        if self.memory is not None:
+            due = self.memory.model.now_ns + self._memory_step
+        if self.console is not None and self.console.attached:
+            due = min(due, (now // PERIOD_NS + 1) * PERIOD_NS)
+        if self.paths is not None:
+            due = min(due, _never(self.paths.next_event_time()))
+        return due
+
+    def _happen(self, now: int) -> None:
+        if self.paths is not None and _never(self.paths.next_event_time()) <= now:
+            self.paths.advance(now)
+            self._stall()
+        if self.console is not None and self.console.attached and now % PERIOD_NS == 0:
+            self.console.hand_over(self.scheduler)
+        if self.memory is not None and now == self.memory.model.now_ns + self._memory_step:
+            for name, wait in self.memory.step(self._memory_step).items():
+                self._wait_for_pages(self._vmms[name], wait)
+
+    def _stall(self) -> None:
+        """Stop the worlds of disks that no path leads to, and let those go on to which one does."""
+        if self.paths is None:
+            return
+        for vmm in self._vmms.values():
+            for disk in vmm.vm.spec.disks:
+                world = vmm.device_worlds.get(disk.name)
+                device = self._devices.get(f"{self.name}/{disk.datastore}")
+                if world is None or device is None:
+                    continue
+                dead = int(self.paths.state(device)) != 0
+                if dead and world not in self._stalled:
+                    self.scheduler.block(world)
+                    self._stalled.add(world)
+                elif not dead and world in self._stalled:
+                    self.scheduler.wake(world)
+                    self._stalled.discard(world)
+
+    def _wait_for_pages(self, vmm: VMM, wait_ns: int) -> None:
+        """Let the vCPUs of a machine wait, each for its part."""
+        each = min(wait_ns // len(vmm.worlds), self._memory_step)
+        if each:
+            for world in vmm.worlds:
+                self.scheduler.wait_swap(world, each)
+            vmm.swap_wait_ns += each * len(vmm.worlds)
+
+    # --- counters ---
+
+    def count(self, vmm: VMM) -> Counted:
+        """Give what the worlds of a machine did; see `VMM.counted`."""
+        return _count(vmm, self.scheduler.counters())
+
+    def stats(self, since: HostStats | None = None) -> HostStats:
+        """Give the columns of esxtop.
+
+        Parameters
+        ----------
+        since : HostStats, optional
+            An earlier reading of this host; default: since each machine was powered on, as
+            percentages of the time since the host began.
+
+        Returns
+        -------
+        HostStats
+        """
+        rows = self.scheduler.counters()
+        vms = {name: _count(vmm, rows) for name, vmm in self._vmms.items()}
+        busy = np.asarray(self.scheduler.cpu_counters()["run"], np.int64)
+        memory: dict[str, dict[str, float]] = {}
+        host_memory: dict[str, Any] = {}
+        totals: dict[str, Any] = {"vms": vms, "keys": dict(self._keys), "cpu_run_ns": busy}
+        if self.memory is not None:
+            model = self.memory.model
+            totals["memory"] = model.counters()
+            earlier = None if since is None else since._totals.get("memory")
+            columns = model.esxtop(earlier)
+            memory = {
+                name: {key: float(values[row]) for key, values in columns.items()}
+                for row, name in enumerate(model.names)
+            }
+            host_memory = {
+                "total_pages": int(model.hosts.total[0]),
+                "free_pages": int(model.hosts.free[0]),
+                "state": model.states()[0].name.lower(),
+            }
+        now = HostStats(self.name, 0, self.now_ns, vms, busy, memory, host_memory, totals)
+        return since_then(now, since)
+
+    @property
+    def gone_run_ns(self) -> int:
+        """CPU time of machines that are no longer on."""
+        return self._gone_run
+
+    def __repr__(self) -> str:
+        return (
+            f"<VMkernel {self.name}, {self.profile.title}, {self.scheduler.cpus} CPUs, "
+            f"{len(self._vmms)} VMs, {self.now_ns:,} ns>"
+        )
+
+
+def _count(vmm: VMM, rows: Any) -> Counted:
+    mine = rows[list(vmm.worlds)]
+    made = Counted(worlds=len(vmm.worlds) + len(vmm.device_worlds))
+    for name in ("run", "rdy", "mlmtd", "cstp", "wait", "idle", "swpwt", "used", "elapsed"):
+        setattr(made, name, int(mine[name].sum()))
+    if vmm.device_worlds:
+        made.device_run = int(rows[list(vmm.device_worlds.values())]["run"].sum())
+    return made
+
+
+def _device_rates(spec: VMSpec) -> list[tuple[str, float, str]]:
+    """Give name, requests a second and kind of each device that is asked something."""
+    if spec.workload is None:
+        return []
+    disk, network = spec.workload.disk, spec.workload.network
+    made = []
+    requests = disk.reads_per_s + disk.writes_per_s
+    names = [one.name for one in spec.disks] or ["disk"]
+    made += [(name, requests / len(names), "disk_request") for name in names]
+    packets = (network.send_mbps + network.receive_mbps) * 1e6 / 8 / network.packet_size
+    cards = [one.name for one in spec.nics if one.connected] or ["nic"]
+    made += [(name, packets / len(cards), "network_packet") for name in cards]
+    return [one for one in made if one[1] > 0]
+
+
+def _never(time: int | None) -> int:
+    return NEVER if time is None else int(time)
+
+
+def _step(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise InvalidTypeError(f"memory_step_ns must be an integer, got {value!r:.80}")
+    if not 1_000_000 <= value <= 3600 * SECOND:
+        raise InvalidValueError(f"memory_step_ns must be in [1 ms, 1 h], got {value}")
+    return int(value)
