@@ -40,7 +40,7 @@ class Spec:
         whose = f"{self.WHAT} {label!r:.80}" if isinstance(label, str) and label else self.WHAT
         for name, field in fields.items():
             value = getattr(self, name)
-            if value is None and field.metadata.get("optional"):
+            if value is field.default or (value is None and field.metadata.get("optional")):
                 continue
             what = f"{name} of {whose}"
             parse = field.metadata.get("parse", check_text)
@@ -49,6 +49,11 @@ class Spec:
                 check_range(checked, field.metadata.get("least"), field.metadata.get("most"), what)
             except (InvalidValueError, InvalidTypeError) as error:
                 raise blame(error, name) from error.__cause__
+            except (
+                ValueError,
+                OverflowError,
+            ):  # Python's own, of numbers beyond its floats and text
+                refuse(f"{what} must be a number that is not as long as that", name)
             object.__setattr__(self, name, checked)
         self.check(whose)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
@@ -25,6 +24,7 @@ __all__ = [
     "fraction",
     "frequency",
     "label",
+    "make_field",
     "names",
     "nbytes",
     "number",
@@ -69,13 +69,13 @@ def refuse(message: str, *path: str | int) -> NoReturn:
 def nbytes(default: int | None = 0, *, least: int = 0, optional: bool = False) -> Any:
     """A field of bytes: a whole number, or text as ``"4GiB"``."""
     schema = _either(_integer(least, MOST), SIZE)
-    return _field(default, parse_size, least, MOST, optional, schema)
+    return make_field(default, parse_size, least, MOST, optional, schema)
 
 
 def time(default: int | None = 0, *, least: int = 0, optional: bool = False) -> Any:
     """A field of nanoseconds: a whole number, or text as ``"10ms"``."""
     schema = _either(_integer(least, MOST), r"^\s*[0-9]+(\.[0-9]+)?\s*(ns|us|ms|s|min|h)\s*$")
-    return _field(default, _time, least, MOST, optional, schema)
+    return make_field(default, _time, least, MOST, optional, schema)
 
 
 def frequency(default: float | None = 0.0, *, least: float = 0.0, optional: bool = False) -> Any:
@@ -85,14 +85,14 @@ def frequency(default: float | None = 0.0, *, least: float = 0.0, optional: bool
         {"type": "number", "minimum": least, "maximum": most},
         r"^\s*[0-9]+(\.[0-9]+)?\s*([kKmMgG]?[hH][zZ])\s*$",
     )
-    return _field(default, _frequency, least, most, optional, schema)
+    return make_field(default, _frequency, least, most, optional, schema)
 
 
 def count(
     default: int | None = 0, *, least: int = 0, most: int = MOST, optional: bool = False
 ) -> Any:
     """A field of a whole number."""
-    return _field(default, _whole, least, most, optional, _integer(least, most))
+    return make_field(default, _whole, least, most, optional, _integer(least, most))
 
 
 def number(
@@ -104,7 +104,7 @@ def number(
 ) -> Any:
     """A field of a number."""
     schema = {"type": "number", "minimum": least, "maximum": most}
-    return _field(default, _number, least, most, optional, schema)
+    return make_field(default, _number, least, most, optional, schema)
 
 
 def fraction(default: float | None = 0.0, *, optional: bool = False) -> Any:
@@ -128,17 +128,17 @@ def label() -> Any:
         return made
 
     schema = {"type": "string", "pattern": r"^[^\u0000-\u001f]+$"}
-    return _field(None, parse, None, None, False, schema)
+    return make_field(None, parse, None, None, False, schema)
 
 
 def text(default: str = "") -> Any:
     """A field of any text."""
-    return _field(default, check_text, None, None, False, {"type": "string"})
+    return make_field(default, check_text, None, None, False, {"type": "string"})
 
 
 def flag(default: bool | None, *, optional: bool = False) -> Any:
     """A field that is true or false."""
-    return _field(default, _flag, None, None, optional, {"type": "boolean"})
+    return make_field(default, _flag, None, None, optional, {"type": "boolean"})
 
 
 def one_of(
@@ -156,7 +156,7 @@ def one_of(
         return choose(known, choices, what)
 
     schema = {"enum": [*choices, *others]}
-    return _field(default, parse, None, None, optional, schema)
+    return make_field(default, parse, None, None, optional, schema)
 
 
 def some_of(choices: tuple[str, ...]) -> Any:
@@ -166,19 +166,19 @@ def some_of(choices: tuple[str, ...]) -> Any:
         return tuple(choose(one, choices, f"each of {what}") for one in _names(value, what))
 
     schema = {"type": "array", "items": {"enum": list(choices)}, "uniqueItems": True}
-    return _field((), parse, None, None, False, schema)
+    return make_field((), parse, None, None, False, schema)
 
 
 def share() -> Any:
     """A field of shares: a number, or the level ``"low"``, ``"normal"`` or ``"high"``."""
     schema = {"anyOf": [_integer(0, MOST_SHARES), {"enum": list(LEVELS)}]}
-    return _field("normal", _shares, None, None, False, schema)
+    return make_field("normal", _shares, None, None, False, schema)
 
 
 def names(default: tuple[str, ...] = ()) -> Any:
     """A field of names, each once."""
     schema = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
-    return _field(default, _names, None, None, False, schema)
+    return make_field(default, _names, None, None, False, schema)
 
 
 # --- specifications in specifications -----------------------------------------------------------
@@ -198,7 +198,7 @@ def part(kind: type[Spec], *, default: Spec | None = None, optional: bool = True
             f"{what} must be a table of fields of {kind.__name__}, not {value!r:.80}"
         )
 
-    return _field(default, parse, None, None, optional, {"spec": kind})
+    return make_field(default, parse, None, None, optional, {"spec": kind})
 
 
 def parts(kind: type[Spec], *, named: bool = True) -> Any:
@@ -222,7 +222,7 @@ def parts(kind: type[Spec], *, named: bool = True) -> Any:
             seen.add(label)
         return tuple(made)
 
-    return _field((), parse, None, None, False, {"specs": kind})
+    return make_field((), parse, None, None, False, {"specs": kind})
 
 
 # --- parsers -----------------------------------------------------------------------------------
@@ -259,14 +259,29 @@ def check_range(value: Any, least: Any, most: Any, what: str) -> None:
     """Check a number's bounds; None: it has none."""
     if least is None or not isinstance(value, (int, float)):
         return
-    if not (math.isfinite(value) and least <= value <= most):
+    if not least <= value <= most:
         ends = ", ".join(str(one) if isinstance(one, int) else f"{one:g}" for one in (least, most))
         raise InvalidValueError(f"{what} must be in [{ends}], got {value!r}")
 
 
-def _field(
+def make_field(
     default: Any, parse: Parser, least: Any, most: Any, optional: bool, schema: Schema
 ) -> Any:
+    """Make a field of a kind of its own.
+
+    Parameters
+    ----------
+    default : object
+        None: the field must be given, unless it is optional.
+    parse : callable
+        Takes a value and what it is for messages; gives the value as it is kept, or raises.
+    least, most : number or None
+        Bounds of what is kept; None: it has none.
+    optional : bool
+        Whether None is accepted.
+    schema : dict
+        A JSON schema of what is accepted.
+    """
     metadata = {
         "parse": parse,
         "least": least,

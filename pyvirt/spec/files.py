@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path as File
 from typing import Any, NoReturn, TypeVar
@@ -20,6 +20,7 @@ from pyvirt.spec.toml import write_toml
 __all__ = ["dump_json", "dump_toml", "load_cluster", "load_scenario"]
 
 S = TypeVar("S", bound=Spec)
+Lines = Callable[[], dict[Path, int]]
 
 MOST = 1_000_000
 COUNTED = ("hosts", "vms")
@@ -56,9 +57,10 @@ def load_scenario(path: str | PathLike[str]) -> ScenarioSpec:
         except (OSError, ValueError) as error:
             if isinstance(error, InvalidValueError):
                 raise
+            where = place(str(file), ("cluster",), lines())
             raise InvalidValueError(
-                f"{place(str(file), ('cluster',), lines)}: cluster must be a table, or name a file "
-                f"that can be read, got {cluster!r:.80} ({error})"
+                f"{where}: cluster must be a table, or name a file that can be read, "
+                f"got {cluster!r:.80} ({error})"
             ) from None
     return _make(ScenarioSpec, data, file, lines, ("cluster",))
 
@@ -115,15 +117,15 @@ def _checked(spec: Spec) -> Spec:
     return spec
 
 
-def _read(file: File) -> tuple[dict[str, Any], dict[Path, int]]:
-    """Read a file's data, and where its keys are."""
-    lines: dict[Path, int] = {}
+def _read(file: File) -> tuple[dict[str, Any], Lines]:
+    """Read a file's data, and how to find out where its keys are."""
+    plain = file.suffix.lower() == ".json"
     try:
         text = file.read_text(encoding="utf-8")
-        if file.suffix.lower() == ".json":
+        if plain:
             data = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
         else:
-            data, lines = tomllib.loads(text), key_lines(text)
+            data = tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise InvalidValueError(f"{file} must be text in UTF-8: {error}") from None
     except RecursionError:
@@ -132,9 +134,10 @@ def _read(file: File) -> tuple[dict[str, Any], dict[Path, int]]:
         raise InvalidValueError(f"{file}: {error}") from None
     if not isinstance(data, dict):
         raise InvalidValueError(f"{file} must hold a table of fields, not {data!r:.80}")
-    if not lines:
-        data.pop("$schema", None)  # by which editors of JSON find the schema
-    return data, lines
+    if not plain:
+        return data, lambda: key_lines(text)
+    data.pop("$schema", None)  # by which editors of JSON find the schema
+    return data, dict
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -151,9 +154,7 @@ def _no_constant(word: str) -> NoReturn:
     raise InvalidValueError(f"numbers must be finite, got {word}")
 
 
-def _make(
-    kind: type[S], data: dict[str, Any], file: File, lines: Mapping[Path, int], within: Path
-) -> S:
+def _make(kind: type[S], data: dict[str, Any], file: File, lines: Lines, within: Path) -> S:
     """Make a specification, and say of what is wrong where in the file it stands."""
     origins: dict[Path, list[int]] = {}
     try:
@@ -166,7 +167,7 @@ def _make(
         return kind.from_dict(data)
     except (InvalidValueError, InvalidTypeError) as error:
         where = _original(_written(getattr(error, "path", ()), data), origins)
-        raise type(error)(f"{place(str(file), where, lines)}: {error}") from None
+        raise type(error)(f"{place(str(file), where, lines())}: {error}") from None
 
 
 def _written(path: Path, data: Any) -> Path:

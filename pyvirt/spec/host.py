@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.spec.base import Spec
 from pyvirt.spec.fields import (
-    _field,
     count,
     flag,
     frequency,
     label,
+    make_field,
     names,
     nbytes,
     number,
@@ -57,7 +57,7 @@ def watts() -> Any:
             {"type": "array", "maxItems": 0},
         ]
     }
-    return _field((), parse, None, None, False, schema)
+    return make_field((), parse, None, None, False, schema)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,17 @@ class ScenarioSpec(Spec):
                 path = ("policies", "ha", "failover_hosts", at)
                 known.check(host, "host", f"each of failover_hosts of {whose}", path)
 
+    def under(self, hypervisor: str) -> ScenarioSpec:
+        """Give the same system with another hypervisor on all hosts, and its default scheduler.
+
+        Parameters
+        ----------
+        hypervisor : {"esxi", "xen", "hyperv", "virtualbox", "kvm"}
+            Which.
+        """
+        hosts = [host.replace(hypervisor=hypervisor, scheduler=None) for host in self.cluster.hosts]
+        return self.replace(cluster=self.cluster.replace(hosts=hosts), hypervisor=None)
+
     def _check_times(self, whose: str) -> None:
         if self.step_ns > self.duration_ns:
             refuse(

@@ -34,7 +34,7 @@ def _table(data: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
     """Write what is not a table first, since what follows a header is of that table."""
     below: list[tuple[str, Any]] = []
     for key, value in data.items():
-        if isinstance(value, Mapping) or _is_tables(value):
+        if _is_below(value):
             below.append((key, value))
         else:
             yield f"{_key(key)} = {_value(value)}"
@@ -42,7 +42,8 @@ def _table(data: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
         inner = (*path, key)
         header = ".".join(map(_key, inner))
         if isinstance(value, Mapping):
-            yield from ("", f"[{header}]")
+            if not value or not all(map(_is_below, value.values())):  # else those below name it
+                yield from ("", f"[{header}]")
             yield from _table(value, inner)
             continue
         for one in value:
@@ -50,8 +51,11 @@ def _table(data: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
             yield from _table(one, inner)
 
 
-def _is_tables(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(e, Mapping) for e in value)
+def _is_below(value: Any) -> bool:
+    """Say whether a value is a table or tables, under headers of their own."""
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(one, Mapping) for one in value)
+    return isinstance(value, Mapping)
 
 
 def _key(key: str) -> str:

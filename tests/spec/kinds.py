@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import pyvirt as pv
 from pyvirt import spec
 from pyvirt.spec.base import fields_of
+from pyvirt.spec.host import HYPERVISORS
 
 KINDS = [
     kind
@@ -48,9 +49,45 @@ def values(schema, depth):
     return st.lists(values(items, depth), min_size=least, max_size=most, unique=unique)
 
 
+def specs(kind, depth=0):
+    """A specification of a kind."""
+    return scenarios() if kind is spec.ScenarioSpec else parts(kind, depth)
+
+
 @st.composite
-def specs(draw, kind, depth=0):
-    """A specification; fields that contradict others are left out, required ones drawn anew."""
+def scenarios(draw):
+    """A scenario: a cluster with a host at least, and things that happen to what is there."""
+    cluster = draw(specs(spec.ClusterSpec))
+    if not cluster.hosts:
+        cluster = cluster.replace(hosts=[spec.HostSpec("h0")])
+    last = max((vm.start_ns for vm in cluster.vms), default=0)
+    duration = draw(st.integers(max(last, 10**7), 2**53 - 1))
+    step = draw(st.integers(max(duration // 10**7 + 1, 1), duration))
+    time = st.integers(0, duration)
+    host, to = (draw(st.sampled_from(cluster.hosts)).name for _ in "12")
+    events = [spec.EventSpec(draw(time), "enter-maintenance", host)]
+    events += [spec.EventSpec(draw(time), "migrate", vm.name, to) for vm in cluster.vms]
+    again = st.none() | st.integers(1, 10**15)
+    return spec.ScenarioSpec(
+        cluster,
+        duration,
+        draw(NAMES),
+        draw(specs(spec.PolicySpec).filter(lambda one: not (one.ha and one.ha.failover_hosts))),
+        [spec.FaultSpec(draw(time), "isolation", host, draw(again))],
+        draw(st.lists(st.sampled_from(events), max_size=3)),
+        step,
+        draw(st.none() | st.integers(1, 5).map(lambda n: n * step)),
+        draw(st.integers(0, duration - 1)),
+        draw(st.sampled_from(["exact", "demand"])),
+        draw(st.none() | st.sampled_from(HYPERVISORS)),
+        draw(st.integers(0, 2**53 - 1)),
+        draw(st.integers(1, 1000)),
+    )
+
+
+@st.composite
+def parts(draw, kind, depth):
+    """Any other: fields that contradict others are left out, required ones drawn anew."""
     fields = fields_of(kind)
     required = [name for name, each in fields.items() if each.default is dataclasses.MISSING]
 

@@ -64,7 +64,7 @@ PLAIN = st.recursive(
 )  # fmt: skip
 
 
-@FEW
+@settings(FEW, max_examples=20)
 @given(st.dictionaries(st.text(), PLAIN | st.lists(st.dictionaries(st.text(), PLAIN))))
 def test_plain_data_as_toml(data):
     assert tomllib.loads(write_toml(data)) == data

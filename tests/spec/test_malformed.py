@@ -1,9 +1,13 @@
 """Malformed scenarios: each is refused, with file, line, key, value and what is accepted."""
 
+import copy
+import pickle
 import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import pyvirt as pv
 from pyvirt.spec import load_cluster, load_scenario
@@ -90,6 +94,41 @@ def test_toml_that_is_nested_too_deep(tmp_path):
     with pytest.raises(pv.InvalidValueError, match="nest") as caught:
         load_scenario(file)
     assert str(caught.value).startswith(str(file))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_any_damage_is_told_as_an_error_of_ours(tmp_path_factory, data):
+    """Some letters of a good file are replaced, left out or doubled: it loads or is refused."""
+    text = SMALL
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(text) - 1))
+        piece = data.draw(
+            st.sampled_from(["", "0", '"', "]", "=", "\n", "-", "é", "[[", text[at] * 2])
+        )
+        text = text[:at] + piece + text[at + data.draw(st.integers(0, 9)) :]
+    file = tmp_path_factory.getbasetemp() / "damaged.toml"
+    file.write_text(text, encoding="utf-8")
+    spec = said = None
+    try:
+        spec = load_scenario(file)
+    except pv.PyvirtError as error:
+        said = str(error)
+    if spec is None:
+        assert said.startswith(str(file))
+    else:
+        assert type(spec).from_dict(spec.to_dict()) == spec
+
+
+@pytest.mark.parametrize(
+    "turn", [copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))]
+)
+def test_a_scenario_is_a_value(turn):
+    spec = load_scenario(FILES / "small.toml")
+    again = turn(spec)
+    assert again == spec
+    assert hash(again) == hash(spec)
+    assert not hasattr(spec.cluster.vms[0], "__dict__")
 
 
 def test_objects_stay_usable(tmp_path):

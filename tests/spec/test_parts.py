@@ -74,9 +74,38 @@ def test_a_time_may_stand_without_its_unit_in_the_name():
     assert ScenarioSpec.from_dict(spec.to_dict()) == spec
 
 
+def test_the_same_system_under_another_hypervisor():
+    hosts = [HostSpec("a", hypervisor="xen", scheduler="credit"), HostSpec("b", cpus=4)]
+    spec = ScenarioSpec(ClusterSpec(hosts=hosts), "1h", hypervisor="kvm")
+    made = spec.under("hyperv")
+    assert [(h.hypervisor, h.scheduler) for h in made.cluster.hosts] == [("hyperv", None)] * 2
+    assert made.hypervisor is None
+    assert made.under("esxi").cluster.hosts[1] == hosts[1]
+    with pytest.raises(pv.InvalidValueError, match="hypervisor of host 'a' must be one of"):
+        spec.under("bhyve")
+
+
 def test_names_of_storage_are_free_until_some_is_described():
     vm = VMSpec("v", datastores=["san"], disks=[DiskSpec("d", datastore="nas")])
     assert ClusterSpec(vms=[vm]).vms == (vm,)
     with pytest.raises(pv.InvalidValueError, match="must name a datastore") as caught:
         ClusterSpec(vms=[vm], datastores=[DatastoreSpec("san")])
     assert caught.value.path == ("vms", 0, "disks", 0, "datastore")
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "make"),
+    [
+        (HostSpec, "mhz", lambda: 10**400), (HostSpec, "mhz", lambda: "9" * 5000 + "GHz"),
+        (HostSpec, "cpus", lambda: 10**400), (HostSpec, "cpus", lambda: 10**5000),
+        (HostSpec, "memory", lambda: "9" * 5000), (HostSpec, "memory", lambda: 10**400),
+        (HostSpec, "standby_ns", lambda: "9" * 5000 + "s"),
+        (HostSpec, "smt_speed", lambda: 10**400), (HostSpec, "smt_speed", lambda: float("inf")),
+        (HostSpec, "power_w", lambda: [10**400] * 11), (VMSpec, "cpu", lambda: 10**400),
+        (VMSpec, "cpu_limit", lambda: float("nan")),
+    ],
+)  # fmt: skip
+def test_numbers_beyond_all_bounds(kind, field, make):
+    with pytest.raises(pv.InvalidValueError, match=f"{field} of .* 'x' must") as caught:
+        kind("x", **{field: make()})
+    assert caught.value.path == (field,)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -104,6 +106,11 @@ def test_times_with_and_without_their_unit(kind, data, expected):
         assert not expected
     else:
         assert expected
+
+
+def test_a_file_by_hand_is_accepted():
+    file = Path(__file__).with_name("files") / "small.toml"
+    assert accepts(schema(ScenarioSpec), tomllib.loads(file.read_text(encoding="utf-8")))
 
 
 def test_what_files_have_beside():
