@@ -15,6 +15,7 @@ from pyvirt.machine.paths.datastores import Datastores
 from pyvirt.machine.paths.engine import PathEngine
 from pyvirt.machine.paths.keys import ip_key, mac_key
 from pyvirt.machine.paths.site import Site
+from pyvirt.machine.paths.steady import Steady, steady
 from pyvirt.machine.paths.topology import Topology
 
 __all__ = [
@@ -27,7 +28,9 @@ __all__ = [
     "PathPolicy",
     "PathState",
     "Site",
+    "Steady",
     "Topology",
     "ip_key",
     "mac_key",
+    "steady",
 ]

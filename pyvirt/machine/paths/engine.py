@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pyvirt.cluster.checks import column, whole
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.machine.paths.arrays import State, grown, linked, new_state, taken
-from pyvirt.machine.paths.codes import DeviceState, PathEvent, PathPolicy, PathState
+from pyvirt.machine.paths.codes import ArrayKind, DeviceState, PathEvent, PathPolicy, PathState
 from pyvirt.machine.paths.kernels.state import HUNG, NEVER
 from pyvirt.machine.paths.topology import Topology
 from pyvirt.units import format_time
@@ -20,6 +20,7 @@ __all__ = ["PathEngine"]
 S = 10**9
 _FAR = 2**61
 _MOST_BYTES = 2**40
+_MOST_WORK = 2**53
 
 Ints = npt.NDArray[np.int64]
 
@@ -212,7 +213,7 @@ class PathEngine:
         made["at"] = at
         made["device"] = column(device, "device", count, 0, s.device.size - 1)
         made["nbytes"] = column(nbytes, "nbytes", count, 0, _MOST_BYTES)
-        made["work"] = column(work_ns, "work_ns", count, 0, _FAR)
+        made["work"] = column(work_ns, "work_ns", count, 0, _MOST_WORK)
         made["vm"] = column(np.asarray(vm).astype(np.int64), "vm", count, 0, 1)
         made["key"] = column(key, "key", count, 0, _FAR)
         self._check_keys(made["device"], made["key"])
@@ -353,6 +354,11 @@ class PathEngine:
         return _view(self._state.component)
 
     @property
+    def hops(self) -> Ints:
+        """The components of all paths, one after the other: see `first` and `hops` in `paths`."""
+        return _view(self._state.hop)
+
+    @property
     def volumes(self) -> npt.NDArray[Any]:
         """The volumes, a record each: `owner`, `lost`."""
         return _view(self._state.volume)
@@ -369,6 +375,18 @@ class PathEngine:
         row = self._state.device[self._device(device)]
         first, count = int(row["first"]), int(row["count"])
         return [PathState(path_state(self._state.g[0], p)) for p in range(first, first + count)]
+
+    def states_of_paths(self) -> Ints:
+        """Give the `PathState` of all paths, as numbers."""
+        s = self._state
+        device = s.device[s.path["device"]]
+        plain = (device["team"] == 1) | (device["kind"] == ArrayKind.ACTIVE_ACTIVE)
+        plain |= s.path["processor"] < 0
+        owner = np.append(s.volume["owner"], -1)[device["volume"]]
+        other = np.where(device["kind"] == ArrayKind.ALUA, PathState.UNOPTIMIZED, PathState.STANDBY)
+        works = np.where(plain | (s.path["processor"] == owner), PathState.ACTIVE, other)
+        seen = np.where(s.path["seen"] == 1, works, PathState.DEAD)
+        return np.where(s.path["disabled"] == 1, PathState.DISABLED, seen).astype(np.int64)
 
     def state(self, device: int) -> DeviceState:
         """Say what the host takes a device for."""
@@ -432,6 +450,12 @@ class PathEngine:
         made.__dict__.update(self.__dict__)
         made._state = linked(taken(self._state))
         return made
+
+    __copy__ = copy
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._state = linked(taken(self._state))  # the arrays are elsewhere now
 
     def snapshot(self) -> State:
         """Give the state, for `restore`."""

@@ -107,7 +107,7 @@ class Topology:
         if key in self._keys:
             raise InvalidValueError(f"name must be new among components {kind!r}, got {name!r:.80}")
         per_io = 0 if iops is None else round(1e9 / number(iops, "iops", 1e-3, above=True))
-        ps = 0 if mbps is None else round(8e6 / number(mbps, "mbps", 1e-3, above=True))
+        ps = 0 if mbps is None else round(8e6 / number(mbps, "mbps", 1.0))
         if mbps is not None and not ps:
             raise InvalidValueError(f"mbps must be at most 16 million, got {mbps!r}")
         delay = whole(delay_ns, "delay_ns", 0, _FAR)

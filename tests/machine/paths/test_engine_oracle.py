@@ -1,5 +1,8 @@
 """The engine against the slow one, and what must hold in any run."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +13,7 @@ from pyvirt.machine.paths import DeviceState, Outcome
 
 OUTCOMES = {"pending": 0, "done": 1, "apd": 2, "pdl": 3, "lost": 4}
 STATES = {"on": 0, "apd": 1, "timeout": 2, "pdl": 3}
+WORDS = ("active", "unoptimized", "standby", "dead", "disabled")
 SEEDS = st.integers(0, 2**32 - 1)
 END = 5 * SPAN
 
@@ -38,6 +42,11 @@ def compare(seed, cuts):
         assert engine.requests[name].tolist() == values, name
     assert engine.devices["state"].tolist() == [STATES[one.state] for one in oracle.devices]
     assert engine.devices["bounced"].tolist() == [one.bounced for one in oracle.devices]
+    words = {name: number for number, name in enumerate(WORDS)}
+    states = [words[oracle.state(path)] for path in oracle.paths]
+    assert engine.states_of_paths().tolist() == states
+    counted = range(len(oracle.devices))
+    assert [int(state) for d in counted for state in engine.path_states(d)] == states
     assert engine.paths["issued"].tolist() == [one.issued for one in oracle.paths]
     return engine
 
@@ -92,11 +101,14 @@ def test_snapshots_go_on_as_if_nothing_had_been(seed):
     engine, _, columns = random_run(seed)
     engine.submit(**columns)
     engine.advance(SPAN // 2)
-    twin, snapshot = engine.copy(), engine.snapshot()
+    snapshot = engine.snapshot()
+    twins = [engine.copy(), copy.copy(engine), copy.deepcopy(engine)]
+    twins.append(pickle.loads(pickle.dumps(engine)))
     engine.advance(END)
-    twin.advance(END)
-    assert np.array_equal(engine.requests, twin.requests)
-    assert np.array_equal(engine.log, twin.log)
+    for twin in twins:
+        twin.advance(END)
+        assert np.array_equal(engine.requests, twin.requests)
+        assert np.array_equal(engine.log, twin.log)
     final = engine.requests.copy()
     engine.restore(snapshot)
     assert engine.now_ns == SPAN // 2
