@@ -252,11 +252,14 @@ def test_what_does_not_fit_is_waited_for():
 def test_balloons_need_tools():
     with_tools, _ = crowded(tools=True, page_share=0.3)
     without, _ = crowded(tools=False, page_share=0.3)
-    ballooned = sum(row["MCTLSZ"] for row in with_tools.stats().memory.values())
-    assert sum(row["MCTLSZ"] for row in without.stats().memory.values()) == 0
-    assert ballooned >= 0
-    assert with_tools.memory.model.vms.tools.tolist() == [1, 1]
-    assert without.memory.model.vms.tools.tolist() == [0, 0]
+
+    def total(host, column):
+        return sum(row[column] for row in host.stats().memory.values())
+
+    assert total(with_tools, "MCTLSZ") > 0
+    assert total(without, "MCTLSZ") == 0
+    # what a balloon gave need not be swapped
+    assert total(with_tools, "SWCUR") < 0.9 * total(without, "SWCUR")
 
 
 # --- the page-modification log feeds migrations ---
@@ -321,18 +324,18 @@ def test_logs_need_a_stream_and_time():
 
 @pytest.mark.parametrize("rates", [{}, {"syscalls": 100_000}])
 def test_m_m_1_through_the_host(rates):
-    """E[T] = 1 / (mu - lambda), with the monitor's cycles in mu, in order of arrival."""
+    """S12: E[T] = 1 / (mu - lambda) at load 0.5, and with the monitor's cycles in mu."""
     host = VMkernel(HostSpec("esx1", cpus=1, mhz=MHZ), scheduler="stride", seed=5)
     spec = vm(bits=32, exec="software", rates=rates)
-    work, gap = 1_000_000, 2_500_000
+    work, gap = 1_000_000, 2_000_000
     vmm = host.power_on(spec, workload=Poisson(work, gap))
-    host.run(2_000 * SECOND)
+    host.run(4_000 * SECOND)
     row = host.scheduler.counters()[vmm.worlds[0]]
     jobs = int(row["jobs_done"])
-    assert jobs > 700_000
+    assert jobs > 1_900_000
     service = work * (1 + vmm.overhead)
     expected = 1 / (1 / service - 1 / gap)
-    assert row["job_time"] / jobs == pytest.approx(expected, rel=0.02)
+    assert row["job_time"] / jobs == pytest.approx(expected, rel=0.01)
     load = service / gap
     assert host.stats().percent("vm", "%RUN") == pytest.approx(100 * load, rel=0.01)
 
