@@ -133,8 +133,8 @@ def test_a_real_image_is_counted_by_hashing(real):
 def test_copies_of_a_real_image_and_changes(real):
     """Three copies, some pages of which are overwritten with contents that are nowhere else."""
     rng = np.random.default_rng(7)
-    one = share_pages([real])
     ids = page_ids([real])[0]
+    once = share_pages([ids])
     images, changed = [real], []
     for which in (1, 2):
         image = real.copy()
@@ -145,7 +145,9 @@ def test_copies_of_a_real_image_and_changes(real):
             )
         images.append(image)
         changed.append(rows)
-    made = share_pages(images)
+    numbered = page_ids(images)
+    assert (numbered[0] == ids).all()
+    made = share_pages(numbered)
     # by construction: every content of the original is shared, as two of three still hold most
     # of it; what was overwritten is shared by nobody
     kept = [np.ones(len(ids), dtype=bool) for _ in range(3)]
@@ -157,9 +159,9 @@ def test_copies_of_a_real_image_and_changes(real):
     assert made.copies == int(several.sum())
     assert made.reclaimable == int((holders[several] - 1).sum())
     # salted, each shares with itself alone
-    salted = share_pages(images, salts=[1, 2, 3])
-    assert salted.shared[0] == one.shared[0]
+    salted = share_pages(numbered, salts=[1, 2, 3])
+    assert salted.shared[0] == once.shared[0]
     assert salted.reclaimable < made.reclaimable
-    alone = [share_pages([image]) for image in images]
+    alone = [share_pages([one]) for one in numbered]
     assert salted.shared.tolist() == [int(x.shared[0]) for x in alone]
     assert salted.copies == sum(x.copies for x in alone)
