@@ -8,8 +8,10 @@
 
 #include "nestedwalk.h"
 
-#define AHEAD_GROUP 4           /* accesses in a round */
-#define AHEAD_RING 64           /* more than the steps of a walk times AHEAD_GROUP */
+#define AHEAD_GROUP 8           /* accesses in a round */
+#define AHEAD_RING 64           /* the steps of a walk and one more, times AHEAD_GROUP */
+#define AHEAD_FAR 128           /* accesses ahead that their addresses are fetched, */
+#define AHEAD_TO 64             /* and where the results go */
 #define AHEAD_TOPS 256
 
 typedef struct {                /* a walk on its way: a line of the processor's cache */
@@ -199,10 +201,19 @@ PYVIRT_INLINE void fetch_again(const ahead_t *a, uint64_t i, int steps)
     }
 }
 
+/* The addresses of the round that is AHEAD_FAR away. The processor does not: between two lines of
+   them are hundreds of other ones. */
+PYVIRT_INLINE void fetch_addresses(const char *vas, uint64_t stride, uint64_t i)
+{
+    for (uint64_t at = 0; at < AHEAD_GROUP * stride; at += 64)
+        PYVIRT_PREFETCH(vas + (i + AHEAD_FAR) * stride + at);
+}
+
 PYVIRT_NOINLINE void ahead_native(ahead_t *a, const shortwalk_t *h, const char *vas,
                                   uint64_t stride, uint64_t i, uint64_t n)
 {
     begin_round(a, i);
+    fetch_addresses(vas, stride, i);
     AHEAD_STEP(3, AHEAD_NATIVE, step_to_leaf(last, va))
     AHEAD_STEP(2, AHEAD_NATIVE, step_to_place(h, last))
     AHEAD_STEP(1, AHEAD_NATIVE, top_entry(&a->guest, h, NULL, va))
@@ -213,6 +224,7 @@ PYVIRT_NOINLINE void ahead_nested(ahead_t *a, const nested_t *t, const char *vas
                                   uint64_t stride, uint64_t i, uint64_t n)
 {
     begin_round(a, i);
+    fetch_addresses(vas, stride, i);
     /* The steps of a round are of different accesses. Those to leaves stand together: these are the
        farthest from each other, and this processor's own walks for them overlap. */
     AHEAD_STEP(7, AHEAD_NESTED, step_to_leaf(last, s->gpa))

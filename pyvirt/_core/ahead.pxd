@@ -10,7 +10,7 @@ cdef extern from "ahead.h" nogil:
         AHEAD_GROUP
 
     ctypedef struct ahead_t:
-        pass
+        uint64_t due
 
     void ahead_start(ahead_t *a)
     void ahead_native(ahead_t *a, const shortwalk_t *h, const char *vas, uint64_t stride,

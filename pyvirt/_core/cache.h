@@ -20,6 +20,7 @@
 #define PYVIRT_LIKELY(x) __builtin_expect(!!(x), 1)
 #define PYVIRT_UNROLL _Pragma("GCC unroll 4")
 #define PYVIRT_PREFETCH(p) __builtin_prefetch(p)
+#define PYVIRT_PREFETCH_TO(p) __builtin_prefetch(p, 1)
 /* One more, in a word of its own: two neighbours counted by one vector wait for each other whenever
    only one of them was counted before. */
 #define PYVIRT_COUNT(counter) do { (counter)++; __asm__("" : "+m"(counter)); } while (0)
@@ -32,6 +33,7 @@
 #define PYVIRT_LIKELY(x) (x)
 #define PYVIRT_UNROLL
 #define PYVIRT_PREFETCH(p) ((void)(p))
+#define PYVIRT_PREFETCH_TO(p) ((void)(p))
 #define PYVIRT_COUNT(counter) ((void)(counter)++)
 static inline unsigned PYVIRT_CTZ(unsigned x)
 {
@@ -223,6 +225,21 @@ PYVIRT_AVX2 PYVIRT_INLINE int find_marked(const cache_t *c, uint32_t set, uint64
     return -1;
 }
 
+/* The same of ways that are one group of marks. */
+PYVIRT_AVX2 PYVIRT_INLINE int find_group_avx2(const cache_t *c, uint32_t set, uint64_t key)
+{
+    const uint64_t *const tags = c->tags + (uint64_t)set * c->stride;
+    const uint16_t *const marks = c->marks + (uint64_t)set * 64;
+    const __m256i wanted = _mm256_set1_epi16((short)mark_of(key));
+    uint64_t found = marked(marks, wanted) | (uint64_t)marked(marks + 32, wanted) << 32;
+    for (; found; found &= found - 1) {
+        const uint32_t way = PYVIRT_CTZ64(found);
+        if (way < c->ways && tags[way] == key)
+            return (int)way;
+    }
+    return -1;
+}
+
 PYVIRT_AVX2 PYVIRT_INLINE int find_in_avx2(const cache_t *c, uint32_t set, uint64_t key,
                                            uint64_t twin)
 {
@@ -241,6 +258,11 @@ int find_wide(const cache_t *c, uint32_t set, uint64_t key, uint64_t twin)
 PYVIRT_INLINE int find_in_plain(const cache_t *c, uint32_t set, uint64_t key, uint64_t twin)
 {
     return find_plain(c->tags + (uint64_t)set * c->stride, c->stride, key, twin);
+}
+
+PYVIRT_INLINE int find_group_plain(const cache_t *c, uint32_t set, uint64_t key)
+{
+    return find_plain(c->tags + (uint64_t)set * c->stride, c->stride, key, key);
 }
 
 /* For code that is compiled once only: many ways by vectors where the processor has them. */

@@ -6,10 +6,9 @@
 #ifndef PYVIRT_HITS_H
 #define PYVIRT_HITS_H
 
+#include "calm.h"
 #include "lane.h"
 #include "mixed.h"
-
-enum { SAMPLE = 32 };       /* accesses that show how the next ones may go */
 
 /* What the loop needs of an array, in locals: a store to one could be to any of its fields. */
 typedef struct {
@@ -91,109 +90,6 @@ TARGET PYVIRT_INLINE void array_fill_##FORM(array_t *a, uint32_t set, uint64_t t
     }                                                                                             \
 }
 
-/* The page of each set that was used last: most accesses are to it, and leave the order as it is. */
-#define PYVIRT_FRONT 64         /* sets, at most */
-#define PYVIRT_NO_PAGE UINT64_MAX
-
-typedef struct {
-    uint64_t number;            /* of the virtual page, or PYVIRT_NO_PAGE: it needs a look */
-    uint64_t page;              /* where it is */
-} front_t;
-
-PYVIRT_INLINE front_t front_of(const hits_t *h, uint32_t set)
-{
-    const cache_t *c = h->first;
-    const uint64_t slot = (uint64_t)set * 4 + four_latest(c->orders[set]);
-    const uint64_t tag = c->tags[slot], value = c->values[slot];
-    front_t f = {PYVIRT_NO_PAGE, value & PYVIRT_ADDRESS};
-    if ((tag & PYVIRT_CONTEXT) == h->low && (value & h->mask) == h->wanted)
-        f.number = (uint64_t)((int64_t)(tag & ~PYVIRT_CONTEXT) >> 7) >> 12;
-    return f;
-}
-
-/* Fill the front; whether nearly all of the next accesses are to it. */
-PYVIRT_INLINE int stay_in_front(const hits_t *h, front_t *front, const uint64_t *vas, uint64_t n)
-{
-    const uint32_t set_mask = h->first->set_mask;
-    unsigned others = 0;
-    if (n < SAMPLE)
-        return 0;
-    for (uint32_t set = 0; set <= set_mask; set++)
-        front[set] = front_of(h, set);
-    for (unsigned k = 0; k < SAMPLE; k++) {
-        const uint32_t set = (uint32_t)(vas[k] >> 12) & set_mask;
-        others += front[set].number != vas[k] >> 12;
-    }
-    return others < SAMPLE / 8;
-}
-
-/* Nothing but hits of four ways and no hash: so little that it all stays in registers. */
-#define PYVIRT_CALM(FORM, TARGET)                                                                 \
-TARGET PYVIRT_INLINE uint64_t hits_calm_##FORM(const hits_t *h, const uint64_t *vas, uint64_t i,  \
-                                               uint64_t n, uint64_t *pas)                         \
-{                                                                                                 \
-    const uint64_t *const tags = h->first->tags, *const values = h->first->values;                \
-    uint8_t *const orders = h->first->orders;                                                     \
-    const uint64_t low = h->low, mask = h->mask, wanted = h->wanted;                              \
-    const uint64_t set_mask = h->first->set_mask;                                                 \
-    const uint8_t unused = h->unused;                                                             \
-    for (; i < n; i++) {                                                                          \
-        const uint64_t va = vas[i], key = (va << 7 & ~PYVIRT_CONTEXT) | low;                      \
-        const uint64_t set = va >> 12 & set_mask;                                                 \
-        uint64_t value;                                                                           \
-        int way;                                                                                  \
-        if (!PYVIRT_LIKELY((uint64_t)((int64_t)(va << unused) >> unused) == va))                  \
-            break;                                                                                \
-        way = find4_##FORM(tags + set * 4, key);                                                  \
-        if (!PYVIRT_LIKELY(way >= 0))                                                             \
-            break;                                                                                \
-        value = values[set * 4 + (unsigned)way];                                                  \
-        if (!PYVIRT_LIKELY((value & mask) == wanted))                                             \
-            break;                                                                                \
-        four_touch(&orders[set], (uint32_t)way);                                                  \
-        if (pas)                                                                                  \
-            pas[i] = (value & PYVIRT_ADDRESS) | (va & 4095);                                      \
-    }                                                                                             \
-    return i;                                                                                     \
-}                                                                                                 \
-TARGET PYVIRT_NOINLINE uint64_t hits_mixed_##FORM(const hits_t *h, const uint64_t *vas,           \
-                                                  uint64_t i, uint64_t n, uint64_t *pas)          \
-{                                                                                                 \
-    return pas ? hits_calm_##FORM(h, vas, i, n, pas) : hits_calm_##FORM(h, vas, i, n, NULL);      \
-}                                                                                                 \
-/* The same for accesses that are nearly all to the pages in front. */                            \
-TARGET PYVIRT_INLINE uint64_t hits_front_##FORM(const hits_t *h, front_t *front,                  \
-                                                const uint64_t *vas, uint64_t i, uint64_t n,      \
-                                                uint64_t *pas)                                    \
-{                                                                                                 \
-    const uint64_t set_mask = h->first->set_mask;                                                 \
-    for (;;) {                                                                                    \
-        uint64_t next, set = 0;                                                                   \
-        for (; i < n; i++) {                                                                      \
-            const uint64_t va = vas[i], number = va >> 12;                                        \
-            set = number & set_mask;                                                              \
-            if (!PYVIRT_LIKELY(front[set].number == number))                                      \
-                break;                                                                            \
-            if (pas)                                                                              \
-                pas[i] = front[set].page | (va & 4095);                                           \
-        }                                                                                         \
-        if (i == n)                                                                               \
-            return i;                                                                             \
-        next = hits_calm_##FORM(h, vas, i, i + 1, pas);                                           \
-        if (next == i)                                                                            \
-            return i;                                                                             \
-        front[set] = front_of(h, (uint32_t)set);                                                  \
-        i = next;                                                                                 \
-    }                                                                                             \
-}                                                                                                 \
-TARGET PYVIRT_NOINLINE uint64_t hits_latest_##FORM(const hits_t *h, front_t *front,               \
-                                                   const uint64_t *vas, uint64_t i, uint64_t n,   \
-                                                   uint64_t *pas)                                 \
-{                                                                                                 \
-    return pas ? hits_front_##FORM(h, front, vas, i, n, pas)                                      \
-               : hits_front_##FORM(h, front, vas, i, n, NULL);                                    \
-}
-
 /* The usual case (lane_usual) in fewest steps. `walk` is a constant. */
 #define PYVIRT_FULL(FORM, TARGET)                                                                 \
 TARGET PYVIRT_INLINE uint64_t hits_full_##FORM(hits_t *h, const uint64_t *vas, uint64_t i,        \
@@ -208,6 +104,7 @@ TARGET PYVIRT_INLINE uint64_t hits_full_##FORM(hits_t *h, const uint64_t *vas, u
     const uint64_t set_mask = h->first->set_mask, set_mask2 = h->second->set_mask;                \
     const uint64_t identity = h->identity;                                                        \
     const uint8_t unused = h->unused;                                                             \
+    uint64_t due = h->asks ? h->ahead->due : UINT64_MAX;                                          \
     for (; i < n; i++) {                                                                          \
         const uint64_t va = vas[i], number = va >> 12, key = (va << 7 & ~PYVIRT_CONTEXT) | low;   \
         const uint64_t set = number & set_mask, set2 = number & set_mask2;                        \
@@ -217,6 +114,8 @@ TARGET PYVIRT_INLINE uint64_t hits_full_##FORM(hits_t *h, const uint64_t *vas, u
         uint32_t turn;                                                                            \
         unsigned refs = 0;                                                                        \
         int way;                                                                                  \
+        if (walk != HITS_IDENTITY && !PYVIRT_LIKELY(i != due))                                    \
+            due = lane_ask(h, vas, i, pas, codes);                                                \
         if (!PYVIRT_LIKELY((uint64_t)((int64_t)(va << unused) >> unused) == va)) {                \
             h->why = HITS_RANGE;                                                                  \
             break;                                                                                \
@@ -307,7 +206,7 @@ TARGET PYVIRT_INLINE uint64_t hits_loop_##FORM(hits_t *h, const uint64_t *vas, u
     const uint64_t twin_low = twins ? h->twin_low : low;                                          \
     const uint8_t unused = h->unused, walk = h->walk;                                             \
     const int sure = h->sure, two = h->second != NULL;                                            \
-    uint64_t second_hits = 0, walks = 0;                                                          \
+    uint64_t second_hits = 0, walks = 0, due = h->asks ? h->ahead->due : UINT64_MAX;              \
     h->why = HITS_END;                                                                            \
     if (four)                                                                                     \
         first.stride = first.ways = 4;                                                            \
@@ -320,6 +219,8 @@ TARGET PYVIRT_INLINE uint64_t hits_loop_##FORM(hits_t *h, const uint64_t *vas, u
         uint64_t value, tag, slot2 = 0;                                                           \
         unsigned refs = 0;                                                                        \
         int way;                                                                                  \
+        if (!PYVIRT_LIKELY(i != due))                                                             \
+            due = lane_ask(h, vas, i, pas, codes);                                                \
         if (!PYVIRT_LIKELY((uint64_t)((int64_t)(va << unused) >> unused) == va)) {                \
             h->why = HITS_RANGE;                                                                  \
             break;                                                                                \
@@ -429,7 +330,7 @@ TARGET static uint64_t hits_##FORM(hits_t *h, const uint64_t *vas, uint64_t i, u
                     : hits_loop_##FORM(h, vas, i, n, pas, codes, 0, 1);                           \
     if (!four)                                                                                    \
         return hits_loop_##FORM(h, vas, i, n, pas, codes, 0, 0);                                  \
-    if (h->calm && h->first->fold == 63)                                                          \
+    if (h->calm && !h->asks && h->first->fold == 63)                                              \
         return hits_few_##FORM(h, vas, i, n, pas, codes);                                         \
     if (lane_usual(h, pas, codes)) {                                                              \
         if (h->walk == HITS_NATIVE)                                                               \
@@ -484,8 +385,12 @@ static inline int hits_choose(int vectors)
 static inline uint64_t hits(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t n, uint64_t *pas,
                             uint16_t *codes)
 {
+    if (h->walk == HITS_NESTED)
+        nestedwalk_settle(&h->tables);
+    else if (h->walk == HITS_NATIVE)
+        shortwalk_settle(&h->tables.guest);
 #if PYVIRT_X86
-    if (hits_vectors && h->mixed && mixed_can(h, n - i, pas, codes))
+    if (hits_vectors && h->mixed && !h->asks && mixed_can(h, n - i, pas, codes))
         return mixed(h, vas, i, n, pas, codes);
     if (hits_vectors)
         return hits_avx2(h, vas, i, n, pas, codes);

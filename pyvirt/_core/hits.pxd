@@ -28,6 +28,8 @@ cdef extern from "hits.h" nogil:
         uint64_t identity
         nested_t tables
         ahead_t *ahead
+        const nested_t *asked
+        uint64_t total
         uint64_t second_hits
         uint64_t walks
         uint8_t globals
@@ -35,9 +37,13 @@ cdef extern from "hits.h" nogil:
         uint8_t walk
         uint8_t calm
         uint8_t mixed
+        uint8_t asks
+        uint8_t nested
         uint8_t unused
         uint8_t why
 
+    uint64_t lane_ask(const hits_t *h, const uint64_t *vas, uint64_t i, uint64_t *pas,
+                      uint16_t *codes)
     int hits_choose(int vectors)
     int hit_one(hits_t *h, uint64_t va, uint64_t *pa)
     uint64_t hits(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t n, uint64_t *pas,

@@ -23,7 +23,9 @@ typedef struct {
     uint64_t wanted;
     uint64_t identity;          /* HITS_IDENTITY: rights of every page */
     nested_t tables;            /* HITS_NESTED; for HITS_NATIVE only what is the guest's */
-    ahead_t *ahead;             /* prefetches the tables of walks to come; NULL: does not */
+    ahead_t *ahead;             /* what is prefetched; NULL: nothing */
+    const nested_t *asked;      /* of these tables */
+    uint64_t total;             /* accesses there are to look ahead at */
     uint64_t second_hits;       /* counted: hits of the second array */
     uint64_t walks;             /* and short walks */
     uint8_t globals;            /* set when a walk met a global page */
@@ -31,9 +33,26 @@ typedef struct {
     uint8_t walk;
     uint8_t calm;               /* few of the accesses before this one missed the first array */
     uint8_t mixed;              /* many did, and many walked */
+    uint8_t asks;               /* the walks of all accesses are prefetched, group by group */
+    uint8_t nested;             /* in two dimensions */
     uint8_t unused;             /* 64 - bits of an address, which is sign-extended */
     uint8_t why;                /* it ended */
 } hits_t;
+
+/* Prefetch for the accesses after `i`; the access at which to do so again. */
+PYVIRT_INLINE uint64_t lane_ask(const hits_t *h, const uint64_t *vas, uint64_t i, uint64_t *pas,
+                                uint16_t *codes)
+{
+    if (pas)
+        PYVIRT_PREFETCH_TO(pas + i + AHEAD_TO);
+    if (codes)
+        PYVIRT_PREFETCH_TO(codes + i + AHEAD_TO);
+    if (h->nested)
+        ahead_nested(h->ahead, h->asked, (const char *)vas, 8, i, h->total);
+    else
+        ahead_native(h->ahead, &h->asked->guest, (const char *)vas, 8, i, h->total);
+    return h->ahead->due;
+}
 
 /* Whether it is the usual case: first four ways in order, then twelve with ranks, both full and
    without a hash; no global pages, nothing else to look up, and both outputs wanted. */

@@ -145,8 +145,9 @@ PYVIRT_AVX2 PYVIRT_INLINE unsigned mixed_walk(hits_t *h, mixed_t *m, const uint6
         unsigned refs = 0;
         const uint64_t value =
             walk == HITS_NESTED ? nestedwalk_avx2(&h->tables, vas[k], &refs)
-            : guest->fours ? shortwalk_in_avx2(guest, vas[k], &h->tables.access, &refs, 1)
-                           : shortwalk_avx2(guest, vas[k], &h->tables.access, &refs);
+            : guest->fours == SETTLED ? shortwalk_in_avx2(guest, vas[k], &h->tables.access, &refs,
+                                                          SETTLED)
+                                      : shortwalk_avx2(guest, vas[k], &h->tables.access, &refs);
         m->walked[j] = value;
         codes[k] = (uint16_t)(refs << 7);
         if (!PYVIRT_LIKELY(value && !(value & 0x100)))

@@ -63,8 +63,8 @@ PYVIRT_COLD uint64_t nestedwalk_leave(const nested_t *t, uint64_t rights, uint64
    entries that are cached, the one at level `known` is used, at `way` of its set. One level more
    than there are and -1: none. */
 #define PYVIRT_NESTED_WALK(FORM, TARGET)                                                          \
-TARGET PYVIRT_NOINLINE uint64_t nestedwalk_host_##FORM(nested_t *t, uint64_t gpa,                 \
-                                                       const ask_t *ask, unsigned *refs)          \
+TARGET PYVIRT_INLINE uint64_t nestedwalk_page_##FORM(nested_t *t, uint64_t gpa, const ask_t *ask, \
+                                                     unsigned *refs, const int fours)             \
 {                                                                                                 \
     cache_t *const c = t->tlb;                                                                    \
     const uint64_t number = gpa >> 12, key = number << 19 | t->host.low;                          \
@@ -72,25 +72,33 @@ TARGET PYVIRT_NOINLINE uint64_t nestedwalk_host_##FORM(nested_t *t, uint64_t gpa
     uint32_t set = 0;                                                                             \
     if (!PYVIRT_LIKELY(!(gpa & t->beyond)))                                                       \
         return 0;                                                                                 \
-    if (c) {                                                                                      \
+    if (fours == SETTLED || c) {                                                                  \
         int way;                                                                                  \
-        set = (uint32_t)((number ^ number >> c->fold) & c->set_mask);                             \
-        way = find_in_##FORM(c, set, key, key);                                                   \
+        set = region_set(c, number, fours);                                                       \
+        way = fours == SETTLED ? find_group_##FORM(c, set, key)                                   \
+                               : find_in_##FORM(c, set, key, key);                                \
         if (way >= 0) {                                                                           \
             value = c->values[(uint64_t)set * c->stride + (uint32_t)way];                         \
             if ((value & (ask->mask | ask->dirty)) != (ask->wanted | ask->dirty))                 \
                 return 0;                                                                         \
-            lru_touch(c, set, (uint32_t)way);                                                     \
+            if (fours == SETTLED)                                                                 \
+                list_touch(list_of(c, set), c->ways, (uint32_t)way);                              \
+            else                                                                                  \
+                lru_touch(c, set, (uint32_t)way);                                                 \
             ++*t->tlb_hits;                                                                       \
             return value;                                                                         \
         }                                                                                         \
     }                                                                                             \
-    value = t->host.fours ? shortwalk_in_##FORM(&t->host, gpa, ask, refs, 1)                      \
-                          : shortwalk_in_##FORM(&t->host, gpa, ask, refs, 0);                     \
+    value = shortwalk_in_##FORM(&t->host, gpa, ask, refs, fours);                                 \
     if (!value)                                                                                   \
         return 0;                                                                                 \
     ++*t->host_walks;                                                                             \
-    if (c) {                                                                                      \
+    if (fours == SETTLED) {                                                                       \
+        const uint32_t way = list_turn(list_of(c, set), c->ways);                                 \
+        c->tags[(uint64_t)set * c->stride + way] = key;                                           \
+        c->values[(uint64_t)set * c->stride + way] = value;                                       \
+        mark_##FORM(c->marks + (uint64_t)set * 64, way, key);                                     \
+    } else if (c) {                                                                               \
         const uint64_t slot = (uint64_t)set * c->stride;                                          \
         uint32_t way = c->ways;                                                                   \
         if (!PYVIRT_LIKELY(is_full(c)))                                                           \
@@ -105,6 +113,23 @@ TARGET PYVIRT_NOINLINE uint64_t nestedwalk_host_##FORM(nested_t *t, uint64_t gpa
             mark_##FORM(c->marks + (uint64_t)set * c->mark_stride, way, key);                     \
     }                                                                                             \
     return value;                                                                                 \
+}                                                                                                 \
+TARGET PYVIRT_NOINLINE uint64_t nestedwalk_settled_##FORM(nested_t *t, uint64_t gpa,              \
+                                                          const ask_t *ask, unsigned *refs)       \
+{                                                                                                 \
+    return nestedwalk_page_##FORM(t, gpa, ask, refs, SETTLED);                                    \
+}                                                                                                 \
+TARGET PYVIRT_NOINLINE uint64_t nestedwalk_any_##FORM(nested_t *t, uint64_t gpa,                  \
+                                                      const ask_t *ask, unsigned *refs)           \
+{                                                                                                 \
+    return t->host.fours ? nestedwalk_page_##FORM(t, gpa, ask, refs, FOURS)                       \
+                         : nestedwalk_page_##FORM(t, gpa, ask, refs, ANY);                        \
+}                                                                                                 \
+TARGET PYVIRT_INLINE uint64_t nestedwalk_host_##FORM(nested_t *t, uint64_t gpa, const ask_t *ask, \
+                                                     unsigned *refs, const int fours)             \
+{                                                                                                 \
+    return fours == SETTLED ? nestedwalk_settled_##FORM(t, gpa, ask, refs)                        \
+                            : nestedwalk_any_##FORM(t, gpa, ask, refs);                           \
 }                                                                                                 \
 TARGET PYVIRT_INLINE uint64_t nestedwalk_from_##FORM(nested_t *t, uint64_t va, unsigned *refs,    \
                                                      const int known, const uint32_t cached_set,  \
@@ -130,7 +155,7 @@ TARGET PYVIRT_INLINE uint64_t nestedwalk_from_##FORM(nested_t *t, uint64_t va, u
     } else {                                                                                      \
         rights = g->start & ~PYVIRT_ADDRESS;                                                      \
         base = g->start & PYVIRT_ADDRESS;                                                         \
-        host = nestedwalk_host_##FORM(t, base, &t->table, refs);                                  \
+        host = nestedwalk_host_##FORM(t, base, &t->table, refs, fours);                           \
         if (!host)                                                                                \
             return nestedwalk_leave(t, rights, base, 0, *refs, first, first, 0);                  \
         direct = host & PYVIRT_ADDRESS;                                                           \
@@ -147,7 +172,7 @@ TARGET PYVIRT_INLINE uint64_t nestedwalk_from_##FORM(nested_t *t, uint64_t va, u
         PYVIRT_COUNT(g->level_refs[level]);                                                       \
         rights = (rights & entry & g->rights_and) | ((rights | entry) & g->rights_or);            \
         base = entry & g->table_address;                                                          \
-        host = nestedwalk_host_##FORM(t, base, &t->table, refs);                                  \
+        host = nestedwalk_host_##FORM(t, base, &t->table, refs, fours);                           \
         if (!host)                                                                                \
             return nestedwalk_leave(t, rights, base, direct, *refs, first, level - 1, 0);         \
         direct = host & PYVIRT_ADDRESS;                                                           \
@@ -161,7 +186,7 @@ TARGET PYVIRT_INLINE uint64_t nestedwalk_from_##FORM(nested_t *t, uint64_t va, u
     value = (entry & (rights | ~g->rights_and) & g->kept) | (rights & g->rights_or) | g->added;   \
     if ((entry & t->access.leaf_mask) != t->access.leaf_wanted                                    \
         || (value & t->access.mask) != t->access.wanted                                           \
-        || !(host = nestedwalk_host_##FORM(t, entry & g->leaf_address, &t->page, refs)))          \
+        || !(host = nestedwalk_host_##FORM(t, entry & g->leaf_address, &t->page, refs, fours)))   \
         return nestedwalk_leave(t, rights, base, direct, *refs, first, 1, 1);                     \
     ++*refs;                                                                                      \
     PYVIRT_COUNT(g->level_refs[1]);                                                               \
@@ -202,13 +227,28 @@ TARGET PYVIRT_INLINE uint64_t nestedwalk_in_##FORM(nested_t *t, uint64_t va, uns
 }                                                                                                 \
 TARGET PYVIRT_NOINLINE uint64_t nestedwalk_##FORM(nested_t *t, uint64_t va, unsigned *refs)       \
 {                                                                                                 \
-    return t->guest.fours ? nestedwalk_in_##FORM(t, va, refs, 1)                                  \
-            : nestedwalk_in_##FORM(t, va, refs, 0);                                               \
+    return t->guest.fours == SETTLED ? nestedwalk_in_##FORM(t, va, refs, SETTLED)                 \
+           : t->guest.fours ? nestedwalk_in_##FORM(t, va, refs, FOURS)                            \
+                            : nestedwalk_in_##FORM(t, va, refs, ANY);                             \
 }
 
 PYVIRT_NESTED_WALK(plain, )
 #if PYVIRT_X86
 PYVIRT_NESTED_WALK(avx2, PYVIRT_AVX2)
 #endif
+
+/* Whether the caches of both dimensions are settled now, and the nested TLB is: full, without a hash,
+   of up to 64 ways that are found by their marks. Walks alone leave it so. */
+PYVIRT_INLINE void nestedwalk_settle(nested_t *t)
+{
+    const cache_t *const c = t->tlb;
+    shortwalk_settle(&t->guest);
+    shortwalk_settle(&t->host);
+    if (t->host.fours != SETTLED || !c || c->mark_stride != 64 || !c->links || c->fold != 63
+        || !is_full(c) || t->guest.fours != SETTLED) {
+        t->host.fours = t->host.fours ? FOURS : ANY;
+        t->guest.fours = t->guest.fours ? FOURS : ANY;
+    }
+}
 
 #endif

@@ -42,7 +42,7 @@ typedef struct {                /* one dimension, its rules as masks */
     uint64_t *cache_hits;       /* counters, by level */
     uint64_t *level_refs;
     uint8_t levels;
-    uint8_t fours;              /* every walk cache has four ways with their order */
+    uint8_t fours;              /* of every walk cache is known: ANY, FOURS, SETTLED */
 } shortwalk_t;
 
 /* The lowest invalid way of a set, which will be filled; `ways` if there is none. */
@@ -67,6 +67,17 @@ PYVIRT_INLINE const uint8_t *frame_at(const shortwalk_t *h, uint64_t pa)
     return node[pa >> 12 & 0xFFFFF];
 }
 
+/* How the walk caches are known to be when this is compiled: all of four ways with their order; and
+   those of levels 2 to 4 without a hash, those of 2 and 3 full. */
+enum { ANY, FOURS, SETTLED };
+
+PYVIRT_INLINE uint32_t region_set(const cache_t *c, uint64_t number, int fours)
+{
+    if (fours == SETTLED)
+        return (uint32_t)number & c->set_mask;
+    return (uint32_t)((number ^ number >> c->fold) & c->set_mask);
+}
+
 /* Into a walk cache, as the entry for a new region. The second word: of a guest's tables in two
    dimensions, the guest-physical address of the next one; else where that lies in this process, 0
    if it is not known. */
@@ -75,11 +86,11 @@ TARGET PYVIRT_INLINE void region_fill_##FORM(cache_t *c, uint64_t number, uint64
                                              uint64_t value,                                      \
                                uint64_t second, int fours)                                        \
 {                                                                                                 \
-    const uint32_t set = (uint32_t)((number ^ number >> c->fold) & c->set_mask);                  \
+    const uint32_t set = region_set(c, number, fours);                                            \
     const uint64_t slot = (uint64_t)set * (fours ? 4 : c->stride);                                \
     const uint32_t ways = fours ? 4 : c->ways;                                                    \
     uint32_t way = ways;                                                                          \
-    if (!PYVIRT_LIKELY(is_full(c)))                                                               \
+    if (fours != SETTLED && !PYVIRT_LIKELY(is_full(c)))                                           \
         way = invalid_way(c->state, c->tags + slot, ways);                                        \
     if (!PYVIRT_LIKELY(way == ways))                                                              \
         lru_touch(c, set, way);                                                                   \
@@ -163,7 +174,7 @@ TARGET PYVIRT_INLINE int shortwalk_probe_##FORM(const shortwalk_t *h, uint64_t v
 {                                                                                                 \
     const cache_t *const c = &h->caches[level];                                                   \
     const uint64_t number = va >> (9 * level + 3), key = number << 19 | h->low;                   \
-    *set = (uint32_t)((number ^ number >> c->fold) & c->set_mask);                                \
+    *set = region_set(c, number, fours);                                                          \
     return fours ? find4_##FORM(c->tags + (uint64_t)*set * 4, key)                                \
                  : find_##FORM(c->tags + (uint64_t)*set * c->stride, c->stride, key, key);        \
 }                                                                                                 \
@@ -195,14 +206,24 @@ TARGET PYVIRT_INLINE uint64_t shortwalk_in_##FORM(shortwalk_t *h, uint64_t va, c
 TARGET PYVIRT_NOINLINE uint64_t shortwalk_##FORM(shortwalk_t *h, uint64_t va, const ask_t *ask,   \
                                      unsigned *refs)                                              \
 {                                                                                                 \
-    return h->fours ? shortwalk_in_##FORM(h, va, ask, refs, 1)                                    \
-            : shortwalk_in_##FORM(h, va, ask, refs, 0);                                           \
+    return h->fours == SETTLED ? shortwalk_in_##FORM(h, va, ask, refs, SETTLED)                   \
+           : h->fours ? shortwalk_in_##FORM(h, va, ask, refs, FOURS)                              \
+                      : shortwalk_in_##FORM(h, va, ask, refs, ANY);                               \
 }
 
 PYVIRT_SHORT_WALK(plain, )
 #if PYVIRT_X86
 PYVIRT_SHORT_WALK(avx2, PYVIRT_AVX2)
 #endif
+
+/* Whether they are settled now; while there are only walks, they stay so. */
+PYVIRT_INLINE void shortwalk_settle(shortwalk_t *h)
+{
+    if (h->fours != ANY)
+        h->fours = h->levels > 3 && h->caches[4].fold == 63
+                   && h->caches[3].fold == 63 && is_full(&h->caches[3])
+                   && h->caches[2].fold == 63 && is_full(&h->caches[2]) ? SETTLED : FOURS;
+}
 
 /* For code that is compiled once only. */
 PYVIRT_INLINE uint64_t shortwalk(shortwalk_t *h, uint64_t address, const ask_t *ask, unsigned *refs)

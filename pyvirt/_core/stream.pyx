@@ -50,6 +50,7 @@ from pyvirt._core.hits cimport (
     hits,
     hits_choose,
     hits_t,
+    lane_ask,
 )
 from pyvirt._core.nestedwalk cimport nested_t
 from pyvirt._core.operations cimport (
@@ -167,6 +168,7 @@ cdef void choose_lane(lane_t *lane, run_t *x, int kind, bint user) noexcept nogi
     lane.h.walk = HITS_NO_WALK
     lane.h.calm = True
     lane.h.mixed = False
+    lane.h.asks = False
     lane.h.ahead = NULL
 
 
@@ -289,14 +291,22 @@ cdef uint64_t stream_accesses(
     ahead = prefetch == PREFETCH_ALWAYS
     choose_lane(&lane, &x, kind, user)
     choose_walk(&lane, &x, kind, user)
+    lane.h.asked = &asker.tables
+    lane.h.nested = m.mode == MODE_NESTED
+    lane.h.total = n
     base = m.accesses
     while i < n:
         end = min(n, i + BLOCK)
+        lane.h.asks = ahead and lane.first >= 0
+        if lane.h.asks or (lane.h.mixed and prefetch != PREFETCH_NEVER):
+            lane.h.ahead = ask(&asker)
+        if lane.h.asks and lane.h.ahead.due != i:
+            lane_ask(&lane.h, vas, i, pas, codes)   # from here on the loop over hits does
         slow = odd = 0
         firsts = x.counters.tlb_hits[0]
         while i < end:
             part = end
-            if ahead:
+            if ahead and not lane.h.asks:
                 ask_ahead(&asker, m, <const char *>vas, 8, i, n)
                 part = min(end, i + AHEAD_GROUP)
             if codes != NULL:
@@ -333,8 +343,6 @@ cdef uint64_t stream_accesses(
         firsts = x.counters.tlb_hits[0] - firsts
         lane.h.calm = firsts > BLOCK - BLOCK // 32
         lane.h.mixed = odd == 0 and firsts > BLOCK // 16 and slow > BLOCK // 16
-        if lane.h.mixed and prefetch != PREFETCH_NEVER:
-            lane.h.ahead = ask(&asker)
         if prefetch == PREFETCH_AUTO:
             ahead = slow > BLOCK // 2
     x.counters.accesses[kind] += n
