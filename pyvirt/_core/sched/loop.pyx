@@ -624,6 +624,8 @@ cdef uint64_t run_until(sched_t *s, ns_t until, uint64_t most) noexcept nogil:
         return run_stride(s, until, most)
     if s.policy != POLICY_PLUG:
         return events(s, until, most, False)
+    if s.plug.run != NULL:
+        return run_turns(s, until, most)
     if s.plug.requeue != NULL:
         return run_requeues(s, until, most)
     return events(s, until, most, True) if s.fault.kind == FAULT_NONE else 0
@@ -633,6 +635,17 @@ cdef inline uint64_t between(const sched_t *s, uint64_t most) noexcept nogil:
     """Events until a long stretch is tried again: enough to make the attempt cheap."""
     cdef uint64_t some = 64 + 8 * <uint64_t>s.cpu_count
     return some if some < most else most
+
+
+cdef uint64_t run_turns(sched_t *s, ns_t until, uint64_t most) noexcept nogil:
+    """What a policy of pyvirt's own does at once, and the rest, event by event."""
+    cdef uint64_t done = 0
+    while done < most and s.fault.kind == FAULT_NONE:
+        done += s.plug.run(s, until, most - done)
+        if done == most or not events(s, until, 1, True):
+            break                       # nothing more is due
+        done += 1
+    return done
 
 
 cdef uint64_t run_requeues(sched_t *s, ns_t until, uint64_t most) noexcept nogil:

@@ -198,6 +198,8 @@ ctypedef struct plug_t:             # a plug-in policy: sizes, records, hooks
     uint32_t trees                  # winner trees with a leaf for each world number
     uint32_t leaves                 # of each
     uint64_t *tree                  # one after the other, 2 * leaves keys each
+    # pyvirt's own: ends of timeslices, up to a time and so many, until one needs the event loop
+    uint64_t (*run)(sched_t *s, ns_t until, uint64_t most) noexcept nogil
 
 ctypedef struct world_t:
     # what an event of an always runnable world touches

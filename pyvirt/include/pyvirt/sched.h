@@ -97,6 +97,7 @@ typedef struct {
     uint32_t trees;                     /* how many winner trees (pyvirt/winner.h) it needs */
     uint32_t leaves;                    /* set by the scheduler: of each, by world number */
     uint64_t *tree;                     /* likewise: 2 * leaves keys each, all empty at first */
+    void (*reserved)(void);             /* NULL */
 } pyvirt_plug;
 
 struct pyvirt_sched {                   /* its first part */

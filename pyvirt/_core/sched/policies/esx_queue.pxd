@@ -25,6 +25,14 @@ from pyvirt._core.sched.policies.esx_state cimport (
     world_of,
 )
 from pyvirt._core.sched.state cimport FULL_SPEED, sched_t
+from pyvirt._core.types cimport ns_t
+
+# No world's virtual time is farther ahead of the host's.
+cdef extern from * nogil:
+    """
+    #define MOST_AHEAD ((int64_t)1 << 60)
+    """
+    const int64_t MOST_AHEAD
 
 cdef uint32_t pull_from_others(
     sched_t *s, uint32_t cpu, int64_t below, bint part_siblings) noexcept nogil
@@ -51,6 +59,13 @@ cdef inline double rate_of(sched_t *s, uint32_t id) noexcept nogil:
     if host_of(s).by_use and s.paces != NULL:
         return world_of(s, id).rate * (s.topology.speed[s.paces[id].threads] * (1.0 / FULL_SPEED))
     return world_of(s, id).rate
+
+
+cdef inline int64_t passed_after(sched_t *s, uint32_t id, ns_t dt) noexcept nogil:
+    """Virtual time of a running world when it is charged for `dt` ns more."""
+    cdef int64_t passed = world_of(s, id).vt + <int64_t>(dt * rate_of(s, id))
+    cdef int64_t most = host_of(s).v + MOST_AHEAD
+    return passed if passed < most else most
 
 
 cdef inline int64_t runs_with(sched_t *s, uint32_t id) noexcept nogil:
@@ -123,32 +138,49 @@ cdef inline void take(sched_t *s, uint32_t id) noexcept nogil:
         worlds[root].next = worlds[root].prev = NOWHERE
 
 
-cdef inline uint32_t exchange(sched_t *s, uint32_t cpu, uint32_t id, int64_t pull) noexcept nogil:
-    """A world waits for a CPU again, which takes the first that waits: that world.
+cdef inline bint goes_first(const esx_cpu_t *c, int64_t key, uint32_t id) noexcept nogil:
+    """Whether a world comes before all that wait for a CPU."""
+    return key < c.key[1] or (key == c.key[1] and id < c.who[1])
 
-    It comes to the bin of the one that goes: one way through the tree, and none if it is itself the
-    first. NOWHERE, and nothing is done, if one that waits elsewhere may be so far behind that the
-    CPU pulls it.
+
+cdef inline bint may_pull(sched_t *s, int64_t best) noexcept nogil:
+    """Whether one that waits elsewhere may be so far behind that a CPU pulls it."""
+    cdef int64_t below = best - host_of(s).pull
+    return host_of(s).least < below and find_least(s) < below
+
+
+cdef inline void swap_first(sched_t *s, uint32_t cpu, uint32_t id, int64_t key) noexcept nogil:
+    """The first that waits for a CPU goes, and a world comes in its place.
+
+    It comes to the same bin: one way through the tree.
     """
     cdef esx_cpu_t *c = cpu_of(s, cpu)
     cdef esx_t *e = host_of(s)
     cdef esx_world_t *worlds = world_of(s, 0)
+    cdef esx_world_t *first = worlds + c.who[1]
     cdef esx_world_t *w = worlds + id
-    cdef uint32_t first = c.who[1], rest
-    cdef int64_t key = w.vt, below = c.key[1]
-    cdef bint stays = key < below or (key == below and id < first)
-    below = (key if stays else below) - pull
-    if e.least < below and find_least(s) < below:
-        return NOWHERE
-    if stays:
-        w.queue = NOWHERE
-        return id
     w.key = key
     w.queue = cpu
-    w.bin = worlds[first].bin
+    w.bin = first.bin
     if key < e.least:
         e.least = key
-    worlds[first].queue = NOWHERE
-    rest = merge_children(worlds, worlds[first].child)
-    join_bin(worlds, c, id, rest)
+    first.queue = NOWHERE
+    join_bin(worlds, c, id, merge_children(worlds, first.child))
+
+
+cdef inline uint32_t exchange(sched_t *s, uint32_t cpu, uint32_t id) noexcept nogil:
+    """A world waits for a CPU again, which takes the first that waits: that world.
+
+    NOWHERE, and nothing is done, if the CPU may pull one that waits elsewhere.
+    """
+    cdef const esx_cpu_t *c = cpu_of(s, cpu)
+    cdef uint32_t first = c.who[1]
+    cdef int64_t key = world_of(s, id).vt
+    cdef bint stays = goes_first(c, key, id)
+    if may_pull(s, key if stays else c.key[1]):
+        return NOWHERE
+    if stays:
+        world_of(s, id).queue = NOWHERE
+        return id
+    swap_first(s, cpu, id, key)
     return first

@@ -1,0 +1,127 @@
+"""Ends of timeslices under the ESX policy, one after the other.
+
+What the event loop and the hooks `charge`, `enqueue`, `pick` and `timeslice` do in the usual case,
+in one: a world's timeslice ends, it waits where it ran, and its CPU takes the first that waits there.
+Whatever else there is to do is left to them: before anything is changed, all that matters is
+known.
+"""
+
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+
+from pyvirt._core.sched.due cimport arm_cpu, next_cpu_event, next_timer
+from pyvirt._core.sched.pace cimport moved, set_speed_among, threads_of, work_in
+from pyvirt._core.sched.policies.esx_queue cimport goes_first, may_pull, passed_after, swap_first
+from pyvirt._core.sched.policies.esx_state cimport (
+    COSCHED_STRICT,
+    NOWHERE,
+    STALLED,
+    cpu_of,
+    esx_cpu_t,
+    esx_t,
+    host_of,
+    is_together,
+    vm_of,
+    world_of,
+)
+from pyvirt._core.sched.policies.esx_turns cimport leave, start
+from pyvirt._core.sched.state cimport (
+    CPU_BITS,
+    NO_CPU,
+    PACED,
+    QUEUED,
+    READY,
+    RUN,
+    cpu_t,
+    sched_t,
+    world_t,
+)
+from pyvirt._core.types cimport ns_t
+
+
+cdef inline bint is_watched(sched_t *s, uint32_t id) noexcept nogil:
+    """Whether its VM is to be looked at when it stops."""
+    cdef uint32_t vm = s.worlds[id].vm
+    return not world_of(s, id).plain and vm_of(s, vm).watch and is_together(s, vm)
+
+
+cdef inline void charge_slice(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
+    cdef world_t *w = &s.worlds[id]
+    cdef ns_t dt = now - w.since
+    w.run += dt
+    w.since = now
+    if w.flags & PACED:
+        work_in(&s.paces[id], dt)
+
+
+cdef inline void take_over(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
+    """A ready world gets the CPU from another one."""
+    cdef cpu_t *c = &s.cpus[cpu]
+    cdef world_t *w = &s.worlds[id]
+    w.marks &= ~QUEUED
+    w.rdy += now - w.since
+    w.since = now
+    w.switches += 1
+    if w.cpu != cpu:
+        w.migrations += w.cpu != NO_CPU
+        if w.flags & PACED:
+            moved(s, id, w.cpu, cpu)
+        w.cpu = <uint16_t>cpu
+    c.running = id
+    c.began = now
+    c.switches += 1
+
+
+cdef uint64_t run(sched_t *s, ns_t until, uint64_t most) noexcept nogil:
+    """Let events happen until one is not as usual; returns how many did, perhaps none."""
+    cdef esx_t *e = host_of(s)
+    cdef esx_cpu_t *queue
+    cdef world_t *w
+    cdef ns_t now, timer = next_timer(s)
+    cdef int64_t passed
+    cdef uint64_t count = 0
+    cdef uint32_t cpu, id, next
+    cdef bint stays
+    if s.idle_count or s.timeline != NULL or e.with_numa or e.cosched == COSCHED_STRICT:
+        return 0
+    if timer <= until:
+        until = timer - 1               # timers come first
+    while count < most:
+        now = next_cpu_event(s)
+        if now > until or s.plug.timer <= now or e.stale:
+            break
+        cpu = <uint32_t>s.due[1] & ((1 << CPU_BITS) - 1)
+        id = s.cpus[cpu].running
+        w = &s.worlds[id]
+        if w.flags & ~PACED or is_watched(s, id):
+            break
+        queue = cpu_of(s, cpu)
+        next = queue.who[1]
+        passed = passed_after(s, id, now - w.since)
+        stays = goes_first(queue, passed, id)
+        if may_pull(s, passed if stays else queue.key[1]):
+            break
+        if not stays and s.worlds[next].flags & ~PACED:
+            break
+        s.now = now
+        charge_slice(s, id, now)
+        world_of(s, id).vt = passed
+        queue.first = NOWHERE
+        w.state = READY
+        leave(s, id, STALLED)
+        if stays:
+            next = id
+        else:
+            w.marks |= QUEUED
+            swap_first(s, cpu, id, passed)
+        start(s, next)
+        if not stays:
+            take_over(s, cpu, next, now)
+            w = &s.worlds[next]
+        w.state = RUN
+        if w.flags & PACED:
+            set_speed_among(s, next, threads_of(s, cpu))    # no CPU is idle
+        s.cpus[cpu].slice_end = now + e.quantum
+        arm_cpu(s, cpu, now + e.quantum)
+        count += 1
+    s.events += count
+    return count
