@@ -1,11 +1,11 @@
 # The queue of each CPU: the worlds that wait there, by key and number.
 #
-# Worlds are spread over bins by their number, and a winner tree over the bins names the first of all.
-# A bin is a pairing heap, whose links stand in the worlds' records: to insert is to compare with the
-# root; to take out any world is to cut it off and to merge its children in pairs. So a queue needs no
-# memory of its own that would grow, and as long as there are about as many bins as worlds, its work
-# is one short way through the tree, without a branch on keys. The order depends on keys and numbers
-# alone.
+# Worlds are spread over bins, and a winner tree over the bins names the first of all. A bin is a
+# pairing heap, whose links stand in the worlds' records: to insert is to compare with the root; to take
+# out any world is to cut it off and to merge its children in pairs. So a queue needs no memory of its
+# own that would grow, and as long as there are not more worlds than bins, each has its own, and the
+# work is one short way through the tree, without a branch on keys. The order depends on keys and
+# numbers alone.
 
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t
 
@@ -25,6 +25,7 @@ from pyvirt._core.sched.policies.esx_state cimport (
     world_of,
 )
 from pyvirt._core.sched.state cimport FULL_SPEED, sched_t
+from pyvirt._core.sched.topology cimport lowest_bit
 from pyvirt._core.types cimport ns_t
 
 # No world's virtual time is farther ahead of the host's.
@@ -78,9 +79,15 @@ cdef inline bint may_run(const sched_t *s, uint32_t id, uint32_t cpu) noexcept n
     return allowed(s, id, cpu) and at_home(s, id, cpu)
 
 
-cdef inline uint32_t bin_of(uint32_t id) noexcept nogil:
-    """Numbers at equal distances, as worlds of one CPU often have, go to different bins."""
-    return (id * <uint32_t>0x9E3779B1) >> (32 - BIN_BITS)
+cdef inline uint32_t bin_for(const esx_cpu_t *c, uint32_t id) noexcept nogil:
+    """An empty bin, if there is one.
+
+    Numbers at equal distances, as worlds of one CPU often have, go to different bins.
+    """
+    cdef uint32_t bin = (id * <uint32_t>0x9E3779B1) >> (32 - BIN_BITS)
+    if c.vacant and not c.vacant >> bin & 1:
+        return lowest_bit(c.vacant)
+    return bin
 
 
 cdef inline void join_bin(esx_world_t *worlds, esx_cpu_t *c, uint32_t id, uint32_t root) noexcept nogil:
@@ -104,7 +111,8 @@ cdef inline void put(sched_t *s, uint32_t id, uint32_t cpu) noexcept nogil:
     cdef esx_world_t *w = worlds + id
     w.key = key_of(s, id)
     w.queue = cpu
-    w.bin = <uint8_t>bin_of(id)
+    w.bin = <uint8_t>bin_for(c, id)
+    c.vacant &= ~(<uint32_t>1 << w.bin)
     c.count += 1
     e.active += 1
     if w.key < e.least:
@@ -123,6 +131,8 @@ cdef inline void take(sched_t *s, uint32_t id) noexcept nogil:
     c.count -= 1
     host_of(s).active -= 1
     if c.who[BINS + w.bin] == id:
+        if rest == NOWHERE:
+            c.vacant |= <uint32_t>1 << w.bin
         key = INT64_MAX if rest == NOWHERE else worlds[rest].key
         pairs_set(c.key, c.who, BINS, w.bin, key, rest)
         return
@@ -149,23 +159,23 @@ cdef inline bint may_pull(sched_t *s, int64_t best) noexcept nogil:
     return host_of(s).least < below and find_least(s) < below
 
 
-cdef inline void swap_first(sched_t *s, uint32_t cpu, uint32_t id, int64_t key) noexcept nogil:
+cdef inline void swap_first(
+    esx_t *e, esx_world_t *worlds, esx_cpu_t *c, uint32_t cpu, uint32_t id, int64_t key
+) noexcept nogil:
     """The first that waits for a CPU goes, and a world comes in its place.
 
     It comes to the same bin: one way through the tree.
     """
-    cdef esx_cpu_t *c = cpu_of(s, cpu)
-    cdef esx_t *e = host_of(s)
-    cdef esx_world_t *worlds = world_of(s, 0)
     cdef esx_world_t *first = worlds + c.who[1]
     cdef esx_world_t *w = worlds + id
+    cdef uint32_t child = first.child
     w.key = key
     w.queue = cpu
-    w.bin = first.bin
+    first.queue = NOWHERE
     if key < e.least:
         e.least = key
-    first.queue = NOWHERE
-    join_bin(worlds, c, id, merge_children(worlds, first.child))
+    w.bin = first.bin
+    join_bin(worlds, c, id, merge_children(worlds, child))
 
 
 cdef inline uint32_t exchange(sched_t *s, uint32_t cpu, uint32_t id) noexcept nogil:
@@ -173,7 +183,7 @@ cdef inline uint32_t exchange(sched_t *s, uint32_t cpu, uint32_t id) noexcept no
 
     NOWHERE, and nothing is done, if the CPU may pull one that waits elsewhere.
     """
-    cdef const esx_cpu_t *c = cpu_of(s, cpu)
+    cdef esx_cpu_t *c = cpu_of(s, cpu)
     cdef uint32_t first = c.who[1]
     cdef int64_t key = world_of(s, id).vt
     cdef bint stays = goes_first(c, key, id)
@@ -182,5 +192,5 @@ cdef inline uint32_t exchange(sched_t *s, uint32_t cpu, uint32_t id) noexcept no
     if stays:
         world_of(s, id).queue = NOWHERE
         return id
-    swap_first(s, cpu, id, key)
+    swap_first(host_of(s), world_of(s, 0), c, cpu, id, key)
     return first

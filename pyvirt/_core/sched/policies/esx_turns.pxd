@@ -6,15 +6,15 @@ from pyvirt._core.sched.cosched cimport stays_near, watch_start
 from pyvirt._core.sched.policies.esx_limit cimport count_running
 from pyvirt._core.sched.policies.esx_progress cimport sync_progress
 from pyvirt._core.sched.policies.esx_state cimport (
+    COSCHED_STRICT,
     IDLE,
     RUNNING,
     STALLED,
+    esx_t,
     esx_vm_t,
     esx_world_t,
     host_of,
-    is_together,
     vm_of,
-    world_of,
 )
 from pyvirt._core.sched.state cimport sched_t
 from pyvirt._core.types cimport ns_t
@@ -27,39 +27,39 @@ cdef uint32_t pick(sched_t *s, uint32_t cpu) noexcept nogil
 cdef ns_t timeslice(sched_t *s, uint32_t cpu, uint32_t id) noexcept nogil
 
 
-cdef inline void leave(sched_t *s, uint32_t id, uint8_t pace) noexcept nogil:
+cdef inline void leave(
+    sched_t *s, esx_world_t *w, uint32_t vm, esx_vm_t *v, uint8_t pace
+) noexcept nogil:
     """A world no longer runs."""
-    cdef uint32_t vm = s.worlds[id].vm
-    cdef esx_vm_t *v
-    host_of(s).active -= 1
-    if not world_of(s, id).plain:
-        v = vm_of(s, vm)
-        if is_together(s, vm) and (pace == IDLE or v.idles or v.blocked):
+    cdef esx_t *e = host_of(s)
+    e.active -= 1
+    if not w.plain:
+        if (pace == IDLE or v.idles or v.blocked) and v.worlds > 1 and e.cosched >= COSCHED_STRICT:
             sync_progress(s, vm)
             v.idles |= pace == IDLE
-        count_running(s, vm, -1)
-    world_of(s, id).pace = pace
+        count_running(s, vm, v, -1)
+    w.pace = pace
 
 
-cdef inline void start(sched_t *s, uint32_t id) noexcept nogil:
+cdef inline void start(sched_t *s, uint32_t id, esx_world_t *w) noexcept nogil:
     """A world begins to run."""
-    cdef esx_world_t *w = world_of(s, id)
+    cdef esx_t *e = host_of(s)
     cdef uint32_t vm
     cdef esx_vm_t *v
+    e.active += 1
     w.pace = RUNNING
-    host_of(s).active += 1
     if w.plain:
         return
     vm = s.worlds[id].vm
     v = vm_of(s, vm)
     w.laggard = False
-    if not is_together(s, vm):
-        count_running(s, vm, 1)
+    if v.worlds < 2 or e.cosched < COSCHED_STRICT:
+        count_running(s, vm, v, 1)
         return
     if v.idles or v.blocked:
         w.pace = STALLED            # up to now
         sync_progress(s, vm)
         w.pace = RUNNING
-    count_running(s, vm, 1)
+    count_running(s, vm, v, 1)
     if v.watch or not stays_near(s, v, id):
         watch_start(s, vm, id)

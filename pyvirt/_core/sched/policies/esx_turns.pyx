@@ -94,7 +94,7 @@ cdef void enqueue(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
     if host_of(s).starting:
         return                      # a gang: its CPU is reserved already
     if why == WHY_SLICE or why == WHY_PREEMPT:
-        leave(s, id, STALLED)
+        leave(s, world_of(s, id), vm, vm_of(s, vm), STALLED)
         watch = not world_of(s, id).plain and is_together(s, vm) and vm_of(s, vm).watch
         if not host_of(s).with_numa or not goes_home(s, id):
             cpu_of(s, cpu).first = id
@@ -140,7 +140,7 @@ cdef void stopped(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
     cdef esx_world_t *w = world_of(s, id)
     cdef bint waits = s.worlds[id].state == WAIT
     if w.pace == RUNNING:
-        leave(s, id, IDLE if waits else STALLED)
+        leave(s, w, vm, vm_of(s, vm), IDLE if waits else STALLED)
     else:
         if is_together(s, vm):
             sync_progress(s, vm)
@@ -214,7 +214,7 @@ cdef uint32_t pick(sched_t *s, uint32_t cpu) noexcept nogil:
     if id == NOWHERE:
         id = pick_any(s, cpu, before)
     if id != NO_WORLD:
-        start(s, id)
+        start(s, id, world_of(s, id))
     return id
 
 
