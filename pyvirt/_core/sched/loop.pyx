@@ -626,7 +626,7 @@ cdef uint64_t run_until(sched_t *s, ns_t until, uint64_t most) noexcept nogil:
         return events(s, until, most, False)
     if s.plug.run != NULL:
         return run_turns(s, until, most)
-    if s.plug.requeue != NULL:
+    if s.plug.requeue != NULL or s.plug.turns != NULL:
         return run_requeues(s, until, most)
     return events(s, until, most, True) if s.fault.kind == FAULT_NONE else 0
 
