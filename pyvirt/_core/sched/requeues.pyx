@@ -8,7 +8,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from pyvirt._core.sched.due cimport move_due_base, next_timer
 from pyvirt._core.sched.hooks cimport checked_slice, may_run, set_fault
-from pyvirt._core.sched.loop cimport requeued
+from pyvirt._core.sched.plugged cimport requeued
 from pyvirt._core.sched.state cimport (
     CPU_BITS,
     FAULT_TIMER,
