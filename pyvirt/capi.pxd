@@ -84,9 +84,11 @@ from pyvirt._core.sched.state cimport (
     cpu_t,
     plug_t,
     sched_t,
+    stretch_t,
     vm_t,
     world_t,
 )
+from pyvirt._core.sched.turns cimport turns
 from pyvirt._core.types cimport PAGE_OFFSET, PAGE_SHIFT, PAGE_SIZE, gpa_t, gva_t, hpa_t, ns_t, vpn_t
 from pyvirt._core.walker cimport Translation, Walker
 from pyvirt._core.waterfill cimport (

@@ -169,7 +169,7 @@ class SchedPerCpu:
 class PlugEvents:
     """Policies from outside pyvirt: the same stride in C and in Numba, beside the built-in one.
 
-    Always running worlds, so that it is the hook `requeue` that is called.
+    Always running worlds, so that it is the hook `turns` that is called.
     """
 
     timeout = 300

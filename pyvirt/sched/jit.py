@@ -1,5 +1,5 @@
 # Numba's decorators change the types of what they decorate.
-# mypy: disable-error-code="attr-defined, call-arg, no-untyped-call"
+# mypy: disable-error-code="attr-defined, call-arg, no-untyped-call, unreachable"
 """For policies in Numba: types of hooks, records behind addresses, and services.
 
 Importing this module imports Numba. A hook is a ``cfunc`` of the type that `HOOKS` names for it;
@@ -53,7 +53,15 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pyvirt._core.sched.native import PLUG_RECORD, SCHED_RECORD, SERVICES_RECORD, WORLD_RECORD
+from pyvirt._core.sched.native import (
+    CPU_RECORD,
+    PLUG_RECORD,
+    SCHED_RECORD,
+    SERVICES_RECORD,
+    STRETCH_RECORD,
+    TURN_RECORD,
+    WORLD_RECORD,
+)
 
 __all__ = [
     "EMPTY",
@@ -67,6 +75,7 @@ __all__ = [
     "park",
     "plug",
     "record",
+    "turns",
     "unpark",
     "winner_build",
     "winner_key",
@@ -76,6 +85,7 @@ __all__ = [
 ]
 
 _HOST = types.CPointer(numba.from_dtype(SCHED_RECORD))
+_STRETCH = types.CPointer(numba.from_dtype(STRETCH_RECORD))
 _U32 = types.uint32
 _KEY = np.dtype([("key", "<u8")])
 
@@ -96,6 +106,7 @@ HOOKS: dict[str, Any] = {
     "stopped": types.void(_HOST, _U32, _U32),
     "timed": types.void(_HOST),
     "requeue": types.uint32(_HOST, _U32, _U32, types.int64, types.CPointer(types.int64)),
+    "turns": types.void(_HOST, _STRETCH),
 }
 
 
@@ -107,9 +118,9 @@ def record(typing_context: Any, address: Any, number: Any, dtype: Any) -> Any:
     result = dtype.dtype
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        size = context.get_constant(types.uint64, result.size)
-        at = builder.add(arguments[0], builder.mul(arguments[1], size))
-        return builder.inttoptr(at, context.get_value_type(result))
+        # of a whole number of bytes, by which addresses are computed in as few instructions as in C
+        first = builder.inttoptr(arguments[0], context.get_value_type(result))
+        return builder.gep(first, [arguments[1]])
 
     return result(types.uint64, types.uint64, dtype), generate
 
@@ -253,3 +264,97 @@ def allowed(s: Any, id: int, cpu: int) -> bool:
     """Whether a world's affinity contains a CPU."""
     # queue 0 is that of all CPUs
     return world(s, id).queue == 0 or _ask_whether(_services(s).allowed, s, id, cpu) != 0
+
+
+_RUN, _READY, _QUEUED, _NO_CPU = np.uint8(3), np.uint8(2), np.uint8(1), np.uint16(0xFFFF)
+_MOST_TIMESLICE = 1 << 52
+
+
+@njit(error_model="numpy")
+def _sort_turn(ring: Any, count: Any, at: Any) -> None:
+    """The last turn of the ring, at `at`, goes before those that come later."""
+    turn: Any = record(ring, at, TURN_RECORD)
+    when, cpu, world = turn.when, turn.cpu, turn.world
+    i = at
+    while True:
+        last = i - 1 if i else count - 1
+        other = record(ring, last, TURN_RECORD)
+        # the first of the ring is the one after `at`
+        if last == at or when > other.when or (when == other.when and cpu > other.cpu):
+            break
+        turn = record(ring, i, TURN_RECORD)
+        turn.when, turn.cpu, turn.world = other.when, other.cpu, other.world
+        i = last
+    turn = record(ring, i, TURN_RECORD)
+    turn.when, turn.cpu, turn.world = when, cpu, world
+
+
+@njit(error_model="numpy", forceinline=True)
+def turns(s: Any, t: Any, requeue: Any) -> None:
+    """Let timeslices end until something else is to be done than to run the world that comes next.
+
+    For the hook ``turns``: the loop of ``pyvirt/turns.h``, compiled around the policy's function.
+
+    Parameters
+    ----------
+    s, t
+        What the hook is given.
+    requeue
+        A function of Numba: of the host, a CPU, the world whose timeslice ended there and the time
+        that it ran, which gives the number of the world that the CPU runs, and its timeslice.
+    """
+    stretch: Any = host(t)
+    worlds, cpus, ring = host(s).worlds, host(s).cpus, stretch.turns
+    until, most = stretch.until, np.int64(min(stretch.most, np.uint64(1 << 62)))
+    cpu_count = np.int64(host(s).cpu_count)
+    count = at = np.int64(0)
+    last = cpu_count - 1
+    while count < most:
+        turn: Any = record(ring, at, TURN_RECORD)
+        now, cpu, id = turn.when, turn.cpu, turn.world
+        if now > until or plug(s).timer <= now:
+            break
+        count += 1
+        host(s).now = now
+        w = record(worlds, id, WORLD_RECORD)
+        dt = now - w.since
+        w.run += dt
+        w.since = now
+        w.state = _READY
+        best, length = requeue(s, cpu, id, dt)
+        if w.state == _READY:
+            w.marks |= _QUEUED
+        n = record(worlds, best, WORLD_RECORD)
+        if (
+            best >= host(s).world_count
+            or n.flags
+            or n.marks != _QUEUED
+            or n.queue
+            or length < 1
+            or length > _MOST_TIMESLICE
+            or host(s).asking
+        ):
+            stretch.left, stretch.next, stretch.slice = 1, best, length
+            break
+        n.marks = 0
+        n.state = _RUN
+        c = record(cpus, cpu, CPU_RECORD)
+        if best != id:
+            n.rdy += now - n.since
+            n.since = now
+            n.switches += np.uint64(1)
+            if n.cpu != cpu:
+                n.migrations += np.uint64(n.cpu != _NO_CPU)
+                n.cpu = np.uint16(cpu)
+            c.running = best
+            c.began = now
+            c.switches += np.uint64(1)
+            turn.world = best
+        end = now + length
+        c.slice_end = c.event = turn.when = end
+        before = record(ring, last, TURN_RECORD)
+        if end < before.when or (end == before.when and cpu < before.cpu):
+            _sort_turn(ring, cpu_count, at)
+        last = at
+        at = at + 1 if at + 1 < cpu_count else np.int64(0)
+    stretch.count, stretch.at = np.uint64(count), np.uint32(at)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import pyvirt.sched as ps
+from pyvirt._core.sched.native import STRETCH_RECORD, TURN_RECORD
 from pyvirt.errors import InvalidTypeError, InvalidValueError, PolicyError
 
 POLICIES = Path(__file__).parents[2] / "docs" / "guide" / "policies"
@@ -23,6 +24,7 @@ needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C comp
 # What the header says of each structure, to compare with what the engine has.
 PROBE = """
 #include <pyvirt/sched.h>
+#include <pyvirt/turns.h>
 #include <pyvirt/ordered.h>
 #include <pyvirt/winner.h>
 #define AT(record, field) offsetof(pyvirt_##record, field)
@@ -33,6 +35,8 @@ STRUCTURES = {
     "cpu": (ps.CPU_RECORD, True),
     "vm": (ps.VM_RECORD, True),
     "plug": (ps.PLUG_RECORD, True),
+    "turn": (TURN_RECORD, True),
+    "stretch": (STRETCH_RECORD, True),
 }
 
 
@@ -90,6 +94,19 @@ def history(policy) -> bytes:
     return rows.tobytes() + host.cpu_counters().tobytes()
 
 
+def steady(policy) -> bytes:
+    """What always running worlds do, whose timeslices end one after the other."""
+    host = ps.Scheduler(cpus=3, policy=policy, quantum_ns=1000)
+    for weight in (1, 2, 3, 4, 3):
+        host.add(weight=weight)
+    host.add(weight=2, slice_ns=300)
+    host.run(150_000)
+    host.remove(3)
+    host.run(300_000)
+    assert (host.counters()["switches"] > 10).all()
+    return host.counters().tobytes() + host.cpu_counters().tobytes()
+
+
 class Stride(ps.PythonPolicy):
     """The same in Python."""
 
@@ -130,33 +147,41 @@ def expected():
     return history(Stride())
 
 
+@pytest.fixture(scope="module")
+def expected_steady():
+    return steady(Stride())
+
+
 @needs_compiler
-def test_c_by_capsule(library, expected):
+def test_c_by_capsule(library, expected, expected_steady):
     policy = ps.NativePolicy("stride", capsule(library))
     assert history(policy) == expected
     assert history(policy) == expected  # the table is a value: another scheduler may use it
+    assert steady(policy) == expected_steady
 
 
 @needs_compiler
-def test_c_by_addresses(library, expected):
+@pytest.mark.parametrize("more", [["requeue", "turns"], ["turns"], ["requeue"], []])
+def test_c_by_addresses(library, expected, expected_steady, more):
     names = ["add", "change", "enqueue", "dequeue", "charge", "pick", "timeslice", "stopped"]
     hooks = {
         name: ctypes.cast(getattr(library, f"stride_{name}"), ctypes.c_void_p).value
-        for name in [*names, "requeue"]
+        for name in names + more
     }
     own = np.zeros(1, np.dtype([("now", "<i8"), ("base", "<i8")]))
     world = np.dtype([("passed", "<i8"), ("step", "<i8"), ("ahead", "<u8")])
-    assert history(ps.NativePolicy("stride", hooks, own=own, world=world, trees=1)) == expected
-    del hooks["requeue"]
-    assert history(ps.NativePolicy("stride", hooks, own=own, world=world, trees=1)) == expected
+    policy = ps.NativePolicy("stride", hooks, own=own, world=world, trees=1)
+    assert history(policy) == expected
+    assert steady(policy) == expected_steady
 
 
-def test_numba(numba_stride, expected):
+def test_numba(numba_stride, expected, expected_steady):
     assert history(numba_stride()) == expected
+    assert steady(numba_stride()) == expected_steady
 
 
 @needs_compiler
-def test_cython_by_cimport(tmp_path, expected):
+def test_cython_by_cimport(tmp_path, expected, expected_steady):
     shutil.copy(POLICIES / "cystride.pyx", tmp_path)
     (tmp_path / "setup.py").write_text(
         "from Cython.Build import cythonize\n"
@@ -178,6 +203,7 @@ def test_cython_by_cimport(tmp_path, expected):
     finally:
         sys.path.remove(str(tmp_path))
     assert history(CyStride()) == expected
+    assert steady(CyStride()) == expected_steady
     host = ps.Scheduler(policy=CyStride(), quantum_ns=10)
     host.add()
     host.add()
@@ -192,7 +218,7 @@ def test_the_header_says_what_the_engine_has(tmp_path):
     lines = [PROBE]
     for name, (dtype, whole) in STRUCTURES.items():
         fields = ", ".join(f"AT({name}, {field})" for field in dtype.names)
-        size = f"sizeof(pyvirt_{name})" if whole else f"AT({name}, asked) + 16 * 8"
+        size = f"sizeof(pyvirt_{name})" if whole else f"AT({name}, asking) + sizeof(int)"
         lines.append(f"const size_t probe_{name}[] = {{{fields}, {size}}};")
     source = tmp_path / "probe.c"
     source.write_text("\n".join(lines) + "\n")

@@ -30,6 +30,9 @@ def hooks():
 
 
 def policy(hooks, **others):
+    """The policy with other hooks; `turns` is built around one `requeue` and goes with that."""
+    if "requeue" in others:
+        others.setdefault("turns", None)
     return ps.NativePolicy("jitstride", {**hooks, **others}, own=bytes(16), world=24, trees=1)
 
 
@@ -44,23 +47,26 @@ def host(plug, cpus=2, quantum_ns=10, weights=(1, 2, 3, 4, 5)) -> ps.Scheduler:
 @settings(max_examples=60, deadline=None)
 def test_as_four_hooks(hooks, scenario, lengths, jobs):
     cpus, slice_ns, first, steps = scenario
-    both = [
-        host(policy(hooks, requeue=each), cpus, slice_ns, first)
-        for each in (hooks["requeue"], None)
+    once, inlined = hooks["requeue"], hooks["turns"]
+    made_by = [(once, None), (None, inlined), (None, None)]
+    hosts = [
+        host(policy(hooks, requeue=each, turns=loop), cpus, slice_ns, first)
+        for each, loop in made_by
     ]
-    worlds = [list(range(len(first))) for _ in both]
-    for made in both:
+    worlds = [list(range(len(first))) for _ in hosts]
+    for made in hosts:
         for length in lengths:
             made.add(weight=3, slice_ns=max(1, slice_ns * length // 10))
         if jobs:
             made.add(ps.OnOff(slice_ns, 40 * slice_ns, "fixed", "exponential"))
     for gap, (name, *arguments) in steps:
-        until = both[0].now_ns + gap * slice_ns // 10
-        both[0].run(until)
-        while both[1].run(until, events=1):
+        until = hosts[0].now_ns + gap * slice_ns // 10
+        hosts[0].run(until)
+        hosts[1].run(until)
+        while hosts[2].run(until, events=1):
             pass
-        assert seen(both[0]) == seen(both[1])
-        for made, ids in zip(both, worlds, strict=True):
+        assert seen(hosts[0]) == seen(hosts[1]) == seen(hosts[2])
+        for made, ids in zip(hosts, worlds, strict=True):
             change(
                 lambda name, *more, made=made: getattr(made, name)(*more),
                 lambda weight, made=made: made.add(weight=weight),
@@ -68,7 +74,7 @@ def test_as_four_hooks(hooks, scenario, lengths, jobs):
                 name,
                 *arguments,
             )
-        assert seen(both[0]) == seen(both[1])
+        assert seen(hosts[0]) == seen(hosts[1]) == seen(hosts[2])
 
 
 def test_snapshots_contain_the_trees(hooks):
@@ -86,35 +92,44 @@ def test_snapshots_contain_the_trees(hooks):
 
 @pytest.fixture(scope="module")
 def wrong():
-    """Hooks that give what they must not."""
-    from numba import cfunc
+    """Functions that give what they must not, as both hooks."""
+    from numba import cfunc, njit
 
-    from pyvirt.sched.jit import HOOKS, ask, host
+    from pyvirt.sched.jit import HOOKS, ask, host, turns
 
-    @cfunc(HOOKS["requeue"])
-    def no_world(s, cpu, id, dt, slice_ns):
-        slice_ns[0] = 10
-        return 99
+    @njit
+    def no_world(s, cpu, id, dt):
+        return np.uint32(99), 10
 
-    @cfunc(HOOKS["requeue"])
-    def running(s, cpu, id, dt, slice_ns):
-        slice_ns[0] = 10
-        return id ^ 1
+    @njit
+    def running(s, cpu, id, dt):
+        return np.uint32(id ^ np.uint32(1)), 10
 
-    @cfunc(HOOKS["requeue"])
-    def no_slice(s, cpu, id, dt, slice_ns):
-        slice_ns[0] = 0
-        return id
+    @njit
+    def no_slice(s, cpu, id, dt):
+        return id, 0
 
-    @cfunc(HOOKS["requeue"])
-    def no_cpu(s, cpu, id, dt, slice_ns):
+    @njit
+    def no_cpu(s, cpu, id, dt):
         ask(s, np.uint32(host(s).cpu_count))
-        slice_ns[0] = 10
-        return id
+        return id, 10
 
-    return {"no_world": no_world, "running": running, "no_slice": no_slice, "no_cpu": no_cpu}
+    def hooks_of(body):
+        @cfunc(HOOKS["requeue"])
+        def requeue(s, cpu, id, dt, slice_ns):
+            best, slice_ns[0] = body(s, cpu, id, dt)
+            return best
+
+        @cfunc(HOOKS["turns"])
+        def loop(s, stretch):
+            turns(s, stretch, body)
+
+        return {"requeue": requeue, "turns": loop}
+
+    return {each.__name__: hooks_of(each) for each in (no_world, running, no_slice, no_cpu)}
 
 
+@pytest.mark.parametrize("hook", ["requeue", "turns"])
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -124,8 +139,9 @@ def wrong():
         ("no_cpu", "in requeue for CPU 2 at 10 ns: it named a world or CPU that does not exist"),
     ],
 )
-def test_nonsense_is_a_policy_error(hooks, wrong, name, message):
-    made = host(policy(hooks, requeue=wrong[name]), weights=(1, 1))
+def test_nonsense_is_a_policy_error(hooks, wrong, name, message, hook):
+    instead = {"requeue": None, "turns": None, hook: wrong[name][hook]}
+    made = host(policy(hooks, **instead), weights=(1, 1))
     with pytest.raises(PolicyError, match=message):
         made.run(10_000)
     assert made.now_ns == 10

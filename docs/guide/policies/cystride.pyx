@@ -16,6 +16,8 @@ from pyvirt.capi cimport (
     asked,
     ns_t,
     sched_t,
+    stretch_t,
+    turns,
 )
 
 cdef extern from "pyvirt/winner.h" nogil:
@@ -55,6 +57,7 @@ cdef class CyStride(Plug):
         self.table.pick = pick
         self.table.timeslice = timeslice
         self.table.requeue = requeue
+        self.table.turns = all_turns
 
 
 cdef inline own_t *own_of(sched_t *s) noexcept nogil:
@@ -190,7 +193,7 @@ cdef ns_t timeslice(sched_t *s, uint32_t cpu, uint32_t id) noexcept nogil:
     return s.worlds[id].slice
 
 
-cdef uint32_t requeue(sched_t *s, uint32_t cpu, uint32_t id, ns_t dt, ns_t *slice) noexcept nogil:
+cdef inline uint32_t requeue(sched_t *s, uint32_t cpu, uint32_t id, ns_t dt, ns_t *slice) noexcept nogil:
     """The four in one, for the case that comes again and again."""
     cdef world_t *w = mine(s, id)
     use(s, id, dt)
@@ -202,3 +205,8 @@ cdef uint32_t requeue(sched_t *s, uint32_t cpu, uint32_t id, ns_t dt, ns_t *slic
     if id != NO_WORLD:
         slice[0] = s.worlds[id].slice
     return id
+
+
+cdef void all_turns(sched_t *s, stretch_t *t) noexcept nogil:
+    """And a stretch of these."""
+    turns(s, t, requeue)

@@ -12,6 +12,7 @@ from pyvirt.sched.jit import (
     host,
     plug,
     record,
+    turns,
     winner_build,
     winner_key,
     winner_put,
@@ -201,8 +202,8 @@ def timeslice(s, cpu, id):
     return world(s, id).slice
 
 
-@cfunc(HOOKS["requeue"])
-def requeue(s, cpu, id, dt, slice_ns):
+@njit(error_model="numpy", forceinline=True)
+def again(s, cpu, id, dt):
     """The four in one, for the case that comes again and again."""
     w = mine(s, id)
     use(s, id, dt)
@@ -211,9 +212,19 @@ def requeue(s, cpu, id, dt, slice_ns):
     else:
         enter(s, id)
     best = take(s, cpu)
-    if best != NO_WORLD:
-        slice_ns[0] = world(s, best).slice
+    return best, np.int64(world(s, best).slice) if best != NO_WORLD else np.int64(0)
+
+
+@cfunc(HOOKS["requeue"])
+def requeue(s, cpu, id, dt, slice_ns):
+    best, slice_ns[0] = again(s, cpu, id, dt)
     return best
+
+
+@cfunc(HOOKS["turns"], error_model="numpy")
+def all_turns(s, stretch):
+    """And a stretch of these."""
+    turns(s, stretch, again)
 
 
 def jit_stride() -> NativePolicy:
@@ -228,5 +239,6 @@ def jit_stride() -> NativePolicy:
         "timeslice": timeslice,
         "stopped": stopped,
         "requeue": requeue,
+        "turns": all_turns,
     }
     return NativePolicy("jitstride", hooks, own=np.zeros(1, OWN), world=WORLD, trees=1)

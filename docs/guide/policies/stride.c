@@ -6,6 +6,7 @@
    A world that joins starts at the pass of the one that was picked last. A running world stays in the
    tree, with the pass that it will have when its slice is over: so a slice changes the tree once. */
 #include <pyvirt/sched.h>
+#include <pyvirt/turns.h>
 #include <pyvirt/winner.h>
 
 #define ID_BITS 20
@@ -170,7 +171,7 @@ int64_t stride_timeslice(pyvirt_sched *s, uint32_t cpu, uint32_t id)
 }
 
 /* The four in one, for the case that comes again and again. */
-uint32_t stride_requeue(pyvirt_sched *s, uint32_t cpu, uint32_t id, int64_t dt, int64_t *slice)
+static inline uint32_t requeue(pyvirt_sched *s, uint32_t cpu, uint32_t id, int64_t dt, int64_t *slice)
 {
     world_t *w = &worlds_of(s)[id];
     use(s, id, dt);
@@ -182,6 +183,17 @@ uint32_t stride_requeue(pyvirt_sched *s, uint32_t cpu, uint32_t id, int64_t dt, 
     if (id != PYVIRT_NO_WORLD)
         *slice = s->worlds[id].slice;
     return id;
+}
+
+uint32_t stride_requeue(pyvirt_sched *s, uint32_t cpu, uint32_t id, int64_t dt, int64_t *slice)
+{
+    return requeue(s, cpu, id, dt, slice);
+}
+
+/* And a stretch of these. */
+void stride_turns(pyvirt_sched *s, pyvirt_stretch *t)
+{
+    pyvirt_turns(s, t, requeue);
 }
 
 pyvirt_plug stride = {
@@ -196,5 +208,6 @@ pyvirt_plug stride = {
     .timeslice = stride_timeslice,
     .stopped = stride_stopped,
     .requeue = stride_requeue,
+    .turns = stride_turns,
     .trees = 1,
 };

@@ -14,10 +14,9 @@ cdef void book(world_t *w, ns_t now) noexcept nogil
 cdef void enter(sched_t *s, uint32_t id, why_t why, ns_t now) noexcept nogil
 cdef void stop(sched_t *s, uint32_t id, world_state_t state, why_t why, ns_t now) noexcept nogil
 cdef void resume(sched_t *s, uint32_t id, why_t why, ns_t now) noexcept nogil
+cdef void take_cpu(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil
+cdef void record(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil
 cdef bint stops(sched_t *s, uint32_t id, ns_t now) noexcept nogil
 cdef void place(sched_t *s, uint32_t id, ns_t now) noexcept nogil
 cdef void fill(sched_t *s, uint32_t cpu, uint32_t before, ns_t now) noexcept nogil
 cdef void make_runnable(sched_t *s, uint32_t id, ns_t now) noexcept nogil
-cdef void requeued(
-    sched_t *s, uint32_t cpu, uint32_t id, uint32_t next, ns_t slice, ns_t now) noexcept nogil
-cdef void serve(sched_t *s, ns_t now) noexcept nogil

@@ -5,8 +5,8 @@ refill of its limit comes first, then the end of a pause, then the arrival of a 
 and CPUs comes the timer of a plug-in policy.
 
 A plug-in policy says itself which CPU picks anew: it asks for it, and those asked are served when
-the event is over. All that waits for it in between is consistent: a CPU whose world stopped is
-idle.
+the event is over (pyvirt._core.sched.plugged). All that waits for it in between is consistent: a CPU
+whose world stopped is idle.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -23,13 +23,8 @@ from pyvirt._core.sched.due cimport (
 )
 from pyvirt._core.sched.hooks cimport (
     hook_charge,
-    hook_dequeue,
     hook_enqueue,
-    hook_pick,
-    hook_stopped,
     hook_timed,
-    hook_timeslice,
-    set_fault,
 )
 from pyvirt._core.sched.jobs cimport (
     arrive,
@@ -39,8 +34,9 @@ from pyvirt._core.sched.jobs cimport (
     may_compete,
     work_of,
 )
-from pyvirt._core.sched.pace cimport busy_threads, moved, set_speed, time_for, work_in
+from pyvirt._core.sched.pace cimport moved, set_speed, time_for, work_in
 from pyvirt._core.sched.placement cimport idle_cpu
+from pyvirt._core.sched.plugged cimport ask_cpu, plug_requeue, plug_stop, serve
 from pyvirt._core.sched.policies cimport (
     policy_charge,
     policy_choose,
@@ -61,13 +57,11 @@ from pyvirt._core.sched.state cimport (
     COSTOPPED,
     CPU_BITS,
     GONE,
-    FAULT_ENDLESS,
     FAULT_NONE,
     HAS_JOBS,
     HAS_LIMIT,
     LATENCY_BUCKETS,
     LIMITED,
-    MASK_WORDS,
     NEVER,
     NO_CPU,
     NO_WORLD,
@@ -75,7 +69,6 @@ from pyvirt._core.sched.state cimport (
     PARKED,
     POLICY_PLUG,
     POLICY_STRIDE,
-    QUEUED,
     READY,
     RUN,
     SOURCE_CLOSED,
@@ -84,7 +77,6 @@ from pyvirt._core.sched.state cimport (
     WAIT,
     WHY_BLOCK,
     WHY_LIMIT,
-    WHY_PREEMPT,
     WHY_REFILL,
     WHY_SLICE,
     WHY_WAKE,
@@ -109,7 +101,6 @@ from pyvirt._core.sched.sync cimport (
     spins,
 )
 from pyvirt._core.sched.timeline cimport note_switch
-from pyvirt._core.sched.topology cimport SAME_CORE, lowest_bit, near_mask
 from pyvirt._core.sched.virtual cimport sync_queue
 from pyvirt._core.sched.work cimport NO_RECORD, PHASE_SPIN, count_time, work_t
 from pyvirt._core.types cimport ns_t
@@ -258,6 +249,11 @@ cdef inline void begin(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept
     s.cpus[cpu].running = id
     s.cpus[cpu].began = now
     s.cpus[cpu].switches += 1
+
+
+cdef void take_cpu(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
+    """What `begin` does, for policies that are plugged in."""
+    begin(s, cpu, id, now)
 
 
 # --- one CPU ---
@@ -625,7 +621,9 @@ cdef uint64_t run_until(sched_t *s, ns_t until, uint64_t most) noexcept nogil:
         return run_stride(s, until, most)
     if s.policy != POLICY_PLUG:
         return events(s, until, most, False)
-    if s.plug.requeue != NULL:
+    if s.plug.run != NULL:
+        return run_turns(s, until, most)
+    if s.plug.requeue != NULL or s.plug.turns != NULL:
         return run_requeues(s, until, most)
     return events(s, until, most, True) if s.fault.kind == FAULT_NONE else 0
 
@@ -634,6 +632,17 @@ cdef inline uint64_t between(const sched_t *s, uint64_t most) noexcept nogil:
     """Events until a long stretch is tried again: enough to make the attempt cheap."""
     cdef uint64_t some = 64 + 8 * <uint64_t>s.cpu_count
     return some if some < most else most
+
+
+cdef uint64_t run_turns(sched_t *s, ns_t until, uint64_t most) noexcept nogil:
+    """What a policy of pyvirt's own does at once, and the rest, event by event."""
+    cdef uint64_t done = 0
+    while done < most and s.fault.kind == FAULT_NONE:
+        done += s.plug.run(s, until, most - done)
+        if done == most or not events(s, until, 1, True):
+            break                       # nothing more is due
+        done += 1
+    return done
 
 
 cdef uint64_t run_requeues(sched_t *s, ns_t until, uint64_t most) noexcept nogil:
@@ -680,196 +689,3 @@ cdef uint64_t run_stride(sched_t *s, ns_t until, uint64_t most) noexcept nogil:
             for i in range(s.queue_count):
                 sync_queue(&s.queues[i], s.now)
     return done
-
-
-# --- plug-in policies ---
-
-
-cdef inline void ask_cpu(sched_t *s, uint32_t cpu) noexcept nogil:
-    s.asked[cpu >> 6] |= <uint64_t>1 << (cpu & 63)
-    s.asking = True
-
-
-cdef inline void turn(sched_t *s, uint32_t cpu) noexcept nogil:
-    """A CPU became busy or idle, perhaps not for good: what that means is seen after the event."""
-    if s.paces != NULL and s.topology.smt:
-        s.turned[cpu >> 6] |= <uint64_t>1 << (cpu & 63)
-        s.turning = True
-
-
-cdef inline void settle_thread(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
-    """If the number of busy threads of its core is another one, its world goes on at that speed."""
-    cdef uint32_t id = s.cpus[cpu].running
-    if id == NO_WORLD or s.paces[id].threads == busy_threads(s, cpu):
-        return
-    if s.worlds[id].since < now:
-        charge(s, id, now)
-    if s.cpus[cpu].running == id:
-        set_event(s, cpu, id, now)
-
-
-cdef void settle_turned(sched_t *s, ns_t now) noexcept nogil:
-    """Threads of cores on which some became busy or idle go on at other speeds, by their numbers."""
-    cdef uint64_t cores[MASK_WORDS]
-    cdef const uint64_t *core
-    cdef uint32_t i, k, cpu, some = 0, last = 0
-    s.turning = False
-    for i in range(s.topology.words):
-        if s.turned[i]:
-            some += 1 + (s.turned[i] & (s.turned[i] - 1) != 0)
-            last = i
-    if some == 1:                   # the usual case: one core
-        cpu = 64 * last + lowest_bit(s.turned[last])
-        s.turned[last] = 0
-        k = s.topology.core[cpu]
-        for i in range(s.topology.first[k], s.topology.first[k + 1]):
-            settle_thread(s, s.topology.threads[i], now)
-        return
-    for i in range(s.topology.words):
-        cores[i] = 0
-    for i in range(s.topology.words):
-        while s.turned[i]:
-            cpu = 64 * i + lowest_bit(s.turned[i])
-            s.turned[i] &= s.turned[i] - 1
-            core = near_mask(s, cpu, SAME_CORE)
-            for k in range(s.topology.words):
-                cores[k] |= core[k]
-    for i in range(s.topology.words):
-        while cores[i]:
-            cpu = 64 * i + lowest_bit(cores[i])
-            cores[i] &= cores[i] - 1
-            settle_thread(s, cpu, now)
-
-
-cdef inline void vacate(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
-    """Its world no longer runs: it is idle until it picks. The CPU's event is left to that."""
-    cdef cpu_t *c = &s.cpus[cpu]
-    c.running = c.before = NO_WORLD
-    c.idle_since = now
-    s.idle[cpu >> 6] |= <uint64_t>1 << (cpu & 63)
-    s.idle_count += 1
-    turn(s, cpu)
-
-
-cdef void plug_stop(sched_t *s, uint32_t id, world_state_t state, why_t why, ns_t now) noexcept nogil:
-    """A world stops to compete, or waits where it stopped to compete; if it ran, its CPU is asked."""
-    cdef world_t *w = &s.worlds[id]
-    cdef bint ran = w.state == RUN
-    cdef bint queued = w.state == READY
-    if queued:
-        hook_dequeue(s, id)
-        w.flags &= ~WOKEN
-    if ran:
-        vacate(s, w.cpu, now)
-        ask_cpu(s, w.cpu)
-        w.since = now
-    else:
-        book(w, now)
-    w.state = state
-    if state == WAIT:
-        w.marks = 0                 # nothing is remembered over a wait
-    if not queued:
-        hook_stopped(s, id, why)
-
-
-cdef inline void plug_requeue(
-    sched_t *s, uint32_t cpu, uint32_t id, why_t why, ns_t now
-) noexcept nogil:
-    """A running world that is charged queues up again, and its CPU picks."""
-    vacate(s, cpu, now)
-    s.cpus[cpu].before = id
-    s.worlds[id].state = READY
-    hook_enqueue(s, id, why)
-    plug_fill(s, cpu, now)
-
-
-cdef inline void plug_fill(sched_t *s, uint32_t cpu, ns_t now) noexcept nogil:
-    """An idle CPU picks. What it was asked before is answered by that."""
-    cdef cpu_t *c = &s.cpus[cpu]
-    cdef uint32_t id
-    cdef ns_t slice
-    s.asked[cpu >> 6] &= ~(<uint64_t>1 << (cpu & 63))
-    id = hook_pick(s, cpu)
-    if id == NO_WORLD:
-        if s.timeline != NULL:
-            record(s, cpu, NO_WORLD, now)
-        c.before = NO_WORLD
-        if c.event != NEVER:
-            disarm_cpu(s, cpu)
-        return
-    take_up(s, cpu, id, now)
-    c.slice_end = now               # should the hook ask for that
-    slice = hook_timeslice(s, cpu, id)
-    if c.running == id:
-        c.slice_end = now + slice
-        set_event(s, cpu, id, now)
-
-
-cdef inline void take_up(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:
-    """An idle CPU gets a world that its policy gave."""
-    cdef cpu_t *c = &s.cpus[cpu]
-    cdef world_t *w = &s.worlds[id]
-    w.marks &= ~QUEUED
-    c.idle += now - c.idle_since
-    s.idle[cpu >> 6] &= ~(<uint64_t>1 << (cpu & 63))
-    s.idle_count -= 1
-    turn(s, cpu)
-    if id == c.before:
-        w.state = RUN               # at the same moment: it just goes on
-        c.running = id
-    else:
-        begin(s, cpu, id, now)
-    c.before = NO_WORLD
-
-
-cdef void requeued(
-    sched_t *s, uint32_t cpu, uint32_t id, uint32_t next, ns_t slice, ns_t now
-) noexcept nogil:
-    """What a policy said at once about a CPU whose world's slice ended: what `plug_requeue` asks."""
-    vacate(s, cpu, now)
-    s.asked[cpu >> 6] &= ~(<uint64_t>1 << (cpu & 63))
-    if next == NO_WORLD:
-        disarm_cpu(s, cpu)
-        return
-    s.cpus[cpu].before = id
-    take_up(s, cpu, next, now)
-    s.cpus[cpu].slice_end = now + slice
-    set_event(s, cpu, next, now)
-
-
-cdef void serve(sched_t *s, ns_t now) noexcept nogil:
-    """Let the CPUs pick that are asked, always the lowest, until none is."""
-    cdef uint32_t i, cpu, id
-    cdef uint64_t rest, rounds = 0
-    cdef cpu_t *c
-    while (s.asking or s.turning) and s.fault.kind == FAULT_NONE:
-        if not s.asking:
-            settle_turned(s, now)
-            continue
-        s.asking = False
-        for i in range((s.cpu_count + 63) >> 6):
-            if s.asked[i]:
-                s.asking = True
-                break
-        if not s.asking:
-            continue
-        rest = s.asked[i]
-        cpu = 64 * i
-        while not rest & 1:
-            rest >>= 1
-            cpu += 1
-        rounds += 1
-        if rounds > 10000 + 100 * (<uint64_t>s.cpu_count + s.world_count):
-            set_fault(s, FAULT_ENDLESS, 0, cpu, NO_WORLD, 0)
-            break
-        s.asked[i] &= ~(<uint64_t>1 << (cpu & 63))
-        c = &s.cpus[cpu]
-        id = c.running
-        if id == NO_WORLD:
-            plug_fill(s, cpu, now)
-            continue
-        charge(s, id, now)
-        if c.running != id or (
-                s.worlds[id].flags & (HAS_JOBS | HAS_LIMIT) and stops(s, id, now)):
-            continue                # which asked the CPU once more
-        plug_requeue(s, cpu, id, WHY_SLICE if now >= c.slice_end else WHY_PREEMPT, now)

@@ -12,6 +12,8 @@ CPU_RECORD: np.dtype[np.void]
 VM_RECORD: np.dtype[np.void]
 PLUG_RECORD: np.dtype[np.void]
 SERVICES_RECORD: np.dtype[np.void]
+STRETCH_RECORD: np.dtype[np.void]
+TURN_RECORD: np.dtype[np.void]
 
 @disjoint_base
 class NativePolicy(Plug):

@@ -17,6 +17,8 @@ from pyvirt._core.sched.state cimport (
     plug_t,
     sched_t,
     services_t,
+    stretch_t,
+    turn_t,
     vm_t,
     world_t,
 )
@@ -38,34 +40,37 @@ cdef object record(size_t size, size_t start, list fields):
 
 
 cdef tuple records():
-    """Of the structures that hooks may read: host, world, CPU, VM, policy, services."""
+    """Of the structures that hooks may read: host, world, CPU, VM, policy, services, turn, stretch."""
     cdef sched_t s
     cdef world_t w
     cdef cpu_t c
     cdef vm_t v
     cdef plug_t p
     cdef services_t f
+    cdef turn_t t
+    cdef stretch_t r
     return (
         # the first part; an array of it makes no sense
-        record(<size_t>&s.asking - <size_t>&s, <size_t>&s, [
+        record(<size_t>&s.policy - <size_t>&s, <size_t>&s, [
             ("now", "<i8", <size_t>&s.now), ("cpu_count", "<u4", <size_t>&s.cpu_count),
             ("world_count", "<u4", <size_t>&s.world_count),
             ("vm_count", "<u4", <size_t>&s.vm_count), ("idle_count", "<u4", <size_t>&s.idle_count),
             ("worlds", "<u8", <size_t>&s.worlds), ("cpus", "<u8", <size_t>&s.cpus),
             ("vms", "<u8", <size_t>&s.vms), ("siblings", "<u8", <size_t>&s.siblings),
             ("plug", "<u8", <size_t>&s.plug), ("idle", ("<u8", 16), <size_t>&s.idle),
-            ("asked", ("<u8", 16), <size_t>&s.asked)]),
+            ("asked", ("<u8", 16), <size_t>&s.asked), ("asking", "<i4", <size_t>&s.asking)]),
         record(sizeof(world_t), <size_t>&w, [
             ("since", "<i8", <size_t>&w.since), ("run", "<i8", <size_t>&w.run),
             ("rdy", "<i8", <size_t>&w.rdy), ("switches", "<u8", <size_t>&w.switches),
             ("weight", "<u4", <size_t>&w.weight), ("slice", "<u4", <size_t>&w.slice),
             ("queue", "<u2", <size_t>&w.queue), ("cpu", "<u2", <size_t>&w.cpu),
-            ("state", "u1", <size_t>&w.state), ("vm", "<u4", <size_t>&w.vm),
+            ("state", "u1", <size_t>&w.state), ("flags", "u1", <size_t>&w.flags),
+            ("marks", "u1", <size_t>&w.marks), ("vm", "<u4", <size_t>&w.vm),
             ("migrations", "<u8", <size_t>&w.migrations), ("wait", "<i8", <size_t>&w.wait),
             ("mlmtd", "<i8", <size_t>&w.mlmtd), ("cstp", "<i8", <size_t>&w.cstp)]),
         record(sizeof(cpu_t), <size_t>&c, [
             ("running", "<u4", <size_t>&c.running), ("began", "<i8", <size_t>&c.began),
-            ("slice_end", "<i8", <size_t>&c.slice_end),
+            ("slice_end", "<i8", <size_t>&c.slice_end), ("event", "<i8", <size_t>&c.event),
             ("idle_since", "<i8", <size_t>&c.idle_since), ("idle", "<i8", <size_t>&c.idle),
             ("switches", "<u8", <size_t>&c.switches)]),
         record(sizeof(vm_t), <size_t>&v, [
@@ -83,6 +88,14 @@ cdef tuple records():
             ("account", "<u8", <size_t>&f.account), ("park", "<u8", <size_t>&f.park),
             ("unpark", "<u8", <size_t>&f.unpark), ("costop", "<u8", <size_t>&f.costop),
             ("costart", "<u8", <size_t>&f.costart)]),
+        record(sizeof(turn_t), <size_t>&t, [
+            ("when", "<i8", <size_t>&t.when), ("cpu", "<u4", <size_t>&t.cpu),
+            ("world", "<u4", <size_t>&t.world)]),
+        record(sizeof(stretch_t), <size_t>&r, [
+            ("turns", "<u8", <size_t>&r.turns), ("until", "<i8", <size_t>&r.until),
+            ("most", "<u8", <size_t>&r.most), ("count", "<u8", <size_t>&r.count),
+            ("at", "<u4", <size_t>&r.at), ("left", "<u4", <size_t>&r.left),
+            ("next", "<u4", <size_t>&r.next), ("slice", "<i8", <size_t>&r.slice)]),
     )
 
 
@@ -94,10 +107,12 @@ cdef dict hook_places():
         ("change", <size_t>&p.change), ("enqueue", <size_t>&p.enqueue),
         ("dequeue", <size_t>&p.dequeue), ("charge", <size_t>&p.charge), ("pick", <size_t>&p.pick),
         ("timeslice", <size_t>&p.timeslice), ("stopped", <size_t>&p.stopped),
-        ("timed", <size_t>&p.timed), ("requeue", <size_t>&p.requeue)]}
+        ("timed", <size_t>&p.timed), ("requeue", <size_t>&p.requeue),
+        ("turns", <size_t>&p.turns)]}
 
 
-SCHED_RECORD, WORLD_RECORD, CPU_RECORD, VM_RECORD, PLUG_RECORD, SERVICES_RECORD = records()
+(SCHED_RECORD, WORLD_RECORD, CPU_RECORD, VM_RECORD, PLUG_RECORD, SERVICES_RECORD, TURN_RECORD,
+ STRETCH_RECORD) = records()
 _HOOKS = hook_places()
 
 
@@ -147,6 +162,7 @@ cdef class NativePolicy(Plug):
                 self.own = (table.own)[:table.own_size]
             self.table.own = self.table.cpus = self.table.worlds = self.table.vms = NULL
             self.table.tree, self.table.leaves = NULL, 0
+            self.table.run = NULL
             self.table.timer = NEVER
         elif isinstance(hooks, dict):
             for hook in hooks:

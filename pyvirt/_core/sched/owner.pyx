@@ -11,8 +11,9 @@ from pyvirt._core.sched.arguments cimport check_hooks
 from pyvirt._core.sched.due cimport move_timer_base
 from pyvirt._core.sched.forward cimport run_forward
 from pyvirt._core.sched.hooks cimport hook_begin
-from pyvirt._core.sched.loop cimport next_event, run_until, serve
+from pyvirt._core.sched.loop cimport next_event, run_until
 from pyvirt._core.sched.plug cimport Plug, services
+from pyvirt._core.sched.plugged cimport serve
 from pyvirt._core.sched.queue cimport (
     free_queues,
     groups_size,

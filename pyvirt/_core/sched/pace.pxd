@@ -41,6 +41,12 @@ cdef inline ns_t time_for(const pace_t *p, ns_t work) noexcept nogil:
     return p.stall + (whole << 16) + (rest + p.speed - 1 if rest > 0 else rest) // p.speed
 
 
+cdef inline uint32_t threads_of(const sched_t *s, uint32_t cpu) noexcept nogil:
+    """How many threads the CPU's core has."""
+    cdef uint32_t core = s.topology.core[cpu]
+    return s.topology.first[core + 1] - s.topology.first[core]
+
+
 cdef inline uint32_t busy_threads(const sched_t *s, uint32_t cpu) noexcept nogil:
     """Of the CPU's core."""
     cdef uint32_t core = s.topology.core[cpu], i, other, busy = 0
@@ -50,14 +56,18 @@ cdef inline uint32_t busy_threads(const sched_t *s, uint32_t cpu) noexcept nogil
     return busy
 
 
-cdef inline void set_speed(sched_t *s, uint32_t id, uint32_t cpu) noexcept nogil:
-    """Of a world that runs on this CPU, from now on; it is charged."""
+cdef inline void set_speed_among(sched_t *s, uint32_t id, uint32_t busy) noexcept nogil:
+    """Of a world that runs from now on, where so many threads of its core are busy; it is charged."""
     cdef pace_t *p = &s.paces[id]
-    cdef uint32_t busy = busy_threads(s, cpu)
     p.threads = busy
     p.speed = <uint32_t>(<uint64_t>s.topology.speed[busy] * p.memory_speed >> 16)
     if not p.speed:
         p.speed = 1
+
+
+cdef inline void set_speed(sched_t *s, uint32_t id, uint32_t cpu) noexcept nogil:
+    """Of a world that runs on this CPU, from now on; it is charged."""
+    set_speed_among(s, id, busy_threads(s, cpu))
 
 
 cdef inline void moved(sched_t *s, uint32_t id, uint32_t before, uint32_t cpu) noexcept nogil:

@@ -19,7 +19,7 @@ cdef extern from * nogil:
         uint32_t i = leaves + slot;
         keys[i] = key;
         owners[i] = owner;
-        while (i > 1) {
+        for (; leaves > 1; leaves >>= 1) {  /* without a loop where their number is known */
             const int64_t other = keys[i ^ 1];
             const uint32_t who = owners[i ^ 1];
             if (other == key)

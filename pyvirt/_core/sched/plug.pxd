@@ -21,6 +21,7 @@
 #            that the CPU runs, and its timeslice. The CPU still counts as busy meanwhile, with the
 #            world that is READY now. Called, where it is there, in long stretches in which every CPU
 #            is busy with worlds that always run; the four must do the same
+# turns      such a stretch: the loop of pyvirt._core.sched.turns, compiled around `requeue`
 #
 # A policy may want winner trees, with a leaf for each world number: the engine keeps them as well.
 #

@@ -170,6 +170,22 @@ ctypedef struct services_t:         # what policies in other languages call
     void (*costop)(sched_t *s, uint32_t id) noexcept nogil
     void (*costart)(sched_t *s, uint32_t id) noexcept nogil
 
+# The next event of a busy CPU, where they come in the order in which they were set.
+ctypedef struct turn_t:
+    ns_t when
+    uint32_t cpu
+    uint32_t world                  # that runs on it
+
+ctypedef struct stretch_t:          # ends of timeslices, one after the other
+    turn_t *turns                   # the next one of each CPU: a ring, in their order
+    ns_t until                      # none later than this is to happen,
+    uint64_t most                   # and no more than so many
+    uint64_t count                  # that happened
+    uint32_t at                     # first of the ring
+    uint32_t left                   # 1: what the policy said about the last one is left to the engine
+    uint32_t next                   # the world that it gave then, and its timeslice
+    ns_t slice
+
 ctypedef struct plug_t:             # a plug-in policy: sizes, records, hooks
     size_t own_size
     size_t cpu_size
@@ -198,6 +214,10 @@ ctypedef struct plug_t:             # a plug-in policy: sizes, records, hooks
     uint32_t trees                  # winner trees with a leaf for each world number
     uint32_t leaves                 # of each
     uint64_t *tree                  # one after the other, 2 * leaves keys each
+    # a stretch of `requeue`s: pyvirt._core.sched.turns with that compiled into it
+    void (*turns)(sched_t *s, stretch_t *t) noexcept nogil
+    # pyvirt's own: ends of timeslices, up to a time and so many, until one needs the event loop
+    uint64_t (*run)(sched_t *s, ns_t until, uint64_t most) noexcept nogil
 
 ctypedef struct world_t:
     # what an event of an always runnable world touches
@@ -269,12 +289,6 @@ ctypedef struct cpu_t:
     uint64_t switches
     uint32_t serves                 # first of its queues in sched_t.serves
     uint32_t serve_count
-
-# The next event of a busy CPU, where they come in the order in which they were set.
-ctypedef struct turn_t:
-    ns_t when
-    uint32_t cpu
-    uint32_t world                  # that runs on it
 
 ctypedef struct vm_t:               # worlds that belong together
     uint32_t weight                 # shares of the whole
@@ -359,8 +373,8 @@ cdef struct sched_s:
     plug_t *plug                    # of POLICY_PLUG, else NULL
     uint64_t idle[MASK_WORDS]       # CPUs without a world
     uint64_t asked[MASK_WORDS]      # CPUs that are to pick again
+    bint asking                     # perhaps there is one
     # the rest is the engine's
-    bint asking                     # some CPU is asked
     uint32_t policy
     uint64_t events                 # that happened so far
     uint64_t random                 # xorshift64*, for policies that draw

@@ -27,6 +27,10 @@ enum pyvirt_why {
     PYVIRT_COSTART, PYVIRT_MOVE, PYVIRT_BLOCK, PYVIRT_LIMIT, PYVIRT_PARK, PYVIRT_COSTOPPED
 };
 
+enum { PYVIRT_QUEUED = 1 };             /* a mark: the policy has the world in a queue */
+
+#define PYVIRT_MOST_TIMESLICE (UINT64_C(1) << 52)
+
 typedef struct pyvirt_sched pyvirt_sched;
 
 typedef struct {
@@ -74,6 +78,23 @@ typedef struct {
     void (*costart)(pyvirt_sched *s, uint32_t id);
 } pyvirt_services;
 
+typedef struct {                        /* the end of a CPU's timeslice */
+    int64_t when;
+    uint32_t cpu;
+    uint32_t world;
+} pyvirt_turn;
+
+typedef struct {                        /* such ends, one after the other: pyvirt/turns.h */
+    pyvirt_turn *turns;                 /* the next one of each CPU: a ring, in their order */
+    int64_t until;                      /* none later than this is to happen, */
+    uint64_t most;                      /* and no more than so many */
+    uint64_t count;                     /* that happened */
+    uint32_t at;                        /* first of the ring */
+    uint32_t left;                      /* 1: what was said about the last one is left to pyvirt */
+    uint32_t next;                      /* the world that was named then, and its timeslice */
+    int64_t slice;
+} pyvirt_stretch;
+
 typedef struct {
     size_t own_size, cpu_size, world_size, vm_size;     /* of a record; may be 0 */
     char *own, *cpus, *worlds, *vms;    /* set by the scheduler; in a capsule's table, `own` is what
@@ -97,6 +118,9 @@ typedef struct {
     uint32_t trees;                     /* how many winner trees (pyvirt/winner.h) it needs */
     uint32_t leaves;                    /* set by the scheduler: of each, by world number */
     uint64_t *tree;                     /* likewise: 2 * leaves keys each, all empty at first */
+    /* a stretch of `requeue`s, by `pyvirt_turns` of pyvirt/turns.h, or NULL */
+    void (*turns)(pyvirt_sched *s, pyvirt_stretch *t);
+    void (*reserved)(void);             /* NULL */
 } pyvirt_plug;
 
 struct pyvirt_sched {                   /* its first part */
@@ -112,6 +136,7 @@ struct pyvirt_sched {                   /* its first part */
     pyvirt_plug *plug;
     uint64_t idle[16];                  /* CPUs without a world */
     uint64_t asked[16];                 /* CPUs that will pick at this moment */
+    int asking;                         /* perhaps there is one */
 };
 
 /* Whether a world's affinity contains a CPU. */

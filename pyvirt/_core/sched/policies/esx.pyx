@@ -8,6 +8,7 @@ from pyvirt._core.sched.numa cimport numa_vm_t, read_numa
 from pyvirt._core.sched.plug cimport Plug
 from pyvirt._core.sched.policies.esx_clock cimport begin, timed
 from pyvirt._core.sched.policies.esx_members cimport add, change, remove
+from pyvirt._core.sched.policies.esx_run cimport run
 from pyvirt._core.sched.policies.esx_state cimport (
     COSCHED_BALANCE,
     COSCHED_NONE,
@@ -139,6 +140,7 @@ skew_start_ns, laggard_ns, charge_used, balance_ns, imbalance_percent, numa
         self.table.timeslice = timeslice
         self.table.stopped = stopped
         self.table.timed = timed
+        self.table.run = run
 
 
 cdef object check_pools(object pools):

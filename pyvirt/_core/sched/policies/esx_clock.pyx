@@ -39,6 +39,7 @@ cdef void begin(sched_t *s) noexcept nogil:
     e.least = INT64_MAX
     for i in range(s.cpu_count):
         pairs_clear(cpu_of(s, i).key, cpu_of(s, i).who, BINS)
+        cpu_of(s, i).vacant = <uint32_t>-1
         cpu_of(s, i).reserved = cpu_of(s, i).first = cpu_of(s, i).back = NOWHERE
     for i in range(e.pool_count):
         pools[i].bucket.quota = quota_of(s, pools[i].limit)

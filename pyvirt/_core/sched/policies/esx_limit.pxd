@@ -3,7 +3,13 @@
 from libc.stdint cimport int64_t, uint32_t
 
 from pyvirt._core.sched.policies.esx_alarm cimport set_alarm
-from pyvirt._core.sched.policies.esx_state cimport bucket_t, ends_soon, esx_vm_t, host_of, vm_of
+from pyvirt._core.sched.policies.esx_state cimport (
+    bucket_t,
+    ends_soon,
+    esx_vm_t,
+    host_of,
+    pools_of,
+)
 from pyvirt._core.sched.state cimport NEVER, sched_t
 from pyvirt._core.types cimport ns_t
 
@@ -30,13 +36,13 @@ cdef inline void restart(bucket_t *b, ns_t now) noexcept nogil:
     b.spent = False
 
 
-cdef inline void count_running(sched_t *s, uint32_t vm, int by) noexcept nogil:
+cdef inline void count_running(sched_t *s, uint32_t vm, esx_vm_t *v, int by) noexcept nogil:
     """So many worlds more, or less, run under the limits of a VM and of the pools above it."""
-    cdef esx_vm_t *v = vm_of(s, vm)
     if not v.limited:
         return
     advance(&v.bucket, s.now)
     v.bucket.running += <uint32_t>by
     if v.alarm != NEVER or ends_soon(&v.bucket, host_of(s).quantum):
         set_alarm(s, vm)
-    count_in_pools(s, v.pool, by)
+    if pools_of(s)[v.pool].limited:
+        count_in_pools(s, v.pool, by)

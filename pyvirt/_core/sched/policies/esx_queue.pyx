@@ -52,6 +52,16 @@ cdef bint has_sibling(sched_t *s, uint32_t cpu, uint32_t id) noexcept nogil:
     return False
 
 
+cdef uint32_t least_busy(sched_t *s, uint32_t last) noexcept nogil:
+    """Of all CPUs, none of which is idle, the one where the fewest wait: of equal ones `last`."""
+    cdef const esx_cpu_t *c = cpu_of(s, 0)
+    cdef uint32_t cpu, best = 0
+    for cpu in range(1, s.cpu_count):
+        if c[cpu].count < c[best].count:
+            best = cpu
+    return last if last != NO_CPU and c[last].count == c[best].count else best
+
+
 cdef uint32_t place_world(sched_t *s, uint32_t id, bint part_siblings) noexcept nogil:
     """The CPU on which a world is to wait: an idle one, or the one with the fewest worlds.
 
@@ -63,6 +73,8 @@ cdef uint32_t place_world(sched_t *s, uint32_t id, bint part_siblings) noexcept 
     cdef uint64_t load, least = <uint64_t>-1
     if best != NO_CPU:
         return best
+    if not (s.idle_count or part_siblings or host_of(s).with_numa or s.worlds[id].queue):
+        return least_busy(s, last)      # the usual case
     for cpu in range(s.cpu_count):
         if not mask[cpu >> 6] >> (cpu & 63) & 1 or not at_home(s, id, cpu):
             continue

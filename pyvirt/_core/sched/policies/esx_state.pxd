@@ -84,6 +84,7 @@ ctypedef struct esx_cpu_t:
     int64_t key[2 * BINS]           # of the first world of each bin, after them that of each node of
     uint32_t who[2 * BINS]          # the tree, of which node 1 is the root; its number, or NOWHERE
     uint32_t count                  # of who waits here
+    uint32_t vacant                 # a bit for each bin that is empty
     uint32_t reserved               # world of a gang that is to run here next, or NOWHERE
     uint32_t first                  # world that ran here, or came while it was idle, or NOWHERE
     uint32_t back                   # world that ran here and waits again, but is in no bin yet

@@ -1,19 +1,17 @@
 """Who waits, who runs: the turns of the worlds of the ESX policy."""
 
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t
+from libc.stdint cimport INT64_MAX, int64_t, uint32_t
 
 from pyvirt._core.sched.cosched cimport (
     has_stopped,
     keep_together,
     look_now,
-    stays_near,
-    watch_start,
 )
 from pyvirt._core.sched.plug cimport ask, costop, park
 from pyvirt._core.sched.policies.esx_entitle cimport solve_entitlements
 from pyvirt._core.sched.policies.esx_gang cimport ask_idle, start_gang
 from pyvirt._core.sched.policies.esx_home cimport give_home, goes_home
-from pyvirt._core.sched.policies.esx_limit cimport count_running, is_spent
+from pyvirt._core.sched.policies.esx_limit cimport is_spent
 from pyvirt._core.sched.policies.esx_progress cimport skew_of, sync_progress
 from pyvirt._core.sched.policies.esx_queue cimport (
     advance_host,
@@ -23,8 +21,8 @@ from pyvirt._core.sched.policies.esx_queue cimport (
     idle_cpu_for,
     place_world,
     pull_from_others,
+    passed_after,
     put,
-    rate_of,
     settle,
     take,
 )
@@ -59,23 +57,6 @@ from pyvirt._core.sched.state cimport (
 )
 from pyvirt._core.sched.winner cimport PV_FETCH
 from pyvirt._core.types cimport ns_t
-
-# No world's virtual time is farther ahead of the host's.
-cdef int64_t MOST_AHEAD = <int64_t>1 << 60
-
-
-cdef inline void leave(sched_t *s, uint32_t id, uint8_t pace) noexcept nogil:
-    """A world no longer runs."""
-    cdef uint32_t vm = s.worlds[id].vm
-    cdef esx_vm_t *v
-    host_of(s).active -= 1
-    if not world_of(s, id).plain:
-        v = vm_of(s, vm)
-        if is_together(s, vm) and (pace == IDLE or v.idles or v.blocked):
-            sync_progress(s, vm)
-            v.idles |= pace == IDLE
-        count_running(s, vm, -1)
-    world_of(s, id).pace = pace
 
 
 cdef void arrive(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
@@ -113,7 +94,7 @@ cdef void enqueue(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
     if host_of(s).starting:
         return                      # a gang: its CPU is reserved already
     if why == WHY_SLICE or why == WHY_PREEMPT:
-        leave(s, id, STALLED)
+        leave(s, world_of(s, id), vm, vm_of(s, vm), STALLED)
         watch = not world_of(s, id).plain and is_together(s, vm) and vm_of(s, vm).watch
         if not host_of(s).with_numa or not goes_home(s, id):
             cpu_of(s, cpu).first = id
@@ -150,9 +131,7 @@ cdef void charge(sched_t *s, uint32_t id, ns_t dt) noexcept nogil:
     if e.stale:
         e.stale = False
         solve_entitlements(s)
-    w.vt += <int64_t>(dt * rate_of(s, id))
-    if w.vt > e.v + MOST_AHEAD:
-        w.vt = e.v + MOST_AHEAD
+    w.vt = passed_after(s, id, dt)
 
 
 cdef void stopped(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
@@ -161,7 +140,7 @@ cdef void stopped(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
     cdef esx_world_t *w = world_of(s, id)
     cdef bint waits = s.worlds[id].state == WAIT
     if w.pace == RUNNING:
-        leave(s, id, IDLE if waits else STALLED)
+        leave(s, w, vm, vm_of(s, vm), IDLE if waits else STALLED)
     else:
         if is_together(s, vm):
             sync_progress(s, vm)
@@ -207,30 +186,6 @@ cdef void move_on(sched_t *s, uint32_t id, uint32_t cpu) noexcept nogil:
         ask(s, other)
 
 
-cdef inline void start(sched_t *s, uint32_t id) noexcept nogil:
-    """A world begins to run."""
-    cdef esx_world_t *w = world_of(s, id)
-    cdef uint32_t vm
-    cdef esx_vm_t *v
-    w.pace = RUNNING
-    host_of(s).active += 1
-    if w.plain:
-        return
-    vm = s.worlds[id].vm
-    v = vm_of(s, vm)
-    w.laggard = False
-    if not is_together(s, vm):
-        count_running(s, vm, 1)
-        return
-    if v.idles or v.blocked:
-        w.pace = STALLED            # up to now
-        sync_progress(s, vm)
-        w.pace = RUNNING
-    count_running(s, vm, 1)
-    if v.watch or not stays_near(s, v, id):
-        watch_start(s, vm, id)
-
-
 cdef uint32_t pick_any(sched_t *s, uint32_t cpu, uint32_t before) noexcept nogil:
     """One of a gang that the CPU is kept for, or the choice; `before` ran here, or came."""
     cdef esx_cpu_t *c = cpu_of(s, cpu)
@@ -253,13 +208,13 @@ cdef uint32_t pick(sched_t *s, uint32_t cpu) noexcept nogil:
     c.first = c.back = NOWHERE
     if back != NOWHERE:
         if c.reserved == NOWHERE and s.idle_count < 2 and e.cosched != COSCHED_STRICT:
-            id = exchange(s, cpu, back, e.pull)     # the usual case
+            id = exchange(s, cpu, back)     # the usual case
         if id == NOWHERE:
             put(s, back, cpu)
     if id == NOWHERE:
         id = pick_any(s, cpu, before)
     if id != NO_WORLD:
-        start(s, id)
+        start(s, id, world_of(s, id))
     return id
 
 
