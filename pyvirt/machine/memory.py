@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from fractions import Fraction
 from typing import Any
 
 from pyvirt.hostmem import Action, HostMemory, Policy, esx6, esx2002, overhead_pages
@@ -54,7 +55,13 @@ def policy_for(rules: MemoryRules) -> Policy:
     for action in MEANS.values():
         known |= int(action)
     actions: Any = tuple(bits & (kept | ~known) for bits in base.actions)
-    return dataclasses.replace(base, actions=actions, salted=rules.sharing != "all")
+    return dataclasses.replace(
+        base,
+        actions=actions,
+        balloon_part=Fraction(str(rules.balloon_most)),
+        cache_part=Fraction(str(rules.compression_most)),
+        salted=rules.sharing != "all",
+    )
 
 
 class MachineMemory:
