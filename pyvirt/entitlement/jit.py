@@ -154,12 +154,14 @@ def _divide_trees(
     return result(*arguments), generate
 
 
-@njit
-def _check_lengths(n: int, floors: int, caps: int, out: int, scratch: int) -> None:
+def _lengths(n: int, floors: int, caps: int, out: int, scratch: int) -> None:
     if floors != n or caps != n or out != n or scratch < SCRATCH * n:
         raise ValueError(
             "shares, floors, caps and out must be equally long, and scratch SCRATCH times as long"
         )
+
+
+_check_lengths: Any = njit(_lengths)
 
 
 @njit
