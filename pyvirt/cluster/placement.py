@@ -214,13 +214,22 @@ def make_fleet(cluster: Cluster, arrays: ReachArrays, where: Ints, demand: Ints)
             [np.bincount(where[placed], weights=row[placed], minlength=hosts) for row in amounts]
         ).astype(np.int64)
 
-    _, klass, count = np.unique(capacity, axis=1, return_inverse=True, return_counts=True)
-    often = count >= FEW
+    klass = _alike(capacity)
+    often = np.bincount(klass) >= FEW
     number = np.where(often, np.cumsum(often) - 1, -1)
-    klass = number[klass.reshape(-1)].astype(np.int64)
+    klass = number[klass]
     free = capacity - summed(arrays.need)
     made: Fleet = fleet(arrays.up, free, summed(demand), capacity, klass, int(often.sum()))
     return made
+
+
+def _alike(capacity: Ints) -> Ints:
+    """Number the capacities that hosts have, ascending: that of each host. Sorts once."""
+    order = np.lexsort(capacity[::-1])
+    new = (np.diff(capacity[:, order], axis=1) != 0).any(axis=0)
+    klass = np.zeros(order.size, dtype=np.int64)
+    klass[order[1:]] = np.cumsum(new)
+    return klass
 
 
 def _prepared(cluster: Cluster, rows: Ints) -> tuple[Reach, Ints, Ints]:

@@ -185,6 +185,9 @@ def _masks(cluster: Cluster) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uin
         mine, there = getattr(vms, key), getattr(hosts, key)
         # A word that only one side has says nothing: a VM's would be refused by `validate`.
         words = min(mine.shape[1], there.shape[1])
-        ours.append(mine[:, :words])
-        theirs.append(there[:, :words])
+        if words and mine[:, :words].any():
+            ours.append(mine[:, :words])
+            theirs.append(there[:, :words])
+    if len(ours) == 1:  # nothing to copy
+        return ours[0], theirs[0]
     return np.ascontiguousarray(np.hstack(ours)), np.ascontiguousarray(np.hstack(theirs))

@@ -183,6 +183,8 @@ def allowed_matrix(a, where, free):
 def lists_of_vms(vms, rule_start, rule_vm, chosen):
     """Turn the lists of chosen rules round: for each VM, the rules that name it, ascending."""
     start = np.zeros(vms + 1, np.int64)
+    if rule_vm.size == 0:
+        return start, rule_vm.copy()
     for rule in range(chosen.size):
         if chosen[rule]:
             for i in range(rule_start[rule], rule_start[rule + 1]):
