@@ -238,7 +238,8 @@ def place_all(a, f, where, demand, company, order, how):
     klass, must, should, need, links = a.klass, a.must, a.should, a.need, a.link_start
     free, load, capacity, key = f.free, f.load, f.capacity, f.key
     start, members, keys, at = f.start, f.members, f.keys, f.place
-    groups, plain = f.start.size - 1, f.alone.size == 0
+    groups, plain = f.start.size - 1, f.alone.size == 0 and company.shape[1] == 0
+    ruled, sorts = a.link.size > 0, must.shape[0]
     # What is known of the next VMs, read side by side: they stand far apart, and so wait together.
     room = min(BLOCK, order.size)
     rows = np.empty((5, room), np.int64)
@@ -250,8 +251,8 @@ def place_all(a, f, where, demand, company, order, how):
                 vm = order[i + j]
                 rows[0, j], rows[1, j] = need[0, vm], need[1, vm]
                 rows[2, j], rows[3, j] = demand[0, vm], demand[1, vm]
-                rows[4, j] = klass[vm]
-                simple[j] = plain and links[vm + 1] == links[vm] and company.shape[1] == 0
+                rows[4, j] = klass[vm] if sorts > 1 else 0
+                simple[j] = plain and (not ruled or links[vm + 1] == links[vm])
         vm = order[i]
         # Where the first of each class of hosts will do, there is nothing to search.
         best, least, one = -1, np.inf, 0
