@@ -99,6 +99,45 @@ def test_the_best_exchange_is_that_of_the_slow_model(seed: int):
     assert gained / spread == pytest.approx(before**2 - after**2, rel=1e-3, abs=1e-7)
 
 
+@pytest.mark.parametrize("cost", [None, MigrationCost(stable_s=30.0), MigrationCost()])
+def test_bounds_and_filters_hide_no_exchange(cost):
+    """Each pair is tried by moving it, with costs, capacities that differ, and a host with none."""
+    from pyvirt.cluster.kernels import balance
+    from pyvirt.cluster.kernels.exchange import _in_turn, _pays, exchange
+    from pyvirt.cluster.kernels.reach import prefers, reaches
+
+    found = 0
+    for seed in range(40):
+        cluster = random_cluster(
+            1000 + seed, hosts=3 + seed % 7, vms=10 + seed, capacities=1 + seed % 3, reserved=0.4
+        )
+        if seed % 5 == 0:
+            cluster.hosts.capacity[1, 0] = 0
+        b = state_of(cluster, cost).balance
+        best, before = (0, -1, -1), int(balance.spread_of(b))
+        for one in np.flatnonzero(b.movable):
+            for other in np.flatnonzero(b.movable[one + 1 :]) + one + 1:
+                source, target = int(b.where[one]), int(b.where[other])
+                ways = ((one, source, target), (other, target, source))
+                if source == target or not all(
+                    reaches(b, vm, to) and (prefers(b, vm, to) or not prefers(b, vm, at))
+                    for vm, at, to in ways
+                ):
+                    continue
+                turns = _in_turn(b, one, other) or _in_turn(b, other, one)
+                if not turns or not _pays(b, one, other):
+                    continue
+                balance.wander(b, np.array([one, other]), np.array([target, source]))
+                gained = before - int(balance.spread_of(b))
+                balance.wander(b, np.array([one, other]), np.array([source, target]))
+                if gained > best[0]:
+                    best = (gained, int(one), int(other))
+        gained, *vms = (int(x) for x in exchange(b, 0))
+        assert (gained, *sorted(vms)) == best, seed
+        found += gained > 0
+    assert found >= 5
+
+
 def test_an_exchange_is_found_where_no_single_move_helps():
     vms = {"memory_bytes": [4 << 30] * 4, "vcpus": [4] * 4, "host": [0, 0, 1, 1]}
     cluster = Cluster.from_tables(

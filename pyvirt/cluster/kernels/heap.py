@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from numba import njit
 
-__all__ = ["build", "later", "next_in_order", "rise", "sink"]
+__all__ = ["build", "later", "next_in_order", "note", "rise", "sink", "sink_first"]
 
 
 @njit(cache=True, nogil=True)
@@ -40,6 +40,34 @@ def sink(heap, keys, place, base, n, host, key):
         at = child
     heap[at], keys[at] = host, key
     place[host] = at
+
+
+@njit(cache=True, nogil=True)
+def sink_first(heap, keys, base, n, key):
+    """Give the first host a key that is larger than before, and note no places: see `note`."""
+    at, host = base, heap[base]
+    while True:
+        child = 2 * at - base + 1
+        if child >= base + n:
+            break
+        best = keys[child]
+        if child + 1 < base + n:
+            other = keys[child + 1]
+            if other < best or (other == best and heap[child + 1] < heap[child]):
+                best = other
+                child += 1
+        if not (key > best or (key == best and host > heap[child])):
+            break
+        heap[at], keys[at] = heap[child], best
+        at = child
+    heap[at], keys[at] = host, key
+
+
+@njit(cache=True, nogil=True)
+def note(heap, place):
+    """Write down where each host stands, after `sink_first`."""
+    for at in range(heap.size):
+        place[heap[at]] = at
 
 
 @njit(cache=True, nogil=True)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from pyvirt.cluster.kernels.heap import build, next_in_order, rise, sink
+from pyvirt.cluster.kernels.heap import build, next_in_order, note, rise, sink, sink_first
 from pyvirt.cluster.kernels.reach import ANYWHERE, SPLIT, mark_mates, move, prefers, reaches
 
 __all__ = [
@@ -238,6 +238,8 @@ def place_all(a, f, where, demand, company, order, how):
     klass, must, should, need, links = a.klass, a.must, a.should, a.need, a.link_start
     free, load, capacity, key = f.free, f.load, f.capacity, f.key
     start, members, keys, at = f.start, f.members, f.keys, f.place
+    # Where hosts stand is only asked once something has to be searched, and kept from then on.
+    noted = False
     groups, plain = f.start.size - 1, f.alone.size == 0 and company.shape[1] == 0
     ruled, sorts = a.link.size > 0, must.shape[0]
     # What is known of the next VMs, read side by side: they stand far apart, and so wait together.
@@ -287,10 +289,19 @@ def place_all(a, f, where, demand, company, order, how):
             load[1, best] += rows[3, k]
             key[best] = least
             mine = f.klass[best]
-            sink(members, keys, at, start[mine], start[mine + 1] - start[mine], best, least)
+            base, n = start[mine], start[mine + 1] - start[mine]
+            if noted:
+                sink(members, keys, at, base, n, best, least)
+            else:
+                sink_first(members, keys, base, n, least)
             how[vm] = PLACED
         else:
+            if not noted:
+                note(members, at)
+                noted = True
             how[vm] = _place_one(a, f, where, demand, company, vm, i)
+    if not noted:
+        note(members, at)
 
 
 @njit(cache=True, nogil=True)
