@@ -60,6 +60,8 @@ demo: $(VENV)/.installed
 	@printf '\n--- a recorded program as a guest: TLBs and walk caches of Zen 4, cycles of walks and exits\n'
 	$(BIN)/pyvirt mmu docs/examples/data/mawk-hash.lackey.xz --mode nested --tlb zen4 \
 	    --cost 'sagepte|adams-agesen-2006'
+	@printf '\n--- a cluster out of balance: what DRS recommends, and why (compiles kernels the first time)\n'
+	$(BIN)/pyvirt cluster drs docs/examples/cluster.toml
 	@printf '\n--- every mapping of these images against what the guests themselves reported\n'
 	PYVIRT_DATA=tests/data $(BIN)/pyvirt validate
 

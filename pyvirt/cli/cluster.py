@@ -151,6 +151,7 @@ def drs(file: Path, level: int, max_moves: int, as_json: bool) -> None:
             "s": move.seconds,
             "MHz s": move.cpu_mhz_s,
             "reason": move.reason,
+            **({"exchanged with": move.exchanged_with} if as_json else {}),
         }
         for move in made.recommendations
     ]
@@ -166,10 +167,13 @@ def drs(file: Path, level: int, max_moves: int, as_json: bool) -> None:
         }
         click.echo(json.dumps(document, indent=2))
         return
-    click.echo(
-        f"imbalance {made.imbalance_before:.4f} to {made.imbalance_after:.4f}, "
-        f"goal {made.goal:.4f}; no {len(made)} moves do better than {made.lower_bound:.4f}"
-    )
+    said = f"imbalance {made.imbalance_before:.4f} to {made.imbalance_after:.4f}"
+    if level > 1:
+        said += (
+            f", goal {made.goal:.4f}; {max_moves} moves at most, if they cost nothing, would not "
+            f"get below {made.lower_bound:.4f}"
+        )
+    click.echo(said)
     _show(rows, False)
     for one in made.conflicts:
         click.echo(f"rule {one.name!r} does not count: {one.why}")

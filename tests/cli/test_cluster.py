@@ -74,7 +74,14 @@ def test_drs(tmp_path: Path):
     assert document["lower_bound"] <= document["imbalance_after"] + 1e-12
     assert document["left"] == document["conflicts"] == []
     text = call(tmp_path, "drs", "--level", "1").stdout
-    assert text.startswith("imbalance 0.1455 to 0.0727, goal inf; ")
+    assert text.splitlines()[0] == "imbalance 0.1455 to 0.0727"
+    assert "; 7 moves at most" in call(tmp_path, "drs", "--max-moves", "7").stdout
+    # One for another: neither move alone would help.
+    text = FILE[: FILE.index("[[vms]]")].replace("count = 3", "count = 2")
+    for name, host, mhz in (("a", 0, 10_000), ("b", 0, 9000), ("c", 1, 6000), ("d", 1, 7000)):
+        text += f'[[vms]]\nname = "{name}"\nhost = "h{host}"\nvcpus = 8\ncpu_demand = {mhz}\n'
+    moves = rows(call(tmp_path, "drs", "--level", "5", "--json", text=text))["moves"]
+    assert {(move["VM"], move["exchanged with"]) for move in moves} == {("a", "d"), ("d", "a")}
 
 
 def test_dpm(tmp_path: Path):
