@@ -25,7 +25,16 @@ from pyvirt.sched.workloads import (
 )
 from pyvirt.spec import VMSpec, WorkloadSpec
 
-__all__ = ["CONSOLE_DEVICES", "cpu_work", "device_work", "event_rates", "idle", "scaled"]
+__all__ = [
+    "CONSOLE_DEVICES",
+    "cpu_work",
+    "device_work",
+    "event_rates",
+    "going_on",
+    "idle",
+    "scaled",
+    "work_until",
+]
 
 SECOND = 1_000_000_000
 #: Demand comes in parts of this length: up to 100 wake-ups a second for each vCPU.
@@ -173,6 +182,52 @@ def device_work(rate: float, kind: str, mhz: float) -> Workload | None:
     if share <= 0:
         return None
     return Demand(np.array([0, LONG_NS]), np.array([min(share, 1.0)]), GRAIN_NS, "queue", True)
+
+
+def going_on(workload: Workload, elapsed_ns: int) -> Workload:
+    """Give the rest of a workload of which some time is over.
+
+    Parameters
+    ----------
+    workload : workload
+        Of `pyvirt.sched`; one that is no `Demand` begins anew.
+    elapsed_ns : int
+        The time.
+    """
+    if not isinstance(workload, Demand) or not elapsed_ns:
+        return workload
+    bounds = np.asarray(workload.times_ns, np.int64)
+    parts, period = workload.integers(), int(bounds[-1])
+    if not workload.repeat and elapsed_ns >= period:
+        return idle()
+    past = elapsed_ns % period
+    at = int(np.searchsorted(bounds, past, side="right")) - 1
+    starts = np.append(0, bounds[at + 1 :] - past)
+    rest = parts[at:]
+    if workload.repeat and past:
+        # then the beginning, up to here
+        starts = np.concatenate([starts, bounds[1 : at + 1] + period - past])
+        rest = np.concatenate([rest, parts[:at]])
+        if past > bounds[at]:
+            starts, rest = np.append(starts, period), np.append(rest, parts[at])
+    return replace(workload, times_ns=starts, cpus=rest / SECOND, parts=rest)
+
+
+def work_until(workload: Workload, time_ns: int) -> int | None:
+    """Give the work in ns that came with a `Demand` up to a time; None for others."""
+    if not isinstance(workload, Demand):
+        return None
+    bounds, parts = np.asarray(workload.times_ns, np.int64), workload.integers()
+    whole, rest = divmod(time_ns, int(bounds[-1])) if workload.repeat else (0, time_ns)
+    total = 0
+    lengths = np.diff(bounds).tolist()
+    if whole:
+        total = whole * sum(a * b for a, b in zip(lengths, parts.tolist(), strict=True))
+    for begin, length, part in zip(bounds.tolist(), lengths, parts.tolist(), strict=False):
+        if begin >= rest:
+            break
+        total += min(length, rest - begin) * part
+    return total // SECOND
 
 
 def scaled(workload: Workload, factor: float) -> Workload:

@@ -10,14 +10,13 @@ import numpy as np
 from pyvirt.errors import InvalidTypeError, InvalidValueError, PowerStateError
 from pyvirt.machine import loads
 from pyvirt.machine.admission import Admission
-from pyvirt.machine.claims import memory_claim
 from pyvirt.machine.console import PERIOD_NS, ServiceConsole
-from pyvirt.machine.modes import MonitorMode, Processor, Selection, family, select_mode
+from pyvirt.machine.modes import MonitorMode
+from pyvirt.machine.monitors import Monitors
 from pyvirt.machine.profile import load
 from pyvirt.machine.scheduling import Chosen, choose_scheduler
 from pyvirt.machine.stats import HostStats
 from pyvirt.machine.stats import since as since_then
-from pyvirt.machine.techniques import execution
 from pyvirt.machine.vm import VM
 from pyvirt.machine.vmm import VMM, Counted
 from pyvirt.sched import Scheduler
@@ -60,6 +59,9 @@ class VMkernel:
         Storage and network paths (`pyvirt.machine.paths`): they come along in time. Its device
         ``host/datastore`` is that of a datastore; while all its paths are down, the worlds that
         serve disks there stand still, and make up for it afterwards.
+    alone : bool, default True
+        False: one of several hosts, whose memory and paths somebody else lets go on in time, and
+        says so by `wait_for_pages` and `see_paths`.
     **fields
         Of `HostSpec`.
 
@@ -69,8 +71,8 @@ class VMkernel:
         The host.
     profile : Profile
         Its hypervisor.
-    processor : Processor
-        What matters of it for monitor modes.
+    monitors : Monitors
+        How machines are executed here.
     scheduler : Scheduler
         The CPUs and the worlds on them.
     memory : MachineMemory or None
@@ -111,6 +113,7 @@ class VMkernel:
         event_costs: Mapping[MonitorMode, Any] | None = None,
         tlb: str = "skylake-sp",
         paths: Any = None,
+        alone: bool = True,
         **fields: Any,
     ) -> None:
         if isinstance(spec, str):
@@ -125,12 +128,8 @@ class VMkernel:
         if isinstance(drawn, bool) or not isinstance(drawn, (int, np.integer)) or drawn < 0:
             raise InvalidValueError(f"seed must be an integer >= 0, got {drawn!r:.80}")
         self.spec, self.profile = spec, load(spec)
-        self.processor = Processor(
-            spec.vendor,
-            hardware=True,
-            nested_paging=spec.ept,
-            enabled=spec.virtualization_enabled,
-            name="nehalem" if spec.ept else "core2-45nm",
+        self.monitors = Monitors(
+            spec, self.profile, seed=int(seed), tlb=tlb, event_costs=event_costs
         )
         self.admission = Admission(spec, pools)
         self._chosen: Chosen = choose_scheduler(
@@ -149,9 +148,9 @@ class VMkernel:
         self._stalled: set[int] = set()
         if paths is not None and paths.now_ns:
             raise InvalidValueError(f"paths must be at time 0, got {paths.now_ns:,} ns")
-        self._seed, self._tlb = int(seed), tlb
-        self._event_costs = dict(event_costs or {})
+        self._seed = int(seed)
         self._memory_step = _step(memory_step_ns)
+        self._alone = alone
         self._vmms: dict[str, VMM] = {}
         self._keys: dict[str, int] = {}
         self._last_key = 0
@@ -197,6 +196,7 @@ class VMkernel:
         workload: Workload | Sequence[Workload] | None = None,
         affinity: Iterable[int] | None = None,
         responses: bool = False,
+        elapsed_ns: int = 0,
         **fields: Any,
     ) -> VMM:
         """Power a virtual machine on, or let a suspended one go on.
@@ -211,6 +211,8 @@ class VMkernel:
             CPUs that its vCPUs may run on.
         responses : bool, default False
             Whether the response times of its jobs are recorded.
+        elapsed_ns : int, default 0
+            How much of its described demand is over.
         **fields
             Of `VMSpec`.
 
@@ -232,30 +234,91 @@ class VMkernel:
         machine = vm if isinstance(vm, VM) else VM(vm, **fields)
         if isinstance(vm, VM) and fields:
             raise InvalidTypeError(f"fields must not be given beside a VM, got {fields!r:.80}")
-        spec = machine.spec
         machine.check("power_on")
-        self._check_place(machine)
-        selection = self._select(spec)
-        vmm = self._monitor(machine, selection)
-        claim = self._chosen.claim(spec, self.profile, self.admission)
-        memory = self._memory_needed(spec, selection.mode)
-        self.admission.reserve(spec.name, spec.pool, spec.cpu_reservation, memory[0])
-        vmm.cpu_reservation, (vmm.memory_reserved, vmm.memory_overhead) = (
-            spec.cpu_reservation,
-            memory,
-        )
+        vmm = self.prepare(machine)
         try:
-            self._add_worlds(vmm, claim, workload, affinity, responses)
-            try:
-                self._add_memory(vmm)
-            except BaseException:
-                self._remove_worlds(vmm)
-                raise
+            self._start(vmm, workload, affinity, responses, elapsed_ns, [])
         except BaseException:
-            self.admission.release(spec.pool, spec.cpu_reservation, vmm.memory_reserved)
+            self.forget(vmm)
             raise
         machine.move("power_on", self.name)
-        vmm._host = self
+        return vmm
+
+    def prepare(self, machine: VM) -> VMM:
+        """Set aside what a machine reserves, as a host does before one comes to it by vMotion.
+
+        `receive` or `forget` ends that.
+
+        Raises
+        ------
+        As `power_on`; nothing is changed then.
+        """
+        spec = machine.spec
+        self._check_place(machine)
+        vmm = self.monitors.make(machine)
+        vmm._claim = self._chosen.claim(spec, self.profile, self.admission)
+        if not self.admission.has_memory:
+            vmm.memory_reserved = vmm.memory_overhead = 0
+        self.admission.reserve(spec.name, spec.pool, spec.cpu_reservation, vmm.memory_reserved)
+        vmm.cpu_reservation = spec.cpu_reservation
+        return vmm
+
+    def forget(self, vmm: VMM) -> None:
+        """Give back what `prepare` set aside."""
+        self.admission.release(vmm.vm.spec.pool, vmm.cpu_reservation, vmm.memory_reserved)
+
+    def receive(self, vmm: VMM, *, elapsed_ns: int = 0, backlog: Sequence[int] = ()) -> None:
+        """Let a machine that `prepare` was called for, and that `send` gave, go on here.
+
+        Parameters
+        ----------
+        vmm : VMM
+            From `prepare`.
+        elapsed_ns : int
+            How much of its described demand is over.
+        backlog : sequence of int
+            Work in ns, without a monitor's part, that each of its vCPUs has not done yet.
+        """
+        self._start(vmm, None, None, False, elapsed_ns, backlog)
+        vmm.vm.host = self.name
+
+    def send(self, vm: VM | VMM | str) -> list[int]:
+        """Let a machine go to another host: its worlds end here, and its power state stays.
+
+        Returns
+        -------
+        list of int
+            The work in ns that its vCPUs had not done, without the monitor's part. Bursts of
+            workloads that are no demand over time begin anew.
+        """
+        vmm = self.vmm(vm)
+        rows = self.scheduler.counters()
+        factor = 1.0 + vmm.overhead
+        left = []
+        for world, work in zip(vmm.worlds, vmm._works, strict=True):
+            done = int(rows[world]["run"])
+            came = loads.work_until(work, self.now_ns - vmm._since)
+            left.append(max(0, round((came - done) / factor)) if came is not None else 0)
+        self._leave(vmm)
+        return left
+
+    def _start(
+        self,
+        vmm: VMM,
+        workload: Any,
+        affinity: Iterable[int] | None,
+        responses: bool,
+        elapsed_ns: int,
+        backlog: Sequence[int],
+    ) -> None:
+        self._add_worlds(vmm, workload, affinity, responses, elapsed_ns, backlog)
+        try:
+            self._add_memory(vmm)
+        except BaseException:
+            self._remove_worlds(vmm)
+            raise
+        spec = vmm.vm.spec
+        vmm._host, vmm._since = self, self.now_ns
         self._vmms[spec.name] = vmm
         self._last_key += 1
         self._keys[spec.name] = self._last_key
@@ -263,7 +326,6 @@ class VMkernel:
             for device in spec.devices:
                 self.console.attach(spec.name, device)
         self._stall()
-        return vmm
 
     def power_off(self, vm: VM | VMM | str) -> None:
         """Power a machine off at once."""
@@ -305,6 +367,10 @@ class VMkernel:
 
     def _stop(self, vmm: VMM, action: str) -> None:
         vmm.vm.check(action)
+        self._leave(vmm)
+        vmm.vm.move(action)
+
+    def _leave(self, vmm: VMM) -> None:
         last = self.count(vmm)
         self._remove_worlds(vmm)
         if self.memory is not None:
@@ -312,7 +378,6 @@ class VMkernel:
         self.admission.release(vmm.vm.spec.pool, vmm.cpu_reservation, vmm.memory_reserved)
         if self.console is not None:
             self.console.detach(vmm.name)
-        vmm.vm.move(action)
         vmm._host, vmm._last = None, last
         self._gone_run += last.run + last.device_run
         del self._vmms[vmm.name], self._keys[vmm.name]
@@ -332,72 +397,10 @@ class VMkernel:
                 f"vcpus of VM {spec.name!r:.80} must be at most the {self.scheduler.cpus} CPUs of "
                 f"host {host.name!r:.80}, got {spec.vcpus}"
             )
-        self.profile.check(spec)
-        for what in ("features", "datastores", "networks"):
-            missing = [one for one in getattr(spec, what) if one not in getattr(host, what)]
-            if missing:
-                raise InvalidValueError(
-                    f"{what} of VM {spec.name!r:.80} must be among those of host "
-                    f"{host.name!r:.80}, got {missing[0]!r:.80}"
-                )
-
-    def _select(self, spec: VMSpec) -> Selection:
-        kind = self.profile.guest(spec)
-        guest = family(spec.guest_os, spec.bits, paravirtual=spec.exec == "paravirtual")
-        return select_mode(
-            guest,
-            self.processor,
-            exec=spec.exec,
-            mmu=spec.mmu,
-            modes=[MonitorMode[name] for name in kind.modes],
-            vm=spec.name,
-            host=self.name,
-        )
-
-    def _monitor(self, machine: VM, selection: Selection) -> VMM:
-        """Price a machine's execution and translation."""
-        spec, mode = machine.spec, selection.mode
-        costs = self._event_costs.get(mode)
-        work = spec.workload
-        translation = None
-        if work is not None and work.addresses is not None:
-            from pyvirt.machine.streams import described
-            from pyvirt.machine.translation import measure
-
-            translation = measure(
-                described(spec, self._seed),
-                mode,
-                self.spec.mhz,
-                accesses_per_s=work.addresses.accesses_per_s,
-                agile=spec.mmu == "agile",
-                tlb=self._tlb,
-                backing="2M" if spec.large_pages and self.profile["memory.large_pages"] else "4K",
-                policy="trace" if self.spec.hypervisor == "esxi" else "unsync",
-                event_costs=costs if mode is MonitorMode.PV else None,
-            )
-        priced = execution(
-            loads.event_rates(work),
-            mode,
-            self.spec.mhz,
-            costs=costs,
-            memory=translation is None,
-            tools=spec.tools,
-        )
-        return VMM(machine, selection, priced, translation, self.spec.mhz, seed=self._seed)
-
-    def _memory_needed(self, spec: VMSpec, mode: MonitorMode) -> tuple[int, int]:
-        """Give what must be set aside, and what of it is the monitor's."""
-        if not self.admission.has_memory:
-            return 0, 0
-        from pyvirt.machine.memory import overhead_bytes
-
-        overhead = overhead_bytes(spec, mode)
-        claim = memory_claim(self.profile, spec)
-        whole = not self.profile["memory.overcommit"]
-        return (claim.startup if whole else claim.minimum) + overhead, overhead
+        self.monitors.check(spec)
 
     def _add_memory(self, vmm: VMM) -> None:
-        if not self.admission.has_memory or not vmm.vm.spec.memory:
+        if not self._alone or not self.admission.has_memory or not vmm.vm.spec.memory:
             return
         if self.memory is None:
             from pyvirt.machine.memory import MachineMemory
@@ -411,14 +414,16 @@ class VMkernel:
     def _add_worlds(
         self,
         vmm: VMM,
-        claim: Mapping[str, Any],
         workload: Any,
         affinity: Iterable[int] | None,
         responses: bool,
+        elapsed_ns: int,
+        backlog: Sequence[int],
     ) -> None:
-        spec, factor = vmm.vm.spec, 1.0 + vmm.overhead
+        spec, factor, claim = vmm.vm.spec, 1.0 + vmm.overhead, vmm._claim
         if workload is None:
             works = loads.cpu_work(spec, self.spec.mhz, factor)
+            works = [loads.going_on(one, elapsed_ns) for one in works]
         else:
             listed = workload if isinstance(workload, Sequence) else [workload] * spec.vcpus
             works = [loads.scaled(one, factor) for one in listed]
@@ -427,7 +432,7 @@ class VMkernel:
         made = self.scheduler.add_vm(
             spec.vcpus, works, affinity=affinity, responses=responses, **arguments
         )
-        vmm.worlds = tuple(made.worlds)
+        vmm.worlds, vmm._works = tuple(made.worlds), tuple(works)
         try:
             if quota is not None:
                 for world in vmm.worlds:
@@ -437,6 +442,9 @@ class VMkernel:
                 if work is not None:
                     one = self.scheduler.add_vm(1, work, weight=arguments["weight"])
                     vmm.device_worlds[name] = one.worlds[0]
+            for world, left in zip(vmm.worlds, backlog, strict=False):
+                if left:
+                    self.scheduler.interrupt(world, round(left * factor))
         except BaseException:
             self._remove_worlds(vmm)
             raise
@@ -474,7 +482,7 @@ class VMkernel:
             due = max(self._due(), self.now_ns)
             if due > end:
                 self.scheduler.run(end)
-                if self.paths is not None:
+                if self.paths is not None and self._alone:
                     self.paths.advance(end)
                 return
             self.scheduler.run(due)
@@ -488,19 +496,19 @@ class VMkernel:
             due = self.memory.model.now_ns + self._memory_step
         if self.console is not None and self.console.attached:
             due = min(due, (now // PERIOD_NS + 1) * PERIOD_NS)
-        if self.paths is not None:
+        if self.paths is not None and self._alone:
             due = min(due, _never(self.paths.next_event_time()))
         return due
 
     def _happen(self, now: int) -> None:
-        if self.paths is not None and _never(self.paths.next_event_time()) <= now:
+        if self.paths is not None and self._alone and _never(self.paths.next_event_time()) <= now:
             self.paths.advance(now)
             self._stall()
         if self.console is not None and self.console.attached and now % PERIOD_NS == 0:
             self.console.hand_over(self.scheduler)
         if self.memory is not None and now == self.memory.model.now_ns + self._memory_step:
             for name, wait in self.memory.step(self._memory_step).items():
-                self._wait_for_pages(self._vmms[name], wait)
+                self.wait_for_pages(self._vmms[name], wait, self._memory_step)
 
     def _stall(self) -> None:
         """Stop the worlds of disks that no path leads to, and let those go on to which one does."""
@@ -520,9 +528,13 @@ class VMkernel:
                     self.scheduler.wake(world)
                     self._stalled.discard(world)
 
-    def _wait_for_pages(self, vmm: VMM, wait_ns: int) -> None:
-        """Let the vCPUs of a machine wait, each for its part."""
-        each = min(wait_ns // len(vmm.worlds), self._memory_step)
+    def see_paths(self) -> None:
+        """Look at the paths anew, after somebody else let them go on."""
+        self._stall()
+
+    def wait_for_pages(self, vmm: VMM, wait_ns: int, most_ns: int) -> None:
+        """Let the vCPUs of a machine wait, each for its part, and at most for so long."""
+        each = min(wait_ns // len(vmm.worlds), most_ns)
         if each:
             for world in vmm.worlds:
                 self.scheduler.wait_swap(world, each)

@@ -81,6 +81,9 @@ class VMM:
     swap_wait_ns: int = 0
     seed: int = 0
     _host: Any = None
+    _since: int = 0  # when its worlds began
+    _claim: Any = None  # arguments of the scheduler
+    _works: tuple[Any, ...] = ()  # what its vCPUs do, with the monitor's part
     _last: Counted | None = None
 
     @property
