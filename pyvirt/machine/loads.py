@@ -28,6 +28,8 @@ from pyvirt.spec import VMSpec, WorkloadSpec
 __all__ = [
     "CONSOLE_DEVICES",
     "cpu_work",
+    "device_cores",
+    "device_rates",
     "device_work",
     "event_rates",
     "going_on",
@@ -164,6 +166,28 @@ def _split(bounds: Any, demands: Any, spec: VMSpec, mhz: float, factor: float) -
     if len(cpus) == 1 and cpus[0] >= spec.vcpus:
         return [Always()] * spec.vcpus
     return list(Demand(bounds, cpus, GRAIN_NS, "queue", True).split(spec.vcpus))
+
+
+def device_rates(spec: VMSpec) -> list[tuple[str, float, str]]:
+    """Give name, requests a second and kind of each device that is asked something."""
+    if spec.workload is None:
+        return []
+    disk, network = spec.workload.disk, spec.workload.network
+    made = []
+    requests = disk.reads_per_s + disk.writes_per_s
+    names = [one.name for one in spec.disks] or ["disk"]
+    made += [(name, requests / len(names), "disk_request") for name in names]
+    packets = (network.send_mbps + network.receive_mbps) * 1e6 / 8 / network.packet_size
+    cards = [one.name for one in spec.nics if one.connected] or ["nic"]
+    made += [(name, packets / len(cards), "network_packet") for name in cards]
+    return [one for one in made if one[1] > 0]
+
+
+def device_cores(spec: VMSpec, mhz: float) -> float:
+    """Give the CPUs that the worlds of all its devices take."""
+    table = device_table()["vmkernel"]
+    cycles = sum(rate * table[kind]["cycles"] for _, rate, kind in device_rates(spec))
+    return float(cycles / (mhz * 1e6))
 
 
 def device_work(rate: float, kind: str, mhz: float) -> Workload | None:

@@ -12,7 +12,7 @@ from pyvirt.machine.modes import MonitorMode
 from pyvirt.machine.profile import MemoryRules, Profile
 from pyvirt.spec import HostSpec, MemoryLoadSpec, VMSpec
 
-__all__ = ["MachineMemory", "overhead_bytes"]
+__all__ = ["MachineMemory", "memory_inputs", "overhead_bytes", "policy_for"]
 
 PAGE = 4096
 SECOND = 1_000_000_000
@@ -98,29 +98,12 @@ class MachineMemory:
 
     def add(self, spec: VMSpec, overhead: int, tools: bool) -> None:
         """Give a virtual machine its memory, untouched but for what it says it has."""
+        inputs = memory_inputs(spec, overhead, tools, self.profile, self.rules)
         load = MemoryLoadSpec() if spec.workload is None else spec.workload.memory
-        claim = memory_claim(self.profile, spec)
-        memory = spec.memory // PAGE
-        active = _active(spec, load)
-        used = min(memory, max(active, spec.memory_consumed // PAGE))
-        balloon = tools and "balloon" in self.rules.reclaim
-        inputs = {
-            "memory": memory,
-            "shares": max(1, claim.shares),
-            "reservation": min(claim.minimum, claim.maximum) // PAGE,
-            "limit": -1 if claim.maximum >= spec.memory else claim.maximum // PAGE,
-            "used": used,
-            "active": min(active, used),
-            "tools": int(balloon),
-            "large_pages": int(spec.large_pages and self.rules.large_pages),
-            "sharing": int(spec.page_sharing and self.rules.sharing != "none"),
-            "compressible": round(load.compressible * 1000),
-            "vcpus": spec.vcpus,
-            "overhead": overhead // PAGE,
-        }
-        self.model.add(0, spec.name, content={"zero": round(load.zero * memory)}, **inputs)
+        zeros = round(load.zero * inputs["memory"])
+        self.model.add(0, spec.name, content={"zero": zeros}, **inputs)
         self._growth[spec.name] = load.touch_rate / PAGE
-        self._used[spec.name] = float(used)
+        self._used[spec.name] = float(inputs["used"])
         self._waited[spec.name] = 0
 
     def remove(self, name: str) -> None:
@@ -150,6 +133,43 @@ class MachineMemory:
                 waits[name] = total - self._waited[name]
                 self._waited[name] = total
         return waits
+
+
+def memory_inputs(
+    spec: VMSpec, overhead: int, tools: bool, profile: Profile, rules: MemoryRules
+) -> dict[str, int]:
+    """Give what `HostMemory.add` is told of a virtual machine.
+
+    Parameters
+    ----------
+    spec : VMSpec
+        The machine.
+    overhead : int
+        Bytes of its monitor.
+    tools : bool
+        Whether VMtools run in it.
+    profile, rules : Profile, MemoryRules
+        Of its host's hypervisor.
+    """
+    load = MemoryLoadSpec() if spec.workload is None else spec.workload.memory
+    claim = memory_claim(profile, spec)
+    memory = spec.memory // PAGE
+    active = _active(spec, load)
+    used = min(memory, max(active, spec.memory_consumed // PAGE))
+    return {
+        "memory": memory,
+        "shares": max(1, claim.shares),
+        "reservation": min(claim.minimum, claim.maximum) // PAGE,
+        "limit": -1 if claim.maximum >= spec.memory else claim.maximum // PAGE,
+        "used": used,
+        "active": min(active, used),
+        "tools": int(tools and "balloon" in rules.reclaim),
+        "large_pages": int(spec.large_pages and rules.large_pages),
+        "sharing": int(spec.page_sharing and rules.sharing != "none"),
+        "compressible": round(load.compressible * 1000),
+        "vcpus": spec.vcpus,
+        "overhead": overhead // PAGE,
+    }
 
 
 def _active(spec: VMSpec, load: MemoryLoadSpec) -> int:

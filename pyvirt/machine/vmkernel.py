@@ -81,6 +81,8 @@ class VMkernel:
         None: the host's description gives it no CPU time (``console_cpu_mhz``).
     paths : PathEngine or None
         As given.
+    state : {"on", "standby", "maintenance", "failed"}
+        What it is doing; only one that is on takes machines.
 
     Notes
     -----
@@ -151,6 +153,7 @@ class VMkernel:
         self._seed = int(seed)
         self._memory_step = _step(memory_step_ns)
         self._alone = alone
+        self.state = spec.state
         self._vmms: dict[str, VMM] = {}
         self._keys: dict[str, int] = {}
         self._last_key = 0
@@ -386,8 +389,8 @@ class VMkernel:
 
     def _check_place(self, machine: VM) -> None:
         spec, host = machine.spec, self.spec
-        if host.state != "on":
-            raise PowerStateError(f"host {host.name!r:.80} is {host.state} and runs no VMs")
+        if self.state != "on":
+            raise PowerStateError(f"host {host.name!r:.80} is {self.state} and runs no VMs")
         if spec.name in self._vmms:
             raise InvalidValueError(
                 f"a VM called {spec.name!r:.80} is on host {host.name!r:.80} already"
@@ -437,7 +440,7 @@ class VMkernel:
             if quota is not None:
                 for world in vmm.worlds:
                     self.scheduler.set_limit(world, quota)
-            for name, rate, kind in _device_rates(spec):
+            for name, rate, kind in loads.device_rates(spec):
                 work = loads.device_work(rate, kind, self.spec.mhz)
                 if work is not None:
                     one = self.scheduler.add_vm(1, work, weight=arguments["weight"])
@@ -602,21 +605,6 @@ def _count(vmm: VMM, rows: Any) -> Counted:
     if vmm.device_worlds:
         made.device_run = int(rows[list(vmm.device_worlds.values())]["run"].sum())
     return made
-
-
-def _device_rates(spec: VMSpec) -> list[tuple[str, float, str]]:
-    """Give name, requests a second and kind of each device that is asked something."""
-    if spec.workload is None:
-        return []
-    disk, network = spec.workload.disk, spec.workload.network
-    made = []
-    requests = disk.reads_per_s + disk.writes_per_s
-    names = [one.name for one in spec.disks] or ["disk"]
-    made += [(name, requests / len(names), "disk_request") for name in names]
-    packets = (network.send_mbps + network.receive_mbps) * 1e6 / 8 / network.packet_size
-    cards = [one.name for one in spec.nics if one.connected] or ["nic"]
-    made += [(name, packets / len(cards), "network_packet") for name in cards]
-    return [one for one in made if one[1] > 0]
 
 
 def _never(time: int | None) -> int:

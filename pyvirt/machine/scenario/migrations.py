@@ -1,0 +1,256 @@
+"""Migrations of running machines: who may begin, how long each takes, what it costs."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pyvirt.cluster import (
+    NONE,
+    ConstantRate,
+    DirtyLog,
+    HostState,
+    Link,
+    Migration,
+    WorkingSet,
+    migrate,
+)
+from pyvirt.errors import AdmissionError, InvalidValueError, PowerStateError
+from pyvirt.machine.scenario.system import ON, System
+from pyvirt.machine.vmm import VMM
+from pyvirt.units import format_size
+
+__all__ = ["Migrations"]
+
+PAGE = 4096
+#: vMotions that a host takes part in at a time, by its link: 4 on 1 and 8 on 10 Gbit/s (vCenter
+#: Server and Host Management 6.7, GUID-25EA5833).
+FAST_MBPS = 10_000
+AT_ONCE = {False: 4, True: 8}
+
+
+@dataclass(eq=False)
+class Moving:
+    """A migration that was asked for, and what became of it."""
+
+    row: int
+    target: int
+    why: str
+    vmm: VMM
+    source: int = NONE
+    begun: bool = False
+    burdens: tuple[int, int] = (0, 0)
+    begin: int = 0
+    plan: Migration | None = None
+
+
+class Migrations:
+    """All migrations of a scenario.
+
+    Parameters
+    ----------
+    system : System
+
+    Notes
+    -----
+    A target sets aside at once what a machine reserves, and those that exceed what hosts bear at a
+    time wait in turn. One that begins has to its end the part of both hosts' links that falls to it
+    then, among all that are under way there (ours). How fast the guest writes is known from the
+    first of: its own address stream under a page-modification log (`log_writes`), at the speed at
+    which it has run; the ``dirty_rate`` of its workload's memory; that of the machine.
+    """
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._moving: dict[int, Moving] = {}
+        self._waiting: deque[Moving] = deque()
+        self._logs: dict[tuple[int, float], DirtyLog] = {}
+        system.followers.append(self)
+
+    def __len__(self) -> int:
+        return len(self._moving)
+
+    def target(self, row: int) -> int:
+        """Say where a machine is to go; NONE: it stays."""
+        found = self._moving.get(row)
+        return NONE if found is None else found.target
+
+    def inbound(self, host: int) -> bool:
+        """Say whether a machine is on its way to a host."""
+        return any(one.target == host for one in self._moving.values())
+
+    def ask(self, row: int, target: int, why: str) -> bool:
+        """Let a machine move to a host, as soon as it may; False: it cannot, an event says why."""
+        system = self._system
+        source = int(system.cluster.vms.host[row])
+        if system.state[row] != ON or row in self._moving or source == target:
+            words = "it does not run" if system.state[row] != ON else "it is on its way"
+            if source == target:
+                words = "it is there"
+            system.note("refused", vm=row, to=target, text=f"migration ({why}): {words}")
+            return False
+        try:
+            vmm = system.fleet.prepare(system.vms[row], target)
+        except (AdmissionError, PowerStateError, InvalidValueError) as error:
+            system.note("refused", vm=row, host=source, to=target, text=f"migration: {error}")
+            return False
+        moving = Moving(row, target, why, vmm, source)
+        self._moving[row] = moving
+        self._waiting.append(moving)
+        # others that are asked for at the same time share the links
+        system.calendar.enter(system.now, self._begin)
+        return True
+
+    def cancel(self, row: int, text: str) -> None:
+        """End a migration, begun or not, without a move."""
+        moving = self._moving.pop(row, None)
+        if moving is None:
+            return
+        system = self._system
+        system.fleet.forget(moving.vmm, moving.target)
+        if moving.begun:
+            self._relieve(moving)
+            system.go_on(row, "migration")
+        else:
+            self._waiting.remove(moving)
+        system.note("migration-cancelled", vm=row, host=moving.source, to=moving.target, text=text)
+        system.calendar.enter(system.now, self._begin)
+
+    # --- what System tells ---
+
+    def admit(self, row: int, host: int) -> None:
+        """Have no say in who starts."""
+
+    def started(self, row: int, host: int) -> None:
+        """Need nothing."""
+
+    def stopped(self, row: int, host: int) -> None:
+        """Let a machine that stops no longer move."""
+        self.cancel(row, "the machine stopped")
+
+    def moved(self, row: int, source: int, target: int) -> None:
+        """Need nothing."""
+
+    def host_changed(self, host: int) -> None:
+        """Let nothing move to a host that is not on any more."""
+        if self._system.cluster.hosts.state[host] != HostState.ON:
+            for row in [one.row for one in self._moving.values() if one.target == host]:
+                self.cancel(row, "the target is not on any more")
+
+    # --- the course of one ---
+
+    def _begin(self) -> None:
+        """Begin as many as hosts bear, in the order in which they were asked for."""
+        hosts = self._system.cluster.hosts
+        busy = np.zeros(len(hosts), np.int64)
+        for one in self._moving.values():
+            if one.begun:
+                busy[[one.source, one.target]] += 1
+        starting = []
+        for moving in list(self._waiting):
+            ends = (moving.source, moving.target)
+            if all(busy[h] < AT_ONCE[bool(hosts.link_mbps[h] >= FAST_MBPS)] for h in ends):
+                busy[list(ends)] += 1
+                starting.append(moving)
+                self._waiting.remove(moving)
+        for moving in starting:
+            both = [moving.source, moving.target]
+            self._start(moving, float((hosts.link_mbps[both] / busy[both]).min()))
+
+    def _start(self, moving: Moving, mbps: float) -> None:
+        system, row = self._system, moving.row
+        link = Link(mbps)
+        table = system.cluster.vms
+        memory = max(1, int(table.memory[row] + table.overhead[row])) * PAGE
+        plan = migrate(memory, self.dirty(row), link)
+        moving.begun, moving.begin, moving.plan = True, system.now, plan
+        first, second = (
+            system.fleet.burden(host, link.cores) for host in (moving.source, moving.target)
+        )
+        moving.burdens = (first, second)
+        text = f"{moving.why}; {format_size(memory)} at {mbps:g} Mbit/s"
+        system.note("migration", vm=row, host=moving.source, to=moving.target, text=text)
+        end = system.now + max(1, plan.total_ns)
+        if plan.moved:
+            stop = end - min(plan.downtime_ns, max(1, plan.total_ns))
+            system.calendar.enter(stop, self._stop, moving)
+        system.calendar.enter(end, self._end, moving)
+
+    def _stop(self, moving: Moving) -> None:
+        if self._moving.get(moving.row) is moving:
+            self._system.stun(moving.row, "migration")
+
+    def _end(self, moving: Moving) -> None:
+        system, row = self._system, moving.row
+        if self._moving.get(row) is not moving:
+            return
+        plan = moving.plan
+        assert plan is not None
+        if not plan.moved:
+            self.cancel(row, plan.reason)
+            return
+        try:
+            system.hand_over(row, moving.vmm, moving.target)
+        except AdmissionError as error:
+            self.cancel(row, str(error))
+            return
+        del self._moving[row]
+        self._relieve(moving)
+        system.note(
+            "migrated",
+            vm=row,
+            host=moving.source,
+            to=moving.target,
+            text=plan.reason,
+            value=plan.downtime_ns,
+        )
+        self._begin()
+
+    def _relieve(self, moving: Moving) -> None:
+        for host, burden in zip((moving.source, moving.target), moving.burdens, strict=True):
+            self._system.fleet.relieve(host, burden)
+
+    def dirty(self, row: int) -> Any:
+        """Say how fast a machine writes its memory."""
+        system = self._system
+        spec = system.vms[row].spec
+        work = spec.workload
+        if work is not None and work.addresses is not None and work.addresses.stores:
+            log = self._log(row)
+            if log is not None:
+                return log
+        rate = spec.dirty_rate
+        if work is not None and work.memory.dirty_rate:
+            rate = work.memory.dirty_rate
+        pages = spec.memory // PAGE
+        some = min(spec.working_set // PAGE, pages)
+        return WorkingSet(some, rate / PAGE) if some and rate else ConstantRate(rate / PAGE)
+
+    def _log(self, row: int) -> DirtyLog | None:
+        from pyvirt.machine.dirtying import log_writes
+        from pyvirt.machine.streams import described
+
+        system = self._system
+        spec = system.vms[row].spec
+        assert spec.workload is not None
+        assert spec.workload.addresses is not None
+        on = int(system.meter.vm["on_ns"][row])
+        times = system.fleet.vm_times()
+        ran = int(times["run_ns"][row] - times["overhead_ns"][row])
+        if not on or not ran:
+            return None
+        # two digits: a log is measured once for about the same speed
+        cpus = float(f"{ran / on:.1e}")
+        key = (row, cpus)
+        if key not in self._logs:
+            self._logs[key] = log_writes(
+                described(spec, system.seed),
+                accesses_per_s=spec.workload.addresses.accesses_per_s,
+                cpus=cpus,
+            )
+        log = self._logs[key]
+        pages = spec.memory // PAGE
+        return log if not log.frames.size or int(log.frames.max()) < pages else None

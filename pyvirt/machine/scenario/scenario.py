@@ -1,0 +1,120 @@
+"""A described system that can be run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from pyvirt.errors import InvalidTypeError, InvalidValueError
+from pyvirt.machine.scenario.engine import Engine
+from pyvirt.machine.scenario.provenance import provenance
+from pyvirt.machine.scenario.result import Result
+from pyvirt.spec import ScenarioSpec, load_scenario
+from pyvirt.units import parse_time
+
+__all__ = ["Scenario"]
+
+
+class Scenario:
+    """A described system that can be run: hosts, machines, policies, faults, operators.
+
+    Parameters
+    ----------
+    spec : ScenarioSpec
+        The description.
+
+    Notes
+    -----
+    Requests to disks and networks cost the CPU time of their device worlds, and no wait.
+    """
+
+    def __init__(self, spec: ScenarioSpec) -> None:
+        if not isinstance(spec, ScenarioSpec):
+            raise InvalidTypeError(f"spec must be a ScenarioSpec, got {spec!r:.80}")
+        self.spec = spec
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Scenario:
+        """Read a scenario from a file, as `pyvirt.spec.load_scenario`."""
+        return cls(load_scenario(path))
+
+    def run(
+        self,
+        until: int | str | None = None,
+        seed: int | None = None,
+        *,
+        threads: int = 1,
+        tell: Callable[[int], Any] | None = None,
+    ) -> Result:
+        """Run from the start, each time anew.
+
+        Parameters
+        ----------
+        until : int or str, optional
+            ns, or text as ``"10s"``; at most the scenario's duration, the default.
+        seed : int, optional
+            In place of the scenario's.
+        threads : int, default 1
+            In which hosts run; the result is the same for any number.
+        tell : callable, optional
+            Is called with the present time in ns, now and then.
+
+        Returns
+        -------
+        Result
+
+        Raises
+        ------
+        InvalidValueError, InvalidTypeError
+            For arguments that cannot be.
+        MonitorModeError
+            A virtual machine cannot be executed on its host.
+        """
+        engine = self.engine(until, seed, threads=threads)
+        engine.run(engine.until, tell)
+        return self.result(engine)
+
+    def engine(
+        self, until: int | str | None = None, seed: int | None = None, *, threads: int = 1
+    ) -> Engine:
+        """Make an engine that stands at the start; arguments are those of `run`."""
+        first: Any = self.spec.seed if seed is None else seed
+        if isinstance(first, bool) or not isinstance(first, (int, np.integer)) or first < 0:
+            raise InvalidValueError(f"seed must be an integer >= 0, got {first!r:.80}")
+        many: Any = threads
+        if isinstance(many, bool) or not isinstance(many, (int, np.integer)) or many < 1:
+            raise InvalidValueError(f"threads must be an integer >= 1, got {many!r:.80}")
+        return Engine(self.spec, int(first), self._end(until), int(many))
+
+    def result(self, engine: Engine) -> Result:
+        """Give what happened up to the last sample of an engine of this scenario."""
+        system = engine.system
+        system.finish()
+        hosts, vms = engine.record.arrays()
+        cluster = system.cluster
+        return Result(
+            self.spec,
+            np.array(engine.record.times, np.int64),
+            system.host_names,
+            system.vm_names,
+            hosts,
+            vms,
+            tuple(system.monitors),
+            tuple(system.events),
+            cluster.power_tables[cluster.hosts.power],
+            system.fleet.capacity_ns,
+            provenance(self.spec, system.seed, engine.until),
+        )
+
+    def _end(self, until: int | str | None) -> int:
+        longest = self.spec.duration_ns
+        end: Any = parse_time(until, "until") if isinstance(until, str) else until
+        end = longest if end is None else end
+        if isinstance(end, bool) or not isinstance(end, (int, np.integer)):
+            raise InvalidTypeError(f"until must be ns or text, got {until!r:.80}")
+        if not 1 <= end <= longest:
+            raise InvalidValueError(f"until must be in [1, {longest}], got {end}")
+        return int(end)

@@ -1,0 +1,355 @@
+"""The state of a running scenario, and what can be done to it at the present time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pyvirt.cluster import NONE, Cluster, HostState, place
+from pyvirt.cluster.entitle import memory_demand
+from pyvirt.errors import AdmissionError, InvalidValueError, PowerStateError
+from pyvirt.machine.profile import load
+from pyvirt.machine.scenario.calendar import Calendar
+from pyvirt.machine.scenario.demand import DemandFleet
+from pyvirt.machine.scenario.exact import ExactFleet
+from pyvirt.machine.scenario.fleet import Fleet
+from pyvirt.machine.scenario.guests import derived, seeded
+from pyvirt.machine.scenario.memory import ClusterMemory
+from pyvirt.machine.scenario.meter import Meter
+from pyvirt.machine.scenario.result import VM_STATES, Event, Monitor
+from pyvirt.machine.vm import VM
+from pyvirt.machine.vmm import VMM
+from pyvirt.spec import ClusterSpec, PoolSpec, ScenarioSpec
+from pyvirt.spec.cluster import STATES
+
+__all__ = ["DOWN", "OFF", "ON", "SUSPENDED", "System"]
+
+OFF, ON, SUSPENDED, DOWN = range(len(VM_STATES))
+PAGE = 4096
+SECOND = 1_000_000_000
+#: Memory steps of hosts that divide time are no longer than this.
+LONGEST_MEMORY_STEP = 20 * SECOND
+
+
+class System:
+    """Hosts, virtual machines, and what is known of them.
+
+    Attributes
+    ----------
+    spec : ScenarioSpec
+        With the hypervisor that it is run under.
+    cluster : Cluster
+        As vCenter sees it: who is where, with what demand. Machines that do not run have no host.
+    vms : list of VM
+        Disks, snapshots and power states, by row.
+    fleet : Fleet
+        The hosts at work.
+    memory : ClusterMemory
+        Theirs.
+    calendar : Calendar
+        What is to happen.
+    state : ndarray of uint8, shape (V,)
+        Places in `VM_STATES`.
+    vmms : dict of int to VMM
+        Of machines that run, by row.
+    events, monitors : list
+        What happened so far.
+    followers : list
+        Who is told of machines that start, stop and move, and of states of hosts.
+    """
+
+    def __init__(self, spec: ScenarioSpec, seed: int, threads: int, paths: Any) -> None:
+        self.spec, self.seed, self.now = spec, seed, 0
+        described = spec.cluster
+        hosts = described.hosts
+        self.host_names = tuple(host.name for host in hosts)
+        self.vm_names = tuple(vm.name for vm in described.vms)
+        self.vms = [VM(seeded(vm, seed)) for vm in described.vms]
+        self.cluster = Cluster.from_spec(described)
+        # where a machine is registered: what it is powered on at, without another word
+        self.registered = self.cluster.vms.host.copy()
+        self.cluster.vms.on[:] = 0
+        self.cluster.vms.host[:] = NONE
+        pools = _divided(described)
+        if spec.mode == "exact":
+            self.fleet: Fleet = ExactFleet(hosts, pools, len(self.vms), seed, paths, threads)
+            memory_step = SECOND
+        else:
+            if described.pools:
+                raise InvalidValueError(
+                    "pools of a scenario must be left out where mode is 'demand': its hosts "
+                    f"divide time by the shares of VMs, got {described.pools[0].name!r:.80}"
+                )
+            self.fleet = DemandFleet(hosts, pools, self.cluster, seed, spec.step_ns)
+            memory_step = min(spec.step_ns, LONGEST_MEMORY_STEP)
+        self.memory = ClusterMemory(
+            described,
+            [load(host) for host in hosts],
+            spec.policies.memory,
+            seed=derived(seed, "memory"),
+            step_ns=memory_step,
+            threads=threads,
+        )
+        self.meter = Meter(self.cluster, self.fleet.capacity_ns)
+        self.calendar = Calendar()
+        self.state = np.zeros(len(self.vms), np.uint8)
+        self.stuns: dict[int, set[str]] = {}
+        self.vmms: dict[int, VMM] = {}
+        self.first_on = np.full(len(self.vms), -1, np.int64)
+        self.events: list[Event] = []
+        self.monitors: list[Monitor] = []
+        self.followers: list[Any] = []
+        self._measured = (0, self.fleet.vm_times(), self.meter.vm["on_ns"].copy())
+
+    # --- time ---
+
+    def advance(self, to_ns: int) -> None:
+        """Let time pass in which nothing happens to the cluster."""
+        dt = to_ns - self.now
+        if dt:
+            self.fleet.advance(to_ns)
+            self.meter.pass_time(dt, self.state, self._stunned())
+            self.now = to_ns
+
+    def step_memory(self) -> None:
+        """Let the hosts' memory managers do a step."""
+        waits = self.memory.step()
+        self.fleet.wait_for_pages(waits, self.memory.step_ns)
+
+    def read_meter(self) -> None:
+        """Add the energy up to now."""
+        self.meter.read(self.now, self.fleet.host_times()["run_ns"])
+
+    def _stunned(self) -> npt.NDArray[np.bool_]:
+        made = np.zeros(len(self.vms), bool)
+        made[list(self.stuns)] = True
+        return made
+
+    def note(self, what: str, **about: Any) -> None:
+        """Write an event down: rows of VM and hosts, text, value."""
+        vm, host, to = (about.get(name, NONE) for name in ("vm", "host", "to"))
+        self.events.append(
+            Event(
+                self.now,
+                what,
+                self.vm_names[vm] if vm != NONE else "",
+                self.host_names[host] if host != NONE else "",
+                self.host_names[to] if to != NONE else "",
+                str(about.get("text", "")),
+                float(about.get("value", 0.0)),
+            )
+        )
+
+    # --- machines ---
+
+    def power_on(self, rows: Sequence[int], what: str = "power-on") -> list[int]:
+        """Power machines on where they are registered, or else where they are placed.
+
+        Returns
+        -------
+        list of int
+            Those that run now; for the others there is an event ``"refused"``.
+        """
+        vms, hosts = self.cluster.vms, self.cluster.hosts
+        homeless = []
+        for row in rows:
+            home = int(self.registered[row])
+            if home == NONE or hosts.state[home] != HostState.ON:
+                homeless.append(row)
+        targets = {row: int(self.registered[row]) for row in rows}
+        if homeless:
+            self.measure()
+            chosen = place(self.cluster, homeless)
+            for row, host in zip(chosen.vm.tolist(), chosen.host.tolist(), strict=True):
+                targets[row] = host
+                if host == NONE:
+                    self.note("refused", vm=row, text=f"{what}: {chosen.reason(row)}")
+        del vms
+        return [row for row in rows if targets[row] != NONE and self.start(row, targets[row], what)]
+
+    def start(self, row: int, host: int, what: str = "power-on") -> bool:
+        """Power a machine on, or let a suspended one go on, on a host; False: it was refused."""
+        machine = self.vms[row]
+        try:
+            machine.check("power_on")
+            for one in self.followers:
+                one.admit(row, host)
+            vmm = self.fleet.prepare(machine, host)
+            try:
+                self.memory.add(row, machine.spec, host, vmm.memory_overhead)
+            except BaseException:
+                self.fleet.forget(vmm, host)
+                raise
+        except (AdmissionError, PowerStateError, InvalidValueError) as error:
+            self.note("refused", vm=row, host=host, text=f"{what}: {error}")
+            return False
+        if self.first_on[row] < 0:
+            self.first_on[row] = self.now
+        machine.move("power_on", self.host_names[host])
+        self.fleet.start(row, vmm, host, self.now - int(self.first_on[row]), [])
+        self.state[row] = ON
+        self.cluster.vms.on[row] = 1
+        self._arrived(row, vmm, host)
+        self.note(what, vm=row, host=host)
+        for one in self.followers:
+            one.started(row, host)
+        return True
+
+    def stop(self, row: int, state: int, action: str, what: str, text: str = "") -> None:
+        """Let a machine stop running: for good, suspended, or down."""
+        host = int(self.cluster.vms.host[row])
+        self.vms[row].check(action)
+        self.fleet.stop(row)
+        self.memory.remove(row)
+        self.vms[row].move(action)
+        self.state[row] = state
+        self.cluster.vms.on[row] = 0
+        self.cluster.vms.host[row] = NONE
+        self.stuns.pop(row, None)
+        del self.vmms[row]
+        self.note(what, vm=row, host=host, text=text)
+        for one in self.followers:
+            one.stopped(row, host)
+
+    def lose(self, row: int, what: str, text: str = "") -> None:
+        """Let a machine go down, by what failed."""
+        self.stop(row, DOWN, "power_off", what, text)
+
+    def hand_over(self, row: int, vmm: VMM, target: int) -> None:
+        """Let a machine that stands still for it go on at a host that was prepared.
+
+        Raises
+        ------
+        AdmissionError
+            Its memory does not fit there; it is where it was.
+        """
+        source = int(self.cluster.vms.host[row])
+        self.memory.move(row, target, vmm.memory_overhead)
+        left = self.fleet.stop(row)
+        self.fleet.start(row, vmm, target, self.now - int(self.first_on[row]), left)
+        vmm.vm.host = self.host_names[target]
+        reasons = self.stuns.get(row, set()) - {"migration"}
+        self.stuns.pop(row, None)
+        self._arrived(row, vmm, target)
+        for reason in sorted(reasons):
+            self.stun(row, reason)
+        for one in self.followers:
+            one.moved(row, source, target)
+
+    def _arrived(self, row: int, vmm: VMM, host: int) -> None:
+        self.vmms[row] = vmm
+        self.registered[row] = self.cluster.vms.host[row] = host
+        self.cluster.vms.overhead[row] = -(-vmm.memory_overhead // PAGE)
+        self.monitors.append(
+            Monitor(
+                self.now,
+                self.vm_names[row],
+                self.host_names[host],
+                vmm.mode.value,
+                vmm.technique,
+                vmm.mmu,
+                vmm.execution.overhead,
+                0.0 if vmm.translation is None else vmm.translation.overhead,
+                dict(vmm.execution.cycles),
+            )
+        )
+
+    def stun(self, row: int, reason: str) -> None:
+        """Let a machine stand still, for one more reason."""
+        reasons = self.stuns.setdefault(row, set())
+        if not reasons:
+            self.fleet.stun(row)
+        reasons.add(reason)
+
+    def go_on(self, row: int, reason: str) -> None:
+        """End a reason to stand still."""
+        reasons = self.stuns.get(row)
+        if reasons and reason in reasons:
+            reasons.discard(reason)
+            if not reasons:
+                del self.stuns[row]
+                self.fleet.go_on(row)
+
+    # --- hosts ---
+
+    def set_host(self, host: int, state: HostState, what: str, text: str = "") -> None:
+        """Change what a host is doing; its machines have left."""
+        self.read_meter()
+        self.cluster.hosts.state[host] = state
+        self.fleet.set_state(host, STATES[state])
+        self.note(what, host=host, text=text)
+        for one in self.followers:
+            one.host_changed(host)
+
+    def on_host(self, host: int) -> list[int]:
+        """Give the machines that run on a host."""
+        return [int(row) for row in self.cluster.vms_on(host)]
+
+    # --- what vCenter sees ---
+
+    def measure(self) -> None:
+        """Write the demand since the last time into the cluster: what vCenter goes by.
+
+        CPU is for how long vCPUs ran, or could not although they would: ready, co-stopped, at a
+        limit; with the worlds that serve a machine's devices. Memory is what is active and a
+        part of what is mapped (`memory_demand`).
+        """
+        vms, hosts = self.cluster.vms, self.cluster.hosts
+        since, before, on_before = self._measured
+        if self.now > since:
+            times, on = self.fleet.vm_times(), self.meter.vm["on_ns"]
+            names = ("run_ns", "ready_ns", "costop_ns", "limited_ns", "device_run_ns")
+            took = sum((times[name] - before[name] for name in names), np.zeros(len(on), np.int64))
+            lasted = on - on_before
+            speed = np.where(vms.host == NONE, 0, hosts.core_khz[vms.host])
+            seen = (vms.on == 1) & (lasted > 0)
+            share = np.divide(took, lasted, out=np.zeros(len(on)), where=seen)
+            vms.demand[0] = np.where(seen, np.rint(share * speed), vms.demand[0])
+            self._measured = (self.now, times, on.copy())
+        if self.memory.any:
+            pages = self.memory.vm_samples(len(vms))
+            running = vms.on == 1
+            vms.active = np.where(running, pages["active_pages"], vms.active)
+            mapped = np.maximum(pages["mapped_pages"], pages["active_pages"])
+            vms.consumed = np.where(running, mapped, vms.consumed)
+            wanted = memory_demand(vms.active, np.maximum(vms.consumed, vms.active))
+            vms.demand[1] = np.where(running, wanted, vms.demand[1])
+
+    def finish(self) -> None:
+        """Check that all pages are there."""
+        self.memory.check()
+
+
+def _divided(cluster: ClusterSpec) -> list[tuple[PoolSpec, ...]]:
+    """Give each host the cluster's pools.
+
+    Of several hosts each has the part of a pool's reservation and limit that it has of the
+    cluster's capacity, and pools that may take what they lack from their parents.
+    """
+    hosts = cluster.hosts
+    if len(hosts) == 1 or not cluster.pools:
+        return [cluster.pools for _ in hosts]
+    cpu = sum(host.cores * host.mhz for host in hosts)
+    memory = sum(host.memory for host in hosts)
+    made = []
+    for host in hosts:
+        a, b = host.cores * host.mhz / cpu, host.memory / memory if memory else 0.0
+        made.append(tuple(_part(pool, a, b) for pool in cluster.pools))
+    return made
+
+
+def _part(pool: PoolSpec, cpu: float, memory: float) -> PoolSpec:
+    limits = {
+        "cpu_limit": None if pool.cpu_limit is None else pool.cpu_limit * cpu,
+        "memory_limit": None if pool.memory_limit is None else int(pool.memory_limit * memory),
+    }
+    return pool.replace(
+        cpu_reservation=pool.cpu_reservation * cpu,
+        memory_reservation=int(pool.memory_reservation * memory),
+        cpu_expandable=True,
+        memory_expandable=True,
+        **limits,
+    )
