@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         MappingError,
         MissingDependencyError,
         MonitorModeError,
+        OutputError,
         OutsideMemoryError,
         PageFaultError,
         PolicyError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     )
     from pyvirt.guest.system import GuestOS
     from pyvirt.hostmem.memory import HostMemory
+    from pyvirt.machine.scenario.scenario import Scenario
     from pyvirt.machine.vm import VM
     from pyvirt.machine.vmkernel import VMkernel
     from pyvirt.machine.vmm import VMM
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _HOME = {
+    "Scenario": "pyvirt.machine.scenario.scenario",
     "sweep": "pyvirt.adapters.sweep",
     "PageTables": "pyvirt._core.builder",
     "Translation": "pyvirt._core.walker",
@@ -107,6 +110,7 @@ _HOME = {
     "MappingError": "pyvirt.errors",
     "MissingDependencyError": "pyvirt.errors",
     "MonitorModeError": "pyvirt.errors",
+    "OutputError": "pyvirt.errors",
     "OutsideMemoryError": "pyvirt.errors",
     "PageFaultError": "pyvirt.errors",
     "PolicyError": "pyvirt.errors",
@@ -163,6 +167,7 @@ __all__ = [
     "MissingDependencyError",
     "MonitorModeError",
     "NestedAddressSpace",
+    "OutputError",
     "OutsideMemoryError",
     "PageFaultError",
     "PageTables",
@@ -172,6 +177,7 @@ __all__ = [
     "PowerStateError",
     "PyvirtError",
     "RuleSpec",
+    "Scenario",
     "ScenarioSpec",
     "ShadowRules",
     "Shares",

@@ -16,6 +16,7 @@ from pyvirt.cli.cluster import cluster
 from pyvirt.cli.entitlement import entitlement
 from pyvirt.cli.image import image
 from pyvirt.cli.mmu import mmu
+from pyvirt.cli.run import run
 from pyvirt.cli.sched import sched
 from pyvirt.cli.trace import trace
 from pyvirt.cli.validate import validate
@@ -95,6 +96,7 @@ main.add_command(cluster)
 main.add_command(entitlement)
 main.add_command(image)
 main.add_command(mmu)
+main.add_command(run)
 main.add_command(sched)
 main.add_command(trace)
 main.add_command(validate)

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
+from pyvirt.machine.scenario.checkpoint import Checkpoint
 from pyvirt.machine.scenario.engine import Engine
+from pyvirt.machine.scenario.guests import derived
 from pyvirt.machine.scenario.provenance import provenance
 from pyvirt.machine.scenario.result import Result
 from pyvirt.spec import ScenarioSpec, load_scenario
@@ -47,6 +49,7 @@ class Scenario:
         seed: int | None = None,
         *,
         threads: int = 1,
+        checkpoint: str | PathLike[str] | Checkpoint | None = None,
         tell: Callable[[int], Any] | None = None,
     ) -> Result:
         """Run from the start, each time anew.
@@ -59,6 +62,9 @@ class Scenario:
             In place of the scenario's.
         threads : int, default 1
             In which hosts run; the result is the same for any number.
+        checkpoint : path or Checkpoint, optional
+            A file in which the run is kept. If there is one, it goes on from there, and comes to
+            the same result; at the end it is removed.
         tell : callable, optional
             Is called with the present time in ns, now and then.
 
@@ -72,22 +78,73 @@ class Scenario:
             For arguments that cannot be.
         MonitorModeError
             A virtual machine cannot be executed on its host.
+        OutputError
+            The checkpoint cannot be written.
         """
-        engine = self.engine(until, seed, threads=threads)
-        engine.run(engine.until, tell)
-        return self.result(engine)
+        if checkpoint is None:
+            engine = self.engine(until, seed, threads=threads)
+            engine.run(engine.until, tell)
+            return self.result(engine)
+        kept = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+        found = kept.load(self.spec, self._seed(seed), self._end(until))
+        engine = self.engine(until, seed, threads=threads) if found is None else found
+
+        def watch(now: int) -> None:
+            kept.keep(engine, self.spec)
+            if tell is not None:
+                tell(now)
+
+        engine.run(engine.until, watch)
+        result = self.result(engine)
+        kept.remove()
+        return result
+
+    def replicate(
+        self,
+        count: int | None = None,
+        until: int | str | None = None,
+        seed: int | None = None,
+        *,
+        threads: int = 1,
+        tell: Callable[[int], Any] | None = None,
+    ) -> list[Result]:
+        """Run several times, each with a seed of its own; the first has that of `run`.
+
+        Parameters
+        ----------
+        count : int, optional
+            Default: the scenario's ``replications``.
+        until, seed, threads, tell
+            As for `run`; `tell` is called with the time of all runs together.
+        """
+        times: Any = self.spec.replications if count is None else count
+        if isinstance(times, bool) or not isinstance(times, (int, np.integer)) or times < 1:
+            raise InvalidValueError(f"count must be an integer >= 1, got {times!r:.80}")
+        first, end = self._seed(seed), self._end(until)
+        made = []
+        for at in range(int(times)):
+            own = first if at == 0 else derived(first, f"replication {at}")
+
+            def watch(now: int, before: int = at * end) -> None:
+                if tell is not None:
+                    tell(before + now)
+
+            made.append(self.run(end, own, threads=threads, tell=watch))
+        return made
+
+    def under(self, hypervisor: str) -> Scenario:
+        """Give the same scenario with another hypervisor on all hosts."""
+        return Scenario(self.spec.under(hypervisor))
 
     def engine(
         self, until: int | str | None = None, seed: int | None = None, *, threads: int = 1
     ) -> Engine:
         """Make an engine that stands at the start; arguments are those of `run`."""
-        first: Any = self.spec.seed if seed is None else seed
-        if isinstance(first, bool) or not isinstance(first, (int, np.integer)) or first < 0:
-            raise InvalidValueError(f"seed must be an integer >= 0, got {first!r:.80}")
+        first = self._seed(seed)
         many: Any = threads
         if isinstance(many, bool) or not isinstance(many, (int, np.integer)) or many < 1:
             raise InvalidValueError(f"threads must be an integer >= 1, got {many!r:.80}")
-        return Engine(self.spec, int(first), self._end(until), int(many))
+        return Engine(self.spec, first, self._end(until), int(many))
 
     def result(self, engine: Engine) -> Result:
         """Give what happened up to the last sample of an engine of this scenario."""
@@ -108,6 +165,12 @@ class Scenario:
             system.fleet.capacity_ns,
             provenance(self.spec, system.seed, engine.until),
         )
+
+    def _seed(self, seed: int | None) -> int:
+        first: Any = self.spec.seed if seed is None else seed
+        if isinstance(first, bool) or not isinstance(first, (int, np.integer)) or first < 0:
+            raise InvalidValueError(f"seed must be an integer >= 0, got {first!r:.80}")
+        return int(first)
 
     def _end(self, until: int | str | None) -> int:
         longest = self.spec.duration_ns

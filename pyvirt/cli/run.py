@@ -1,0 +1,85 @@
+"""``pyvirt run``: run a scenario, and show what happened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pyvirt.cli.run_show import show_run
+from pyvirt.cli.terminal import part_progress
+
+if TYPE_CHECKING:
+    from pyvirt.machine.scenario import Result
+
+__all__ = ["run"]
+
+#: Events that are shown without being asked for.
+SHOWN = 10
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--until", help="When to stop, such as 10s; by default the scenario's duration.")
+@click.option("--seed", type=int, help="In place of the scenario's.")
+@click.option("--mode", type=click.Choice(["exact", "demand"]), help="In place of the scenario's.")
+@click.option("--hypervisor", help="esxi, xen, hyperv, virtualbox or kvm for all hosts.")
+@click.option("--threads", type=int, default=1, show_default=True, help="In which hosts run.")
+@click.option(
+    "--checkpoint",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep the run in this file; if there is one, go on from there.",
+)
+@click.option("--events", type=int, default=SHOWN, show_default=True, help="How many to show.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, with each sample.")
+def run(
+    file: Path,
+    until: str | None,
+    seed: int | None,
+    mode: str | None,
+    hypervisor: str | None,
+    threads: int,
+    checkpoint: Path | None,
+    events: int,
+    as_json: bool,
+) -> None:
+    """Run the scenario of FILE (TOML or JSON): hosts, VMs, policies, faults.
+
+    Shows what hosts and VMs did, and what happened.
+    """
+    from pyvirt.machine.scenario import Scenario
+
+    scenario = Scenario.load(file)
+    if mode is not None:
+        scenario = Scenario(scenario.spec.replace(mode=mode))
+    if hypervisor is not None:
+        scenario = scenario.under(hypervisor)
+    with part_progress(file.name) as progress:
+        end = scenario.spec.duration_ns
+        result = scenario.run(
+            until,
+            seed,
+            threads=threads,
+            checkpoint=checkpoint,
+            tell=lambda now: progress(now / end),
+        )
+    if as_json:
+        click.echo(json.dumps(document(result), indent=1))
+    else:
+        show_run(result, events=events)
+
+
+def document(result: Result) -> dict[str, Any]:
+    """Give a result as what JSON holds."""
+    return {
+        "provenance": result.provenance,
+        "times_ns": result.times_ns.tolist(),
+        "host_names": result.host_names,
+        "vm_names": result.vm_names,
+        "hosts": {name: values.tolist() for name, values in result.hosts.items()},
+        "vms": {name: values.tolist() for name, values in result.vms.items()},
+        "monitors": [one._asdict() for one in result.monitors],
+        "events": [one._asdict() for one in result.events],
+    }
