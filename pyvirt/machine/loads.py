@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -141,23 +142,32 @@ def _steady(demand: float, spec: VMSpec, mhz: float, factor: float) -> list[Work
 
 
 def _traced(spec: VMSpec, mhz: float, factor: float) -> list[Workload]:
-    from pyvirt import traces  # needed by machines that have a trace alone
-
     assert spec.workload is not None
     cpu = spec.workload.cpu
-    if Path(cpu.file).suffix == ".npz":
-        bounds, rows, names = traces.read_demands(cpu.file, interval_ns=cpu.interval_ns)
-        name = cpu.column or (spec.name if len(names) > 1 else names[0])
+    bounds, rows, names = _demands(cpu.file, os.stat(cpu.file).st_mtime_ns, cpu.interval_ns)
+    row = 0
+    if names:
+        name = cpu.column or (spec.name if len(names) > 1 else next(iter(names)))
         if name not in names:
             raise InvalidValueError(
                 f"column of the demand of VM {spec.name!r:.80} must be a machine of {cpu.file}, "
-                f"got {name!r:.80}; there are {', '.join(names[:8])}"
+                f"got {name!r:.80}; there are {', '.join(list(names)[:8])}"
             )
-        values = rows[names.index(name)]
-    else:
-        bounds, values = traces.read_demand(cpu.file, interval_ns=cpu.interval_ns)
+        row = names[name]
     each = spec.vcpus * mhz if cpu.mhz is None else cpu.mhz
-    return _split(bounds, values * each, spec, mhz, factor)
+    return _split(bounds, rows[row] * each, spec, mhz, factor)
+
+
+@functools.lru_cache(maxsize=16)
+def _demands(file: str, written_ns: int, interval_ns: int) -> tuple[Any, Any, dict[str, int]]:
+    """Read a file of demands once, as long as it stays as it is; no names: one of one machine."""
+    from pyvirt import traces  # needed by machines that have a trace alone
+
+    if Path(file).suffix == ".npz":
+        bounds, rows, names = traces.read_demands(file, interval_ns=interval_ns)
+        return bounds, rows, {name: row for row, name in enumerate(names)}
+    bounds, values = traces.read_demand(file, interval_ns=interval_ns)
+    return bounds, [values], {}
 
 
 def _split(bounds: Any, demands: Any, spec: VMSpec, mhz: float, factor: float) -> list[Workload]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from fractions import Fraction
 from typing import Any
 
@@ -35,9 +36,12 @@ def overhead_bytes(spec: VMSpec, mode: MonitorMode) -> int:
     """
     if spec.memory_overhead or not spec.memory:
         return spec.memory_overhead
-    pages = max(1, spec.memory // PAGE)
-    name: Any = NAMES.get(mode, "hv")
-    return int(overhead_pages(pages, spec.vcpus, name)) * PAGE
+    return _overhead(max(1, spec.memory // PAGE), spec.vcpus, NAMES.get(mode, "hv")) * PAGE
+
+
+@functools.lru_cache(maxsize=4096)
+def _overhead(pages: int, vcpus: int, mode: Any) -> int:
+    return int(overhead_pages(pages, vcpus, mode))
 
 
 def policy_for(rules: MemoryRules) -> Policy:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pyvirt.errors import AdmissionError
 from pyvirt.hostmem import HostMemory
 from pyvirt.machine.memory import memory_inputs, policy_for
 from pyvirt.machine.profile import MemoryRules, Profile
@@ -86,6 +87,7 @@ class ClusterMemory:
         self._growth: dict[int, float] = {}
         self._used: dict[int, float] = {}
         self._waited: dict[int, int] = {}
+        self._places: dict[int, Ints] = {}
 
     @property
     def any(self) -> bool:
@@ -103,24 +105,64 @@ class ClusterMemory:
         if host not in self._home or not spec.memory:
             return
         model, place = self._home[host]
+        inputs, content = self._inputs(spec, host, overhead)
+        model.add(place, spec.name, content=content, **inputs)
+        self._note(row, spec, model, inputs["used"])
+
+    def add_many(self, machines: list[tuple[int, VMSpec, int, int]]) -> bool:
+        """Give many machines their memory, as `add`; False: not all have room, and none has any."""
+        groups: dict[int, list[tuple[int, VMSpec, int, dict[str, int], dict[str, int]]]] = {}
+        for row, spec, host, overhead in machines:
+            if host in self._home and spec.memory:
+                model, place = self._home[host]
+                inputs, content = self._inputs(spec, host, overhead)
+                groups.setdefault(id(model), []).append((row, spec, place, inputs, content))
+        models = {id(model): model for model in self._models}
+        done: list[tuple[HostMemory, list[str]]] = []
+        for key, rows in groups.items():
+            model = models[key]
+            columns = {name: [one[3][name] for one in rows] for name in rows[0][3]}
+            contents = {kind: [one[4].get(kind, 0) for one in rows] for kind in model.classes}
+            names = [one[1].name for one in rows]
+            try:
+                model.add_many([one[2] for one in rows], names, content=contents, **columns)
+            except AdmissionError:
+                for other, added in done:
+                    other.remove(added)
+                return False
+            done.append((model, names))
+        for key, rows in groups.items():
+            for row, spec, _, inputs, _ in rows:
+                self._note(row, spec, models[key], inputs["used"])
+        return True
+
+    def _inputs(
+        self, spec: VMSpec, host: int, overhead: int
+    ) -> tuple[dict[str, int], dict[str, int]]:
         load = _load(spec)
         profile, rules = self._profiles[host], self.rules[host]
         inputs = memory_inputs(spec, overhead, spec.tools, profile, rules)
         pages = inputs["memory"]
         content = {one.name: round(one.share * pages) for one in load.classes}
         content["zero"] = round(load.zero * pages)
-        model.add(place, spec.name, content=content, **inputs)
+        return inputs, content
+
+    def _note(self, row: int, spec: VMSpec, model: HostMemory, used: float) -> None:
         self._rows[spec.name], self._specs[row], self._model[row] = row, spec, model
-        self._growth[row] = load.touch_rate / PAGE
-        self._used[row] = float(inputs["used"])
+        growth = _load(spec).touch_rate / PAGE
+        if growth:
+            self._growth[row] = growth
+        self._used[row] = float(used)
         self._waited[row] = 0
+        self._places.clear()
 
     def remove(self, row: int) -> None:
         """Take a machine's memory from it."""
         if row in self._model:
             self._model.pop(row).remove(self._specs[row].name)
-            del self._rows[self._specs[row].name], self._growth[row], self._used[row]
-            del self._waited[row]
+            self._growth.pop(row, None)
+            del self._rows[self._specs[row].name], self._used[row], self._waited[row]
+            self._places.clear()
 
     def move(self, row: int, host: int, overhead: int) -> None:
         """Move a machine's memory; between hypervisors that differ it comes whole.
@@ -134,20 +176,16 @@ class ClusterMemory:
         if old is None or host not in self._home:
             return
         model, place = self._home[host]
+        self._places.clear()
+        spec = self._specs[row]
         if model is old:
-            model.move(self._specs[row].name, place)
+            model.move(spec.name, place)
             return
-        spec, used = self._specs[row], self._used[row]
-        at = old.row(spec.name)
-        touched = int(old.vms.used[at])
-        inputs = memory_inputs(spec, overhead, spec.tools, self._profiles[host], self.rules[host])
-        inputs["used"] = touched
-        load = _load(spec)
-        content = {one.name: round(one.share * inputs["memory"]) for one in load.classes}
-        content["zero"] = round(load.zero * inputs["memory"])
+        inputs, content = self._inputs(spec, host, overhead)
+        inputs["used"] = int(old.vms.used[old.row(spec.name)])
         model.add(place, spec.name, content=content, **inputs)
         old.remove(spec.name)
-        self._model[row], self._used[row], self._waited[row] = model, used, 0
+        self._model[row], self._waited[row] = model, 0
 
     def step(self) -> list[tuple[int, int]]:
         """Let `step_ns` pass.
@@ -158,12 +196,11 @@ class ClusterMemory:
             Rows of machines, and how long their vCPUs waited for pages, in ns.
         """
         for row, growth in self._growth.items():
-            if growth:
-                model = self._model[row]
-                at = model.row(self._specs[row].name)
-                more = self._used[row] + growth * self.step_ns / SECOND
-                self._used[row] = min(more, float(model.vms.memory[at]))
-                model.vms.used[at] = int(self._used[row])
+            model = self._model[row]
+            at = model.row(self._specs[row].name)
+            more = self._used[row] + growth * self.step_ns / SECOND
+            self._used[row] = min(more, float(model.vms.memory[at]))
+            model.vms.used[at] = int(self._used[row])
         self.now_ns += self.step_ns
         waits = []
         for model in self._models:
@@ -183,7 +220,10 @@ class ClusterMemory:
         """Give the memory columns of `VM_COLUMNS` now, a number for each machine."""
         made = {name: np.zeros(count, np.int64) for name in COLUMNS}
         for model in self._models:
-            rows = [self._rows[name] for name in model.names]
+            rows = self._places.get(id(model))
+            if rows is None:
+                rows = np.array([self._rows[name] for name in model.names], np.int64)
+                self._places[id(model)] = rows
             for name, column in COLUMNS.items():
                 made[name][rows] = getattr(model.vms, column)
         return made
@@ -195,10 +235,11 @@ class ClusterMemory:
             "free_pages": np.zeros(count, np.int64),
             "memory_state": np.full(count, -1, np.int8),
         }
-        for host, (model, at) in self._home.items():
-            made["total_pages"][host] = model.hosts.total[at]
-            made["free_pages"][host] = model.hosts.free[at]
-            made["memory_state"][host] = int(model.states()[at])
+        for model in self._models:
+            rows = [host for host, (mine, _) in self._home.items() if mine is model]
+            made["total_pages"][rows] = model.hosts.total
+            made["free_pages"][rows] = model.hosts.free
+            made["memory_state"][rows] = model.hosts.state
         return made
 
     def check(self) -> None:

@@ -31,7 +31,7 @@ OFF, ON, SUSPENDED, DOWN = range(len(VM_STATES))
 PAGE = 4096
 SECOND = 1_000_000_000
 #: Memory steps of hosts that divide time are no longer than this.
-LONGEST_MEMORY_STEP = 20 * SECOND
+LONGEST_MEMORY_STEP = 60 * SECOND
 
 
 class System:
@@ -153,7 +153,7 @@ class System:
         list of int
             Those that run now; for the others there is an event ``"refused"``.
         """
-        vms, hosts = self.cluster.vms, self.cluster.hosts
+        hosts = self.cluster.hosts
         homeless = []
         for row in rows:
             home = int(self.registered[row])
@@ -167,25 +167,49 @@ class System:
                 targets[row] = host
                 if host == NONE:
                     self.note("refused", vm=row, text=f"{what}: {chosen.reason(row)}")
-        del vms
-        return [row for row in rows if targets[row] != NONE and self.start(row, targets[row], what)]
+        found = [(row, targets[row]) for row in rows if targets[row] != NONE]
+        ready = [(row, host, self._prepared(row, host, what)) for row, host in found]
+        sure = [(row, host, vmm) for row, host, vmm in ready if vmm is not None]
+        together = self.memory.add_many(
+            [(row, self.vms[row].spec, host, vmm.memory_overhead) for row, host, vmm in sure]
+        )
+        started = []
+        for row, host, vmm in sure:
+            if together or self._has_memory(row, host, vmm, what):
+                self._start(row, host, vmm, what)
+                started.append(row)
+        return started
 
     def start(self, row: int, host: int, what: str = "power-on") -> bool:
         """Power a machine on, or let a suspended one go on, on a host; False: it was refused."""
+        vmm = self._prepared(row, host, what)
+        if vmm is None or not self._has_memory(row, host, vmm, what):
+            return False
+        self._start(row, host, vmm, what)
+        return True
+
+    def _prepared(self, row: int, host: int, what: str) -> VMM | None:
         machine = self.vms[row]
         try:
             machine.check("power_on")
             for one in self.followers:
                 one.admit(row, host)
-            vmm = self.fleet.prepare(machine, host)
-            try:
-                self.memory.add(row, machine.spec, host, vmm.memory_overhead)
-            except BaseException:
-                self.fleet.forget(vmm, host)
-                raise
+            return self.fleet.prepare(machine, host)
         except (AdmissionError, PowerStateError, InvalidValueError) as error:
             self.note("refused", vm=row, host=host, text=f"{what}: {error}")
+            return None
+
+    def _has_memory(self, row: int, host: int, vmm: VMM, what: str) -> bool:
+        try:
+            self.memory.add(row, self.vms[row].spec, host, vmm.memory_overhead)
+        except AdmissionError as error:
+            self.fleet.forget(vmm, host)
+            self.note("refused", vm=row, host=host, text=f"{what}: {error}")
             return False
+        return True
+
+    def _start(self, row: int, host: int, vmm: VMM, what: str) -> None:
+        machine = self.vms[row]
         if self.first_on[row] < 0:
             self.first_on[row] = self.now
         machine.move("power_on", self.host_names[host])
@@ -196,7 +220,6 @@ class System:
         self.note(what, vm=row, host=host)
         for one in self.followers:
             one.started(row, host)
-        return True
 
     def stop(self, row: int, state: int, action: str, what: str, text: str = "") -> None:
         """Let a machine stop running: for good, suspended, or down."""
