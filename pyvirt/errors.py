@@ -19,6 +19,7 @@ __all__ = [
     "MappingError",
     "MissingDependencyError",
     "MonitorModeError",
+    "OutputError",
     "OutsideMemoryError",
     "PageFaultError",
     "PolicyError",
@@ -175,6 +176,23 @@ class PowerStateError(PyvirtError, RuntimeError):
 
 class MissingDependencyError(PyvirtError, ImportError):
     """An optional library is needed; the message names the extra to install."""
+
+
+class OutputError(PyvirtError, OSError):
+    """A file cannot be written: no space is left, or it may not be. None is left half-written.
+
+    Attributes
+    ----------
+    errno : int or None
+        The number of the system's error.
+    strerror : str
+        Why.
+    filename : str
+        Which file, or directory.
+    """
+
+    def __str__(self) -> str:
+        return f"{self.filename} cannot be written: {self.strerror}"
 
 
 class Fault(IntEnum):
