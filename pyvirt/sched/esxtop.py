@@ -11,7 +11,7 @@ import csv
 import datetime
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TextIO
 
@@ -21,7 +21,10 @@ import numpy.typing as npt
 from pyvirt.errors import InvalidTypeError, InvalidValueError, TraceFormatError
 from pyvirt.sched.series import Series
 
-__all__ = ["EsxtopColumn", "EsxtopTable", "read_esxtop", "write_esxtop"]
+__all__ = [
+    *("EsxtopColumn", "EsxtopTable", "read_esxtop", "write_esxtop"),
+    *("esxtop_name", "write_columns"),
+]
 
 FIRST = "(PDH-CSV 4.0) (UTC)(0)"
 START = datetime.datetime(2000, 1, 1)
@@ -142,19 +145,52 @@ def write_esxtop(
 
 
 def _write(file: TextIO, series: Series, host: str, start: datetime.datetime, worlds: bool) -> None:
+    write_columns(file, _columns(series, worlds), series.times_ns[1:], host=host, start=start)
+
+
+def write_columns(
+    file: TextIO,
+    columns: Iterable[tuple[str, npt.NDArray[np.float64]]],
+    ends_ns: npt.NDArray[np.int64],
+    *,
+    host: str,
+    start: datetime.datetime = START,
+) -> None:
+    r"""Write columns in the form of esxtop's batch mode.
+
+    Parameters
+    ----------
+    file : text file
+        Where to.
+    columns : iterable of (str, ndarray)
+        Names without the host's, such as ``Physical Cpu(_Total)\% Util Time``, whose parts went
+        through `esxtop_name` if they may hold anything; a value for each row. NaN becomes an empty
+        field.
+    ends_ns : ndarray of int64
+        The time of each row.
+    host : str
+        The host's name.
+    start : datetime
+        When time was 0.
+    """
     names, values = [], []
-    for name, column in _columns(series, worlds):
-        names.append(f"\\\\{UNFIT.sub('_', host)}\\{name}")
+    for name, column in columns:
+        names.append(f"\\\\{esxtop_name(host)}\\{name}")
         values.append(column)
-    ends = series.times_ns[1:]
-    fraction = bool((ends % 10**9).any() or start.microsecond)
+    fraction = bool((ends_ns % 10**9).any() or start.microsecond)
     out = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
     out.writerow([FIRST, *names])
-    rows = np.stack(values, axis=1) if values else np.zeros((len(ends), 0))
-    for end, row in zip(ends.tolist(), rows, strict=True):
+    rows = np.stack(values, axis=1) if values else np.zeros((len(ends_ns), 0))
+    for end, row in zip(ends_ns.tolist(), rows, strict=True):
         when = start + datetime.timedelta(microseconds=end // 1000)
         written = when.strftime("%m/%d/%Y %H:%M:%S") + (f".{when:%f}" if fraction else "")
-        out.writerow([written, *(f"{value:.2f}" for value in row.tolist())])
+        fields = ("" if value != value else f"{value:.2f}" for value in row.tolist())
+        out.writerow([written, *fields])
+
+
+def esxtop_name(name: str) -> str:
+    """Give a name without what would end a field or a name there; ``_`` stands for it."""
+    return UNFIT.sub("_", name)
 
 
 def _columns(series: Series, worlds: bool) -> Iterator[tuple[str, npt.NDArray[np.float64]]]:
@@ -181,7 +217,7 @@ def _columns(series: Series, worlds: bool) -> Iterator[tuple[str, npt.NDArray[np
 
 def _instances(series: Series, by: str) -> list[tuple[str, int]]:
     """Give the names of groups or worlds, and how many worlds are in each."""
-    named = [UNFIT.sub("_", name) for name in series.groups]
+    named = [esxtop_name(name) for name in series.groups]
     members = list(series.groups.values())
     if by == "vm":
         return [

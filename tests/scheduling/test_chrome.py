@@ -3,13 +3,13 @@
 import contextlib
 import io
 import itertools
-import json
 from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from chrome_form import check_form
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.sched import ChromeTrace, OnOff, Poisson, Scheduler, write_chrome_trace
 from pyvirt.sched.recording import PART, Collected, run_recorded
@@ -24,33 +24,6 @@ def host(rng: int = 2) -> Scheduler:
     made.add(OnOff(2 * MS, 3 * MS))
     made.add(Poisson(MS, 5 * MS))
     return made
-
-
-def check_form(text: str) -> list[dict]:
-    """Check what the Trace Event Format asks of complete and metadata events; gives the former."""
-    document = json.loads(text, parse_float=Decimal)
-    assert set(document) == {"displayTimeUnit", "traceEvents"}
-    assert document["displayTimeUnit"] in ("ns", "ms")
-    named, complete = set(), []
-    for event in document["traceEvents"]:
-        assert isinstance(event["pid"], int)
-        assert isinstance(event["tid"], int)
-        if event["ph"] == "M":
-            assert set(event) == {"ph", "pid", "tid", "name", "args"}
-            assert event["name"] in ("process_name", "thread_name")
-            assert isinstance(event["args"]["name"], str)
-            named.add((event["name"], event["pid"], event["tid"]))
-        else:
-            assert event["ph"] == "X"
-            assert set(event) - {"args"} == {"ph", "pid", "tid", "name", "cat", "ts", "dur"}
-            assert isinstance(event["name"], str)
-            assert isinstance(event["cat"], str)
-            assert event["ts"] >= 0
-            assert event["dur"] >= 0
-            # a track has its name before its events
-            assert ("thread_name", event["pid"], event["tid"]) in named
-            complete.append(event)
-    return complete
 
 
 def ns(us: Decimal) -> int:
