@@ -391,6 +391,7 @@ cdef struct sched_s:
     ns_t timed_at                   # this moment
     bint turning                    # some CPU became busy or idle during this event, beside
     uint64_t turned[MASK_WORDS]     # other threads: these
+    uint64_t unseen                 # times that a waiting world came over its limit: no hook is called
     fault_t fault                   # what a plug-in policy did wrong; nothing happens any more
     load_t *loads
     pace_t *paces                   # NULL: all worlds work at full speed

@@ -45,7 +45,8 @@ cdef void begin(sched_t *s) noexcept nogil:
         pools[i].bucket.quota = quota_of(s, pools[i].limit)
         pools[i].limited = pools[i].limit >= 0 or (i and pools[pools[i].parent].limited)
         e.limits += pools[i].limit >= 0
-    e.stale = True
+    e.stale = e.anew = True
+    e.changed = NOWHERE
     e.pool_alarm = e.next_refill = NEVER
     e.next_solve = s.now + e.resolve
     e.by_use = e.charge_used and s.topology.smt
