@@ -47,6 +47,7 @@ cdef void begin(sched_t *s) noexcept nogil:
         e.limits += pools[i].limit >= 0
     e.stale = e.anew = True
     e.changed = NOWHERE
+    e.gangs = NO_WORLD
     e.pool_alarm = e.next_refill = NEVER
     e.next_solve = s.now + e.resolve
     e.by_use = e.charge_used and s.topology.smt

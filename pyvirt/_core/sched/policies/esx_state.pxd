@@ -84,6 +84,8 @@ ctypedef struct esx_vm_t:           # where there are home nodes, a `numa_vm_t` 
     uint8_t gang                    # its worlds were stopped, to start all at once
     uint8_t counts                  # it is among those of which others may want to run now
     uint32_t later                  # VM that is to be looked at after it
+    uint32_t next_gang              # of the VMs that wait to start all at once, in no order
+    uint32_t last_gang
 
 ctypedef struct esx_cpu_t:
     int64_t key[2 * BINS]           # of the first world of each bin, after them that of each node of
@@ -128,7 +130,7 @@ ctypedef struct esx_t:
     ns_t next_solve
     ns_t next_refill
     ns_t pool_alarm                 # end of the first limit of a pool
-    uint32_t gangs                  # VMs that wait to start all at once
+    uint32_t gangs                  # first VM that waits to start all at once, or NO_WORLD
     ns_t next_balance
     ns_t next_home                  # the earlier of that and what is due for home nodes
     uint64_t unseen                 # sched_t.unseen when entitlements were solved last
