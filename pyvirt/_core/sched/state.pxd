@@ -186,6 +186,14 @@ ctypedef struct stretch_t:          # ends of timeslices, one after the other
     uint32_t next                   # the world that it gave then, and its timeslice
     ns_t slice
 
+ctypedef struct leaps_t:            # of a policy of pyvirt's own: how what repeats itself is leapt over
+    # whether all that decides in its records is what `same` compares
+    bint (*regular)(sched_t *s) noexcept nogil
+    # whether a state is as one before, but for a shift in time and virtual time
+    bint (*same)(sched_t *before, sched_t *s) noexcept nogil
+    # its records after so many more of such periods; the engine's are as they were
+    void (*leap)(sched_t *before, sched_t *s, int64_t times) noexcept nogil
+
 ctypedef struct plug_t:             # a plug-in policy: sizes, records, hooks
     size_t own_size
     size_t cpu_size
@@ -218,6 +226,7 @@ ctypedef struct plug_t:             # a plug-in policy: sizes, records, hooks
     void (*turns)(sched_t *s, stretch_t *t) noexcept nogil
     # pyvirt's own: ends of timeslices, up to a time and so many, until one needs the event loop
     uint64_t (*run)(sched_t *s, ns_t until, uint64_t most) noexcept nogil
+    const leaps_t *leaps            # likewise, or NULL
 
 ctypedef struct world_t:
     # what an event of an always runnable world touches
