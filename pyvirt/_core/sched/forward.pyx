@@ -12,8 +12,8 @@ each queue. Clocks that stood still in the period (of a world that waits for wha
 where they are, and end the leap before they are due.
 
 Of plug-in policies those of pyvirt's own can take part, which say themselves whether their records are
-the same, and what these are after the leap (`leaps_t`). No leap goes beyond the policy's timer: what
-is done then is done, and the search begins anew.
+the same, and what these are after the leap (`leaps_t`); also, whether what the policy's timer does
+changes nothing. If not, no leap goes beyond it: what is done then is done, and the search begins anew.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -190,6 +190,7 @@ cdef void take(past_t *p, sched_t *s) noexcept nogil:
         memcpy(p.hists, s.more.hists, hists_size(s))
     if s.policy == POLICY_PLUG:
         take_records(p, s)
+        s.plug.leaps.begin(s)
     look(s, &p.cpu, &p.running, &p.wait)
 
 
@@ -320,13 +321,11 @@ cdef bint same(past_t *p, sched_t *s) noexcept nogil:
 # --- the leap ---
 
 
-cdef uint64_t periods(const past_t *p, const sched_t *s, ns_t until, uint64_t most) noexcept nogil:
+cdef uint64_t periods(past_t *p, sched_t *s, ns_t until, uint64_t most) noexcept nogil:
     """How many more fit: not past `until`, nor past the timer of a world that stood still."""
     cdef ns_t by = s.now - p.s.now, due, end = until
     cdef uint64_t each = s.events - p.s.events, times
     cdef uint32_t i
-    if s.policy == POLICY_PLUG and s.plug.timer - 1 < end:
-        end = s.plug.timer - 1
     for i in range(s.world_count):
         if s.worlds[i].state == GONE:
             continue
@@ -336,7 +335,9 @@ cdef uint64_t periods(const past_t *p, const sched_t *s, ns_t until, uint64_t mo
     if end <= s.now:
         return 0
     times = <uint64_t>((end - s.now) // by)
-    return times if times <= most // each else most // each
+    if times > most // each:
+        times = most // each
+    return s.plug.leaps.fit(&p.s, s, times, most) if s.policy == POLICY_PLUG else times
 
 
 cdef inline void grow(int64_t before, int64_t *now, int64_t times) noexcept nogil:
@@ -386,8 +387,6 @@ cdef void leap(past_t *p, sched_t *s, int64_t times) noexcept nogil:
     cdef queue_t *q
     cdef uint32_t i
     cdef size_t k
-    if s.policy == POLICY_PLUG:
-        s.plug.leaps.leap(&p.s, s, times)
     for i in range(s.world_count):
         leap_world(&p.s.worlds[i], &s.worlds[i], times)
         leap_load(&p.s.loads[i], &s.loads[i], times)
@@ -409,21 +408,28 @@ cdef void leap(past_t *p, sched_t *s, int64_t times) noexcept nogil:
     grow(<int64_t>p.s.sequence, <int64_t *>&s.sequence, times)
     grow(<int64_t>p.s.events, <int64_t *>&s.events, times)
     grow(p.s.now, &s.now, times)
+    if s.policy == POLICY_PLUG:
+        s.events += s.plug.leaps.leap(&p.s, s, times)
     move_due_base(s)
     move_timer_base(s, s.now)
 
 
 cdef uint64_t search(
-    past_t *p, sched_t *s, ns_t until, uint64_t most, bint *found
+    past_t *p, sched_t *s, ns_t end, ns_t until, uint64_t most, bint *found
 ) noexcept nogil:
-    """Event by event, until a leap was made or is given up; returns how many happened."""
+    """Event by event up to `end`, until a leap was made or is given up; how many happened.
+
+    The leap goes to `until` at most.
+    """
     cdef uint64_t begin = s.events, since = 0, power = FIRST_POWER, times
     cdef uint32_t cpu, running
     cdef ns_t wait
     found[0] = False
     take(p, s)
-    while s.events - begin < most and next_event(s) <= until:
-        run_until(s, until, 1)
+    while s.events - begin < most and next_event(s) <= end:
+        if s.policy == POLICY_PLUG:
+            s.plug.leaps.watch(s, next_event(s))
+        run_until(s, end, 1)
         since += 1
         look(s, &cpu, &running, &wait)
         if cpu == p.cpu and running == p.running and wait == p.wait and same(p, s):
@@ -460,8 +466,10 @@ cdef uint64_t leap_stretches(past_t *p, sched_t *s, ns_t until, uint64_t most) n
     cdef ns_t end
     while count < most and vain < MOST_VAIN and next_event(s) <= until:
         end = end_of_stretch(s, until)
-        count += search(p, s, end, most - count, &found)
+        count += search(p, s, end, until, most - count, &found)
         vain = 0 if found else vain + 1
+        if end < s.now:
+            end = end_of_stretch(s, until)
         if count < most:
             count += run_until(s, end, most - count)    # at the least the timer's event
         if end < until and count < most:

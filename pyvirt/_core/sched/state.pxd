@@ -191,8 +191,15 @@ ctypedef struct leaps_t:            # of a policy of pyvirt's own: how what repe
     bint (*regular)(sched_t *s) noexcept nogil
     # whether a state is as one before, but for a shift in time and virtual time
     bint (*same)(sched_t *before, sched_t *s) noexcept nogil
-    # its records after so many more of such periods; the engine's are as they were
-    void (*leap)(sched_t *before, sched_t *s, int64_t times) noexcept nogil
+    # a copy of the state was made
+    void (*begin)(sched_t *s) noexcept nogil
+    # and before each event after that: when it will be
+    void (*watch)(sched_t *s, ns_t when) noexcept nogil
+    # of so many periods, how many can be leapt over, with at most so many events
+    uint64_t (*fit)(sched_t *before, sched_t *s, uint64_t times, uint64_t most) noexcept nogil
+    # its records after so many more periods, of which the engine's are already; gives the times that
+    # its timer was due
+    uint64_t (*leap)(sched_t *before, sched_t *s, int64_t times) noexcept nogil
 
 ctypedef struct plug_t:             # a plug-in policy: sizes, records, hooks
     size_t own_size

@@ -17,6 +17,13 @@ cdef enum:
     BIN_BITS = 5
     BINS = 1 << BIN_BITS            # of a CPU's queue
 
+# The host's virtual time is set back when it is more, long before it overflows.
+cdef extern from * nogil:
+    """
+    #define MOST_V ((int64_t)1 << 60)
+    """
+    const int64_t MOST_V
+
 cdef enum cosched_t:
     COSCHED_NONE = 0
     COSCHED_BALANCE = 1
@@ -133,6 +140,9 @@ ctypedef struct esx_t:
     uint32_t gangs                  # first VM that waits to start all at once, or NO_WORLD
     ns_t next_balance
     ns_t next_home                  # the earlier of that and what is due for home nodes
+    int64_t peak                    # of who competed since the last wake-up, the most of their least
+    int64_t first_v                 # v after the first wake-up since a copy was made, or -1
+    uint32_t calm                   # since then, each wake-up raised v to the peak at least
     uint64_t unseen                 # sched_t.unseen when entitlements were solved last
     numa_t numa
 

@@ -11,6 +11,7 @@ from pyvirt._core.sched.plug cimport ask, costop, park
 from pyvirt._core.sched.policies.esx_entitle cimport solve_entitlements, wants_change
 from pyvirt._core.sched.policies.esx_gang cimport ask_idle, start_gang
 from pyvirt._core.sched.policies.esx_home cimport give_home, goes_home
+from pyvirt._core.sched.policies.esx_leap cimport note_wake
 from pyvirt._core.sched.policies.esx_limit cimport is_spent
 from pyvirt._core.sched.policies.esx_progress cimport skew_of, sync_progress
 from pyvirt._core.sched.policies.esx_queue cimport (
@@ -69,6 +70,7 @@ cdef void arrive(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
         give_home(s, id)
     if why == WHY_WAKE or why == WHY_NEW or why == WHY_REFILL:
         advance_host(s)
+        note_wake(e)
         if w.vt < e.v - e.credit:
             w.vt = e.v - e.credit
     if is_together(s, vm):
