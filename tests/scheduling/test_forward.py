@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyvirt.sched import Always, OnOff, Periodic, Poisson, Scheduler
+from pyvirt.sched import Always, Esx, OnOff, Periodic, Poisson, Scheduler
 
 POLICIES = ["rr", "stride", "eevdf", "eevdf, 7"]
 SECOND = 1_000_000_000
@@ -133,3 +133,70 @@ def test_eevdf_after_a_million_events():
     for _ in range(200):
         one.step(), many.step()
         assert (one.cpu_counters() == many.cpu_counters()).all()
+
+
+# --- the ESX policy, whose timer solves entitlements ---
+
+
+esx_policies = st.builds(
+    dict,
+    quantum_ns=st.sampled_from([7, 10, 30]),
+    resolve_ns=st.sampled_from([1000, 5000, 100_000, 10**6]),
+    resolve_on_wake=st.sampled_from([True, True, False]),
+    cosched=st.sampled_from(["none", "balance", "relaxed", "strict"]),
+    credit_ns=st.sampled_from([0, 0, 20]),
+    wake_ns=st.sampled_from([0, 5]),
+    pull_ns=st.sampled_from([0, 5, 30]),
+    pools=st.sampled_from([((0, 1.0, 0, -1),), ((0, 1.0, 0, -1), (0, 2.0, 10**9, -1))]),
+)
+periodic = st.one_of(
+    st.just(Always()),
+    st.builds(Periodic, times, st.sampled_from([40, 60, 120]), st.just("fixed"), st.integers(0, 99)),
+    st.builds(OnOff, times, st.sampled_from([10, 20, 30]), st.just("fixed"), st.just("fixed")),
+)
+vms = st.tuples(periodic, st.integers(1, 8), st.sampled_from([1, 1, 1, 2]), limits)
+
+
+@given(
+    policy=esx_policies,
+    cpus=st.integers(1, 4),
+    worlds=st.lists(vms, min_size=1, max_size=8),
+    until=st.integers(1, 400_000),
+    cut=st.integers(0, 5000),
+)
+@settings(max_examples=150, deadline=None)
+def test_esx_as_without(policy, cpus, worlds, until, cut):
+    both = [Scheduler(cpus, policy=Esx(**policy)) for _ in range(2)]
+    for made, leaping in zip(both, (True, False), strict=True):
+        made.fast_forward = leaping
+        for load, weight, vcpus, limit in worlds:
+            if limit:
+                made.add(load, weight=weight, limit=limit, wakes=True)
+            else:
+                pool = weight % len(policy["pools"])
+                made.add_vm(vcpus, load, weight=weight, pool=pool, wakes=True)
+    for most in (None, cut):
+        counts = [m.run(until if most is None else m.now_ns + 10**6, events=most) for m in both]
+        assert counts[0] == counts[1]
+        assert seen(both[0]) == seen(both[1])
+    for made in both:
+        made.set_weight(0, 7)
+        made.add(weight=3)
+        made.run(made.now_ns + 5000)
+    assert seen(both[0]) == seen(both[1])
+    for _ in range(50):
+        assert both[0].step() == both[1].step()
+        assert seen(both[0]) == seen(both[1])
+
+
+def test_years_of_the_esx_policy():
+    """Far more solves than could be made one by one, and the host's time is set back meanwhile."""
+    made = Scheduler(4, policy=Esx(resolve_ns=100_000_000))
+    for i in range(20):
+        made.add_vm(1, Periodic(1_600_000, 10_000_000, start_ns=i * 500_000))
+    years = 10**8 * SECOND
+    made.run(years + SECOND // 2)
+    rows = made.counters()
+    assert made.events > 10**11
+    assert (rows["run"] + rows["rdy"] + rows["wait"] == rows["elapsed"]).all()
+    assert np.abs(rows["run"] / years - 0.16).max() < 1e-9

@@ -15,6 +15,7 @@ from libc.stdint cimport INT64_MAX, INT64_MIN, uint32_t
 
 from pyvirt._core.sched.plug cimport costart, costop
 from pyvirt._core.sched.policies.esx_alarm cimport set_alarm
+from pyvirt._core.sched.policies.esx_gang cimport join_gang
 from pyvirt._core.sched.policies.esx_progress cimport (
     least_progress,
     progress_of,
@@ -200,8 +201,7 @@ cdef void keep_strict(sched_t *s, uint32_t vm) noexcept nogil:
     if (still == INT64_MAX or furthest == INT64_MIN or not vm_of(s, vm).fits
             or furthest - still < host_of(s).skew_stop):
         return
-    host_of(s).gangs += not vm_of(s, vm).gang
-    vm_of(s, vm).gang = True
+    join_gang(s, vm)
     id = s.vms[vm].first
     while id != NO_WORLD:
         if s.worlds[id].state == RUN or s.worlds[id].state == READY:

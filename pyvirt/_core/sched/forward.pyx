@@ -10,6 +10,10 @@ Two states are the same if all of this is: who is in which state and place, what
 work, budgets and remainders, counted from the present; and virtual times, but for one shift in
 each queue. Clocks that stood still in the period (of a world that waits for what comes later) stay
 where they are, and end the leap before they are due.
+
+Of plug-in policies those of pyvirt's own can take part, which say themselves whether their records are
+the same, and what these are after the leap (`leaps_t`); also, whether what the policy's timer does
+changes nothing. If not, no leap goes beyond it: what is done then is done, and the search begins anew.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -44,6 +48,7 @@ from pyvirt._core.sched.state cimport (
     WAIT,
     cpu_t,
     load_t,
+    plug_t,
     queue_t,
     sched_t,
     world_t,
@@ -56,6 +61,7 @@ cdef enum:
     FIRST_POWER = 64                # events from the first copy to the second
     LAST_POWER = 1 << 22            # and to the last: then the search ends
     MOST_HISTS = 4096               # of response times, that are copied
+    MOST_VAIN = 4                   # stretches in a row in which no leap was made
 
 
 cdef struct past_t:                 # a copy of the state, and what shows fast that another differs
@@ -64,6 +70,8 @@ cdef struct past_t:                 # a copy of the state, and what shows fast t
     uint32_t running                # on it
     ns_t wait                       # until then
     int64_t *shift                  # of each queue's virtual times, found by `same`
+    plug_t plug                     # with copies of the policy's records
+    char *records                   # the block in which these are, or NULL
     work_t *works                   # of sched_t.more
     uint64_t *hists
 
@@ -71,7 +79,7 @@ cdef struct past_t:                 # a copy of the state, and what shows fast t
 # --- what can be leapt over ---
 
 
-cdef bint regular(const sched_t *s) noexcept nogil:
+cdef bint regular(sched_t *s) noexcept nogil:
     """Whether nothing is drawn, and all that decides is what `same` compares."""
     cdef const load_t *l
     cdef const work_t *k
@@ -79,7 +87,9 @@ cdef bint regular(const sched_t *s) noexcept nogil:
     # A timeline is of each switch.
     if s.timeline != NULL or s.more.hists_count > MOST_HISTS:
         return False
-    if s.policy in (POLICY_LOTTERY, POLICY_HSTRIDE, POLICY_PLUG) or s.paces != NULL:
+    if s.policy in (POLICY_LOTTERY, POLICY_HSTRIDE) or s.paces != NULL:
+        return False
+    if s.policy == POLICY_PLUG and (s.plug.leaps == NULL or not s.plug.leaps.regular(s)):
         return False
     for i in range(s.cpu_count):
         # Of queues that share a CPU, virtual times would have to shift alike.
@@ -107,6 +117,29 @@ cdef size_t hists_size(const sched_t *s) noexcept nogil:
     return s.more.hists_count * RESPONSE_BUCKETS * sizeof(uint64_t)
 
 
+cdef size_t records_size(const sched_t *s) noexcept nogil:
+    cdef const plug_t *g = s.plug
+    if s.policy != POLICY_PLUG:
+        return 0
+    return (g.own_size + s.cpu_count * g.cpu_size + s.world_count * g.world_size
+            + s.vm_count * g.vm_size)
+
+
+cdef void take_records(past_t *p, const sched_t *s) noexcept nogil:
+    """Copy what a plug-in policy keeps."""
+    cdef plug_t *g = &p.plug
+    g[0] = s.plug[0]
+    p.s.plug = g
+    g.own = p.records
+    g.worlds = g.own + g.own_size
+    g.vms = g.worlds + s.world_count * g.world_size
+    g.cpus = g.vms + s.vm_count * g.vm_size
+    memcpy(g.own, s.plug.own, g.own_size)
+    memcpy(g.worlds, s.plug.worlds, s.world_count * g.world_size)
+    memcpy(g.vms, s.plug.vms, s.vm_count * g.vm_size)
+    memcpy(g.cpus, s.plug.cpus, s.cpu_count * g.cpu_size)
+
+
 cdef bint make_past(past_t *p, const sched_t *s) noexcept nogil:
     p.s.worlds = <world_t *>malloc(s.world_count * sizeof(world_t))
     p.s.loads = <load_t *>malloc(s.world_count * sizeof(load_t))
@@ -115,8 +148,9 @@ cdef bint make_past(past_t *p, const sched_t *s) noexcept nogil:
     p.shift = <int64_t *>malloc(s.queue_count * sizeof(int64_t))
     p.works = <work_t *>malloc((s.more.works_count + 1) * sizeof(work_t))
     p.hists = <uint64_t *>malloc(hists_size(s) + 1)
+    p.records = <char *>malloc(records_size(s) + 1)
     if (p.s.worlds == NULL or p.s.loads == NULL or p.s.cpus == NULL or p.s.queues == NULL
-            or p.shift == NULL or p.works == NULL or p.hists == NULL):
+            or p.shift == NULL or p.works == NULL or p.hists == NULL or p.records == NULL):
         free_past(p)
         return False
     return True
@@ -130,6 +164,7 @@ cdef void free_past(past_t *p) noexcept nogil:
     free(p.shift)
     free(p.works)
     free(p.hists)
+    free(p.records)
 
 
 cdef void sync_all(sched_t *s) noexcept nogil:
@@ -153,6 +188,9 @@ cdef void take(past_t *p, sched_t *s) noexcept nogil:
         memcpy(p.works, s.more.works, s.more.works_count * sizeof(work_t))
     if s.more.hists_count:
         memcpy(p.hists, s.more.hists, hists_size(s))
+    if s.policy == POLICY_PLUG:
+        take_records(p, s)
+        s.plug.leaps.begin(s)
     look(s, &p.cpu, &p.running, &p.wait)
 
 
@@ -231,8 +269,8 @@ cdef bint same_world(const past_t *p, const sched_t *s, uint32_t i, ns_t by) noe
     cdef const world_t *a = &p.s.worlds[i]
     cdef const world_t *b = &s.worlds[i]
     cdef bint waits = b.state == WAIT or b.state == LIMITED
-    if (a.state != b.state or a.cpu != b.cpu or a.flags != b.flags or a.rem != b.rem
-            or a.remain != b.remain):
+    if (a.state != b.state or a.cpu != b.cpu or a.flags != b.flags or a.marks != b.marks
+            or a.rem != b.rem or a.remain != b.remain):
         return False
     if b.state == RUN and b.since - a.since != by:
         return False
@@ -277,13 +315,13 @@ cdef bint same(past_t *p, sched_t *s) noexcept nogil:
         w = &s.worlds[i]
         if w.state != GONE and not same_world(p, s, i, by):
             return False
-    return True
+    return s.policy != POLICY_PLUG or s.plug.leaps.same(&p.s, s)
 
 
 # --- the leap ---
 
 
-cdef uint64_t periods(const past_t *p, const sched_t *s, ns_t until, uint64_t most) noexcept nogil:
+cdef uint64_t periods(past_t *p, sched_t *s, ns_t until, uint64_t most) noexcept nogil:
     """How many more fit: not past `until`, nor past the timer of a world that stood still."""
     cdef ns_t by = s.now - p.s.now, due, end = until
     cdef uint64_t each = s.events - p.s.events, times
@@ -297,7 +335,9 @@ cdef uint64_t periods(const past_t *p, const sched_t *s, ns_t until, uint64_t mo
     if end <= s.now:
         return 0
     times = <uint64_t>((end - s.now) // by)
-    return times if times <= most // each else most // each
+    if times > most // each:
+        times = most // each
+    return s.plug.leaps.fit(&p.s, s, times, most) if s.policy == POLICY_PLUG else times
 
 
 cdef inline void grow(int64_t before, int64_t *now, int64_t times) noexcept nogil:
@@ -368,24 +408,35 @@ cdef void leap(past_t *p, sched_t *s, int64_t times) noexcept nogil:
     grow(<int64_t>p.s.sequence, <int64_t *>&s.sequence, times)
     grow(<int64_t>p.s.events, <int64_t *>&s.events, times)
     grow(p.s.now, &s.now, times)
+    if s.policy == POLICY_PLUG:
+        s.events += s.plug.leaps.leap(&p.s, s, times)
     move_due_base(s)
     move_timer_base(s, s.now)
 
 
-cdef uint64_t search(past_t *p, sched_t *s, ns_t until, uint64_t most) noexcept nogil:
-    """Event by event, until a leap was made or is given up; returns how many happened."""
+cdef uint64_t search(
+    past_t *p, sched_t *s, ns_t end, ns_t until, uint64_t most, bint *found
+) noexcept nogil:
+    """Event by event up to `end`, until a leap was made or is given up; how many happened.
+
+    The leap goes to `until` at most.
+    """
     cdef uint64_t begin = s.events, since = 0, power = FIRST_POWER, times
     cdef uint32_t cpu, running
     cdef ns_t wait
+    found[0] = False
     take(p, s)
-    while s.events - begin < most and next_event(s) <= until:
-        run_until(s, until, 1)
+    while s.events - begin < most and next_event(s) <= end:
+        if s.policy == POLICY_PLUG:
+            s.plug.leaps.watch(s, next_event(s))
+        run_until(s, end, 1)
         since += 1
         look(s, &cpu, &running, &wait)
         if cpu == p.cpu and running == p.running and wait == p.wait and same(p, s):
             times = periods(p, s, until, most - (s.events - begin))
             if times:
                 leap(p, s, <int64_t>times)
+            found[0] = True
             break
         if since == power:
             if power == LAST_POWER:
@@ -396,17 +447,46 @@ cdef uint64_t search(past_t *p, sched_t *s, ns_t until, uint64_t most) noexcept 
     return s.events - begin
 
 
+cdef uint64_t some_events(const sched_t *s, uint64_t most) noexcept nogil:
+    """So many that the copies of a search cost little beside them."""
+    cdef uint64_t count = 4 * <uint64_t>s.world_count + FIRST_POWER
+    return count if count < most else most
+
+
+cdef inline ns_t end_of_stretch(const sched_t *s, ns_t until) noexcept nogil:
+    """Up to a plug-in policy's timer, beyond which no leap goes."""
+    return s.plug.timer if s.policy == POLICY_PLUG and s.plug.timer < until else until
+
+
+cdef uint64_t leap_stretches(past_t *p, sched_t *s, ns_t until, uint64_t most) noexcept nogil:
+    """Search in each stretch, until some in a row were of no use."""
+    cdef uint64_t count = 0
+    cdef uint32_t vain = 0
+    cdef bint found
+    cdef ns_t end
+    while count < most and vain < MOST_VAIN and next_event(s) <= until:
+        end = end_of_stretch(s, until)
+        count += search(p, s, end, until, most - count, &found)
+        vain = 0 if found else vain + 1
+        if end < s.now:
+            end = end_of_stretch(s, until)
+        if count < most:
+            count += run_until(s, end, most - count)    # at the least the timer's event
+        if end < until and count < most:
+            count += run_until(s, end_of_stretch(s, until), some_events(s, most - count))
+    return count
+
+
 cdef uint64_t run_forward(sched_t *s, ns_t until, uint64_t most) noexcept nogil:
     """What `run_until` does; periods are leapt over.
 
-    The search begins when more events happened than there are worlds: its copies then cost
-    little beside them.
+    The search begins when more events happened than there are worlds.
     """
-    cdef uint64_t count = 4 * <uint64_t>s.world_count + FIRST_POWER
+    cdef uint64_t count
     cdef past_t past
-    count = run_until(s, until, count if count < most else most)
+    count = run_until(s, until, some_events(s, most))
     if count == most or next_event(s) > until or not regular(s) or not make_past(&past, s):
         return count + run_until(s, until, most - count)
-    count += search(&past, s, until, most - count)
+    count += leap_stretches(&past, s, until, most - count)
     free_past(&past)
     return count + run_until(s, until, most - count)

@@ -436,6 +436,7 @@ cdef void make_runnable(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
         refresh(l, now)
         if l.budget <= 0:
             w.state = LIMITED
+            s.unseen += 1
             l.refill = l.period_end
             arm_timer(s, id)
             return

@@ -162,7 +162,7 @@ cdef class NativePolicy(Plug):
                 self.own = (table.own)[:table.own_size]
             self.table.own = self.table.cpus = self.table.worlds = self.table.vms = NULL
             self.table.tree, self.table.leaves = NULL, 0
-            self.table.run = NULL
+            self.table.run, self.table.leaps = NULL, NULL
             self.table.timer = NEVER
         elif isinstance(hooks, dict):
             for hook in hooks:

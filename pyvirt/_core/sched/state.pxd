@@ -186,6 +186,21 @@ ctypedef struct stretch_t:          # ends of timeslices, one after the other
     uint32_t next                   # the world that it gave then, and its timeslice
     ns_t slice
 
+ctypedef struct leaps_t:            # of a policy of pyvirt's own: how what repeats itself is leapt over
+    # whether all that decides in its records is what `same` compares
+    bint (*regular)(sched_t *s) noexcept nogil
+    # whether a state is as one before, but for a shift in time and virtual time
+    bint (*same)(sched_t *before, sched_t *s) noexcept nogil
+    # a copy of the state was made
+    void (*begin)(sched_t *s) noexcept nogil
+    # and before each event after that: when it will be
+    void (*watch)(sched_t *s, ns_t when) noexcept nogil
+    # of so many periods, how many can be leapt over, with at most so many events
+    uint64_t (*fit)(sched_t *before, sched_t *s, uint64_t times, uint64_t most) noexcept nogil
+    # its records after so many more periods, of which the engine's are already; gives the times that
+    # its timer was due
+    uint64_t (*leap)(sched_t *before, sched_t *s, int64_t times) noexcept nogil
+
 ctypedef struct plug_t:             # a plug-in policy: sizes, records, hooks
     size_t own_size
     size_t cpu_size
@@ -218,6 +233,7 @@ ctypedef struct plug_t:             # a plug-in policy: sizes, records, hooks
     void (*turns)(sched_t *s, stretch_t *t) noexcept nogil
     # pyvirt's own: ends of timeslices, up to a time and so many, until one needs the event loop
     uint64_t (*run)(sched_t *s, ns_t until, uint64_t most) noexcept nogil
+    const leaps_t *leaps            # likewise, or NULL
 
 ctypedef struct world_t:
     # what an event of an always runnable world touches
@@ -391,6 +407,7 @@ cdef struct sched_s:
     ns_t timed_at                   # this moment
     bint turning                    # some CPU became busy or idle during this event, beside
     uint64_t turned[MASK_WORDS]     # other threads: these
+    uint64_t unseen                 # times that a waiting world came over its limit: no hook is called
     fault_t fault                   # what a plug-in policy did wrong; nothing happens any more
     load_t *loads
     pace_t *paces                   # NULL: all worlds work at full speed

@@ -120,7 +120,8 @@ typedef struct {
     uint64_t *tree;                     /* likewise: 2 * leaves keys each, all empty at first */
     /* a stretch of `requeue`s, by `pyvirt_turns` of pyvirt/turns.h, or NULL */
     void (*turns)(pyvirt_sched *s, pyvirt_stretch *t);
-    void (*reserved)(void);             /* NULL */
+    void (*reserved)(void);             /* both NULL */
+    const void *reserved_too;
 } pyvirt_plug;
 
 struct pyvirt_sched {                   /* its first part */

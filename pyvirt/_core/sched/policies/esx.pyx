@@ -7,6 +7,7 @@ from pyvirt._core.arrays cimport as_int
 from pyvirt._core.sched.numa cimport numa_vm_t, read_numa
 from pyvirt._core.sched.plug cimport Plug
 from pyvirt._core.sched.policies.esx_clock cimport begin, timed
+from pyvirt._core.sched.policies.esx_leap cimport leaps
 from pyvirt._core.sched.policies.esx_members cimport add, change, remove
 from pyvirt._core.sched.policies.esx_run cimport run
 from pyvirt._core.sched.policies.esx_state cimport (
@@ -141,6 +142,7 @@ skew_start_ns, laggard_ns, charge_used, balance_ns, imbalance_percent, numa
         self.table.stopped = stopped
         self.table.timed = timed
         self.table.run = run
+        self.table.leaps = &leaps
 
 
 cdef object check_pools(object pools):

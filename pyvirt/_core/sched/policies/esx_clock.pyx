@@ -16,6 +16,7 @@ from pyvirt._core.sched.policies.esx_limit cimport end_limit, end_pool_limits, q
 from pyvirt._core.sched.policies.esx_queue cimport advance_host, shift_times
 from pyvirt._core.sched.policies.esx_state cimport (
     BINS,
+    MOST_V,
     NOWHERE,
     bucket_end,
     cpu_of,
@@ -27,9 +28,6 @@ from pyvirt._core.sched.policies.esx_state cimport (
 )
 from pyvirt._core.sched.state cimport NEVER, NO_WORLD, sched_t
 from pyvirt._core.types cimport ns_t
-
-# The host's virtual time is set back when it is more, long before it overflows.
-cdef int64_t MOST_V = <int64_t>1 << 60
 
 
 cdef void begin(sched_t *s) noexcept nogil:
@@ -45,7 +43,9 @@ cdef void begin(sched_t *s) noexcept nogil:
         pools[i].bucket.quota = quota_of(s, pools[i].limit)
         pools[i].limited = pools[i].limit >= 0 or (i and pools[pools[i].parent].limited)
         e.limits += pools[i].limit >= 0
-    e.stale = True
+    e.stale = e.anew = True
+    e.changed = NOWHERE
+    e.gangs = NO_WORLD
     e.pool_alarm = e.next_refill = NEVER
     e.next_solve = s.now + e.resolve
     e.by_use = e.charge_used and s.topology.smt

@@ -11,6 +11,8 @@ from pyvirt._core.sched.policies.esx_state cimport (
     COSCHED_STRICT,
     NOWHERE,
     cpu_of,
+    esx_t,
+    esx_vm_t,
     host_of,
     vm_of,
     world_of,
@@ -78,10 +80,31 @@ cdef bint assign(
     return True
 
 
+cdef void join_gang(sched_t *s, uint32_t vm) noexcept nogil:
+    """The VM waits to start all at once."""
+    cdef esx_t *e = host_of(s)
+    cdef esx_vm_t *v = vm_of(s, vm)
+    if v.gang:
+        return
+    v.gang = True
+    v.last_gang, v.next_gang = NO_WORLD, e.gangs
+    if e.gangs != NO_WORLD:
+        vm_of(s, e.gangs).last_gang = vm
+    e.gangs = vm
+
+
 cdef void leave_gang(sched_t *s, uint32_t vm) noexcept nogil:
-    """The VM does not wait any more to start all at once."""
-    host_of(s).gangs -= vm_of(s, vm).gang
-    vm_of(s, vm).gang = False
+    """It does not wait for that any more."""
+    cdef esx_vm_t *v = vm_of(s, vm)
+    if not v.gang:
+        return
+    v.gang = False
+    if v.next_gang != NO_WORLD:
+        vm_of(s, v.next_gang).last_gang = v.last_gang
+    if v.last_gang != NO_WORLD:
+        vm_of(s, v.last_gang).next_gang = v.next_gang
+    else:
+        host_of(s).gangs = v.next_gang
 
 
 cdef int64_t gang_time(sched_t *s, uint32_t vm, uint32_t *count) noexcept nogil:
@@ -107,14 +130,15 @@ cdef int64_t gang_time(sched_t *s, uint32_t vm, uint32_t *count) noexcept nogil:
 cdef uint32_t next_gang(sched_t *s, int64_t *passed, uint32_t *vm, int64_t below) noexcept nogil:
     """The gang that comes after (`passed`, `vm`) by virtual time and number, or NO_WORLD."""
     cdef int64_t least = below, mine
-    cdef uint32_t best = NO_WORLD, i, count
-    for i in range(s.vm_count):
-        if s.vms[i].worlds == 0 or not vm_of(s, i).gang or is_spent(s, i):
+    cdef uint32_t best = NO_WORLD, next = host_of(s).gangs, i, count
+    while next != NO_WORLD:
+        i, next = next, vm_of(s, next).next_gang
+        if is_spent(s, i):
             continue
         mine = gang_time(s, i, &count)
         if count == 0:
             leave_gang(s, i)
-        elif mine < least and (
+        elif (mine < least or (mine == least and best != NO_WORLD and i < best)) and (
                 vm[0] == NO_WORLD or mine > passed[0] or (mine == passed[0] and i > vm[0])):
             best, least = i, mine
     passed[0], vm[0] = least, best
@@ -130,7 +154,7 @@ cdef uint32_t start_gang(sched_t *s, uint32_t cpu, int64_t below) noexcept nogil
     cdef uint32_t chosen[MOST_CPUS]
     cdef uint32_t vm = NO_WORLD, id, at, mine = NO_WORLD
     cdef int64_t passed = 0
-    if not host_of(s).gangs:
+    if host_of(s).gangs == NO_WORLD:
         return NO_WORLD
     while mine == NO_WORLD and next_gang(s, &passed, &vm, below) != NO_WORLD:
         if not assign(s, vm, cpu, passed, chosen):

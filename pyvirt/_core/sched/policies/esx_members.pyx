@@ -57,7 +57,7 @@ cdef void add(sched_t *s, uint32_t id) noexcept nogil:
     v.idles = v.watch = True
     w.known = True
     v.worlds += 1
-    e.stale = True
+    e.stale = e.anew = True
     v.fits = e.cosched != COSCHED_STRICT or fits_host(s, vm)
     set_plain(s, vm)
 
@@ -93,7 +93,7 @@ cdef void remove(sched_t *s, uint32_t id) noexcept nogil:
         sync_progress(s, vm)
     world_of(s, id).known = False
     v.worlds -= 1
-    e.stale = True
+    e.stale = e.anew = True
     if v.worlds:
         set_plain(s, vm)
         v.fits = e.cosched != COSCHED_STRICT or fits_host(s, vm)
@@ -109,7 +109,7 @@ cdef void remove(sched_t *s, uint32_t id) noexcept nogil:
 
 cdef void change(sched_t *s, uint32_t id) noexcept nogil:
     cdef uint32_t vm = s.worlds[id].vm
-    host_of(s).stale = True
+    host_of(s).stale = host_of(s).anew = True
     change_home(s, vm)
     count_again(s, vm)
     change_limit(s, vm)

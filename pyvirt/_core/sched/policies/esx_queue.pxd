@@ -44,6 +44,7 @@ cdef uint32_t idle_cpu_for(sched_t *s, uint32_t id) noexcept nogil
 cdef uint32_t place_world(sched_t *s, uint32_t id, bint part_siblings) noexcept nogil
 cdef bint is_idle(sched_t *s, uint32_t cpu) noexcept nogil
 cdef int64_t find_least(sched_t *s) noexcept nogil
+cdef int64_t least_time(sched_t *s) noexcept nogil
 cdef void advance_host(sched_t *s) noexcept nogil
 cdef void drop(sched_t *s, uint32_t id) noexcept nogil
 cdef void shift_times(sched_t *s, int64_t by) noexcept nogil

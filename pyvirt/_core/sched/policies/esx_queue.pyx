@@ -109,8 +109,8 @@ cdef int64_t find_least(sched_t *s) noexcept nogil:
     return least
 
 
-cdef void advance_host(sched_t *s) noexcept nogil:
-    """Virtual time of the host: the least of those that compete, and never less than it was."""
+cdef int64_t least_time(sched_t *s) noexcept nogil:
+    """Of all that compete, the least virtual time, or INT64_MAX."""
     cdef int64_t least = find_least(s), passed
     cdef uint32_t cpu
     for cpu in range(s.cpu_count):
@@ -118,6 +118,12 @@ cdef void advance_host(sched_t *s) noexcept nogil:
             passed = runs_with(s, s.cpus[cpu].running)
             if passed < least:
                 least = passed
+    return least
+
+
+cdef void advance_host(sched_t *s) noexcept nogil:
+    """Virtual time of the host: the least of those that compete, and never less than it was."""
+    cdef int64_t least = least_time(s)
     if least != INT64_MAX and least > host_of(s).v:
         host_of(s).v = least
 

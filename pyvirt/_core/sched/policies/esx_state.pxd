@@ -3,7 +3,7 @@
 # Virtual time is CPU time over entitlement: units of 2**-10 ns of a world that is entitled to one
 # CPU. Entitlements are in ns of CPU time a second.
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from pyvirt._core.sched.numa cimport numa_t
 from pyvirt._core.sched.state cimport NEVER, sched_t
@@ -16,6 +16,13 @@ cdef enum:
     UNIT = 1 << 10
     BIN_BITS = 5
     BINS = 1 << BIN_BITS            # of a CPU's queue
+
+# The host's virtual time is set back when it is more, long before it overflows.
+cdef extern from * nogil:
+    """
+    #define MOST_V ((int64_t)1 << 60)
+    """
+    const int64_t MOST_V
 
 cdef enum cosched_t:
     COSCHED_NONE = 0
@@ -44,6 +51,7 @@ ctypedef struct esx_pool_t:
     uint32_t first                  # of the pools in it, which follow each other
     uint32_t count                  # of them
     uint32_t limited                # it or one above it has a limit
+    int64_t demand                  # of its VMs and pools, each within its limit, when last solved
 
 ctypedef struct esx_world_t:
     int64_t key                     # in the queue
@@ -68,6 +76,9 @@ ctypedef struct esx_vm_t:           # where there are home nodes, a `numa_vm_t` 
     ns_t due                        # when a skew crosses a threshold, or NEVER
     ns_t alarm                      # the earlier of that and the end of its limit
     ns_t node                       # of the tree of alarms, the least of what is below
+    int64_t demand                  # when entitlements were solved last, within its limit
+    uint32_t wants                  # of its worlds, how many would run then
+    uint32_t changed                # next VM of those of which others would run now, or NOWHERE
     uint32_t pool
     uint32_t worlds                 # that the policy knows
     uint8_t entitled                # some of its worlds were counted as wanting a CPU
@@ -78,7 +89,10 @@ ctypedef struct esx_vm_t:           # where there are home nodes, a `numa_vm_t` 
     uint8_t watch                   # a skew may cross a threshold before those that run stop
     uint8_t blocked                 # some of its worlds may have begun to wait since `since`
     uint8_t gang                    # its worlds were stopped, to start all at once
+    uint8_t counts                  # it is among those of which others may want to run now
     uint32_t later                  # VM that is to be looked at after it
+    uint32_t next_gang              # of the VMs that wait to start all at once, in no order
+    uint32_t last_gang
 
 ctypedef struct esx_cpu_t:
     int64_t key[2 * BINS]           # of the first world of each bin, after them that of each node of
@@ -108,6 +122,9 @@ ctypedef struct esx_t:
     ns_t balance                    # time between two looks at all queues; 0: none
     # state
     uint32_t stale                  # entitlements are to be solved before the next charge
+    uint32_t anew                   # then from nothing: VMs came, went or were changed
+    uint32_t changed                # first VM of which other worlds may want to run, or NOWHERE
+    uint32_t scarce                 # pools whose VMs and pools demand more than they may have
     uint32_t starting               # a gang is being started
     uint32_t parking                # worlds under limits that ended are being parked
     uint32_t active                 # worlds that run or wait in a queue
@@ -120,9 +137,13 @@ ctypedef struct esx_t:
     ns_t next_solve
     ns_t next_refill
     ns_t pool_alarm                 # end of the first limit of a pool
-    uint32_t gangs                  # VMs that wait to start all at once
+    uint32_t gangs                  # first VM that waits to start all at once, or NO_WORLD
     ns_t next_balance
     ns_t next_home                  # the earlier of that and what is due for home nodes
+    int64_t peak                    # of who competed since the last wake-up, the most of their least
+    int64_t first_v                 # v after the first wake-up since a copy was made, or -1
+    uint32_t calm                   # since then, each wake-up raised v to the peak at least
+    uint64_t unseen                 # sched_t.unseen when entitlements were solved last
     numa_t numa
 
 

@@ -8,9 +8,10 @@ from pyvirt._core.sched.cosched cimport (
     look_now,
 )
 from pyvirt._core.sched.plug cimport ask, costop, park
-from pyvirt._core.sched.policies.esx_entitle cimport solve_entitlements
+from pyvirt._core.sched.policies.esx_entitle cimport solve_entitlements, wants_change
 from pyvirt._core.sched.policies.esx_gang cimport ask_idle, start_gang
 from pyvirt._core.sched.policies.esx_home cimport give_home, goes_home
+from pyvirt._core.sched.policies.esx_leap cimport note_wake
 from pyvirt._core.sched.policies.esx_limit cimport is_spent
 from pyvirt._core.sched.policies.esx_progress cimport skew_of, sync_progress
 from pyvirt._core.sched.policies.esx_queue cimport (
@@ -69,11 +70,13 @@ cdef void arrive(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
         give_home(s, id)
     if why == WHY_WAKE or why == WHY_NEW or why == WHY_REFILL:
         advance_host(s)
+        note_wake(e)
         if w.vt < e.v - e.credit:
             w.vt = e.v - e.credit
     if is_together(s, vm):
         sync_progress(s, vm)
     w.pace = STALLED
+    wants_change(s, vm)
     if why == WHY_WAKE or why == WHY_NEW:
         w.rate = v.rate
         if e.resolve_on_wake or not v.entitled:
@@ -115,6 +118,7 @@ cdef void dequeue(sched_t *s, uint32_t id) noexcept nogil:
     drop(s, id)
     if not e.parking and not vm_of(s, vm).busy:
         # it may be about to wait, which is seen when that is done
+        wants_change(s, vm)
         if e.resolve_on_wake:
             e.stale = True
         look_now(s, vm)
@@ -149,6 +153,7 @@ cdef void stopped(sched_t *s, uint32_t id, uint32_t why) noexcept nogil:
     if e.active == 0 and w.vt > e.v:
         e.v = w.vt
     if waits:
+        wants_change(s, vm)
         if e.resolve_on_wake:
             e.stale = True
         ask_idle(s)
