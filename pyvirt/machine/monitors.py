@@ -10,7 +10,7 @@ from pyvirt.machine import loads
 from pyvirt.machine.claims import memory_claim
 from pyvirt.machine.modes import MonitorMode, Processor, Selection, family, select_mode
 from pyvirt.machine.profile import Profile
-from pyvirt.machine.techniques import execution
+from pyvirt.machine.techniques import EventCosts, cost_table, execution
 from pyvirt.machine.vm import VM
 from pyvirt.machine.vmm import VMM
 from pyvirt.spec import HostSpec, VMSpec
@@ -51,6 +51,7 @@ class Monitors:
     ) -> None:
         self._spec, self._profile, self._seed, self._tlb = spec, profile, seed, tlb
         self._event_costs = dict(event_costs or {})
+        self._tables: dict[MonitorMode, EventCosts] = {}
         self.processor = Processor(
             spec.vendor,
             hardware=True,
@@ -82,7 +83,7 @@ class Monitors:
         spec = machine.spec
         selection = self._select(spec)
         mode, work = selection.mode, spec.workload
-        costs = self._event_costs.get(mode)
+        costs = self._costs(mode)
         translation = None
         if work is not None and work.addresses is not None:
             from pyvirt.machine.streams import described
@@ -110,6 +111,12 @@ class Monitors:
         made = VMM(machine, selection, priced, translation, self._spec.mhz, seed=self._seed)
         made.memory_reserved, made.memory_overhead = self._memory_needed(spec, mode)
         return made
+
+    def _costs(self, mode: MonitorMode) -> EventCosts:
+        """Read a cost table once."""
+        if mode not in self._tables:
+            self._tables[mode] = cost_table(mode, self._event_costs.get(mode))
+        return self._tables[mode]
 
     def _select(self, spec: VMSpec) -> Selection:
         kind = self._profile.guest(spec)
