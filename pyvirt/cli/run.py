@@ -27,6 +27,9 @@ SHOWN = 10
 @click.option("--mode", type=click.Choice(["exact", "demand"]), help="In place of the scenario's.")
 @click.option("--hypervisor", help="esxi, xen, hyperv, virtualbox or kvm for all hosts.")
 @click.option("--threads", type=int, default=1, show_default=True, help="In which hosts run.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write files here.")
+@click.option("--overwrite", is_flag=True, help="Replace files that are there.")
+@click.option("--parquet", is_flag=True, help="Write tables as Parquet, not as CSV.")
 @click.option(
     "--checkpoint",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -41,13 +44,17 @@ def run(
     mode: str | None,
     hypervisor: str | None,
     threads: int,
+    out: Path | None,
+    overwrite: bool,
+    parquet: bool,
     checkpoint: Path | None,
     events: int,
     as_json: bool,
 ) -> None:
     """Run the scenario of FILE (TOML or JSON): hosts, VMs, policies, faults.
 
-    Shows what hosts and VMs did, and what happened.
+    Shows what hosts and VMs did, and what happened. With --out there are tables of all samples,
+    esxtop's batch file of each host, a trace for Perfetto and a report in HTML besides.
     """
     from pyvirt.machine.scenario import Scenario
 
@@ -65,6 +72,10 @@ def run(
             checkpoint=checkpoint,
             tell=lambda now: progress(now / end),
         )
+    if out is not None:
+        from pyvirt.report.run_files import save
+
+        save(result, out, overwrite=overwrite, parquet=parquet)
     if as_json:
         click.echo(json.dumps(document(result), indent=1))
     else:
