@@ -31,7 +31,8 @@ import pyvirt
 MODULES = [
     "translate", "nested", "images", "imports", "mmu", "reuse", "shadow", "tables", "guest",
     "entitlement", "sched", "sched_policies", "cluster_ha", "cluster_migration", "paths",
-    "machine", "scenario", "cluster_place", "cluster_traces", "cluster_replay", "cluster_drs", "hostmem",
+    "machine", "scenario", "cluster_place", "cluster_traces", "cluster_replay",
+    "cluster_drs", "hostmem",
 ]  # fmt: skip
 RELATIONS = {
     ">=": operator.ge,
