@@ -20,6 +20,25 @@ from pyvirt.report.plots import (
     miss_ratio_curves,
     save,
 )
+from pyvirt.report.replications import replication_table, run_figures, side_by_side
+from pyvirt.report.run_columns import run_columns
+from pyvirt.report.run_files import save as save_run
+from pyvirt.report.run_html import run_html
+from pyvirt.report.run_plots import (
+    memory_plot,
+    overhead_plot,
+    power_plot,
+    timeline_plot,
+    utilisation_plot,
+    waiting_plot,
+)
+from pyvirt.report.run_tables import (
+    run_event_counts,
+    run_event_table,
+    run_host_table,
+    run_monitor_table,
+    run_vm_table,
+)
 from pyvirt.report.sched import latency_table, sched_document, sched_table, wake_latency
 
 __all__ = [
@@ -35,14 +54,31 @@ __all__ = [
     "gantt",
     "heat_map",
     "latency_table",
+    "memory_plot",
     "miss_ratio_curves",
     "numa_table",
+    "overhead_plot",
+    "power_plot",
     "reference_table",
     "replay_plot",
+    "replication_table",
+    "run_columns",
+    "run_event_counts",
+    "run_event_table",
+    "run_figures",
+    "run_host_table",
+    "run_html",
+    "run_monitor_table",
+    "run_vm_table",
     "save",
+    "save_run",
     "sched_document",
     "sched_table",
+    "side_by_side",
     "summarise",
+    "timeline_plot",
     "tlb_table",
+    "utilisation_plot",
+    "waiting_plot",
     "wake_latency",
 ]

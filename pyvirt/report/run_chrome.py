@@ -58,14 +58,14 @@ def _events(result: Result) -> Iterator[dict[str, Any]]:
 
 
 def _tracks(result: Result) -> Iterator[dict[str, Any]]:
-    moves: dict[str, list[Event]] = {}
-    for event in result.of(MIGRATED):
-        moves.setdefault(event.vm, []).append(event)
+    events: dict[str, list[Event]] = {}
+    for event in result.events:
+        events.setdefault(event.vm, []).append(event)
     flow = 0
     for v, name in enumerate(result.vm_names):
         named: set[int] = set()
         before: Span | None = None
-        for span in vm_spans(result, v, moves.get(name, [])):
+        for span in vm_spans(result, v, events.get(name, [])):
             pid = span.host + 1
             if pid not in named:
                 named.add(pid)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["run_html"]
 
 MOST_ROWS = 200
+#: Rows that are shown unasked.
+MOST_OPEN = 24
 MOST_SCENARIO = 100_000
 #: A browser that heeds it loads nothing, whatever the page says.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -112,7 +114,7 @@ def run_html(result: Result) -> str:
         figures["waiting"],
         figures["memory"],
         figures["overhead"] if result.monitors else "",
-        _section("monitors", "Monitors", _table(run_monitor_table(result))),
+        _section("monitors", "Monitors", _monitors(result)),
         figures["timeline"],
         _section("events", "Events", _events(result)),
         _section("provenance", "Where this comes from", _provenance(result)),
@@ -202,6 +204,15 @@ def _vms(result: Result) -> str:
         "<p>Times in per cent of the time in which the VM was on, its vCPUs added up; "
         f"%RDY contains %MLMTD.</p>\n{note}{_table(table)}"
     )
+
+
+def _monitors(result: Result) -> str:
+    table = run_monitor_table(result)
+    made = _table(Table(table.columns, table.rows[-MOST_ROWS:]))
+    if len(table) <= MOST_OPEN:
+        return made
+    which = f"All {len(table):,}" if len(table) <= MOST_ROWS else f"The last {MOST_ROWS}"
+    return f"<details><summary>{which}, by time</summary>\n{made}</details>\n"
 
 
 def _events(result: Result) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyvirt.hostmem import MemoryState
-from pyvirt.machine.scenario.result import Result
+from pyvirt.machine.scenario.result import Event, Result
 from pyvirt.report.plots import _figure
 from pyvirt.report.run_spans import vm_spans
 from pyvirt.report.run_tables import MIGRATED, check_result
@@ -229,7 +229,8 @@ def overhead_plot(result: Result) -> Figure:
         )
     _rows(axes, [f"{name} ({len(groups[name])})" for name in names])
     axes.set_xlabel("cycles of the monitor for 100 cycles of the guest")
-    axes.set_xlim(left=0)
+    most = max((sum(costs) for group in groups.values() for costs in group), default=0.0)
+    axes.set_xlim(0, max(1.05 * most, 0.1))
     _dress(axes, "x")
     _legend(figure, 3)
     return figure
@@ -247,22 +248,22 @@ def timeline_plot(result: Result, *, most: int = MOST_ROWS) -> Figure:
     """
     check_result(result)
     unit = _unit(result)[0]
-    happened: dict[str, int] = {}
+    happened: dict[str, list[Event]] = {}
     for event in result.events:
-        happened[event.vm] = happened.get(event.vm, 0) + 1
-    counts = np.array([happened.get(name, 0) for name in result.vm_names])
+        happened.setdefault(event.vm, []).append(event)
+    counts = np.array([len(happened.get(name, ())) for name in result.vm_names])
     chosen = np.sort(np.argsort(-counts, kind="stable")[:most])
     figure = _figure(8.0)
     figure.set_size_inches(8.0, 1.8 + HEIGHT_OF_ROW * 1.25 * len(chosen))
     axes = figure.subplots()
-    moves = result.of(MIGRATED)
     # bars of no length: the hosts in their order in the legend
     for h in range(min(len(result.host_names), len(SERIES))):
         axes.barh(0, 0, color=SERIES[h], label=_host_label(result, h))
     named = {_host_label(result, h) for h in range(len(result.host_names))}
     for row, v in enumerate(chosen):
         name = result.vm_names[v]
-        for span in vm_spans(result, int(v), [event for event in moves if event.vm == name]):
+        mine = happened.get(name, [])
+        for span in vm_spans(result, int(v), mine):
             if span.state == "stunned":
                 continue
             on = span.state == "on"
@@ -277,7 +278,7 @@ def timeline_plot(result: Result, *, most: int = MOST_ROWS) -> Figure:
                 label=None if label in named else label,
             )
             named.add(label)
-        times = [event.time_ns / unit for event in moves if event.vm == name]
+        times = [event.time_ns / unit for event in mine if event.what == MIGRATED]
         axes.plot(
             times,
             [row] * len(times),

@@ -6,13 +6,16 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pyvirt.machine.scenario.result import VM_STATES, Event, Result
+from pyvirt.report.run_tables import MIGRATED
 
 __all__ = ["NOWHERE", "Span", "vm_spans"]
 
 ON = VM_STATES.index("on")
 SUSPENDED = VM_STATES.index("suspended")
-#: The row of a host that there is not.
-NOWHERE = -1
+#: Events of which a machine is up again.
+STARTS = ("power-on", "reset", "restarted", "resume")
+#: The row of a host that there is not, and a time.
+NOWHERE = NOWHEN = -1
 
 
 class Span(NamedTuple):
@@ -28,7 +31,7 @@ class Span(NamedTuple):
     """Whether it begins with a move from another host."""
 
 
-def vm_spans(result: Result, v: int, moves: Sequence[Event] = ()) -> list[Span]:
+def vm_spans(result: Result, v: int, events: Sequence[Event] = ()) -> list[Span]:
     """Give what a virtual machine did, in the order of beginnings.
 
     Parameters
@@ -37,8 +40,9 @@ def vm_spans(result: Result, v: int, moves: Sequence[Event] = ()) -> list[Span]:
         Of a run.
     v : int
         The row of the machine.
-    moves : sequence of Event
-        Its migrations, in the order of time: when it changed hosts within a sample.
+    events : sequence of Event
+        Its events, in the order of time: of them migrations and starts say when, within a sample,
+        it changed hosts and was up again.
 
     Returns
     -------
@@ -46,16 +50,16 @@ def vm_spans(result: Result, v: int, moves: Sequence[Event] = ()) -> list[Span]:
         Those but ``stunned`` do not overlap; ``stunned`` lies within ``on``. Spans of one state
         and host that touch are one. Their lengths add up to the samples' times.
     """
+    pieces = list(_pieces(result, v, events))
     whole: list[Span] = []
-    for span in _pieces(result, v, moves):
+    for span in pieces:
         last = whole[-1] if whole else None
         if last is not None and not span.moved and _continues(last, span):
             whole[-1] = last._replace(end_ns=span.end_ns)
         else:
             whole.append(span)
-    return sorted(
-        [*whole, *_stuns(result, v, moves)], key=lambda span: (span.begin_ns, -span.end_ns)
-    )
+    on = [span for span in pieces if span.state == "on"]
+    return sorted([*whole, *_stuns(result, v, on)], key=lambda span: (span.begin_ns, -span.end_ns))
 
 
 def _continues(last: Span, span: Span) -> bool:
@@ -63,35 +67,58 @@ def _continues(last: Span, span: Span) -> bool:
     return same and last.end_ns == span.begin_ns
 
 
-def _pieces(result: Result, v: int, moves: Sequence[Event]) -> Iterator[Span]:
-    """Give the parts of each sample."""
+def _pieces(result: Result, v: int, events: Sequence[Event]) -> Iterator[Span]:
+    """Give the parts of each sample, in order."""
     rows = {name: h for h, name in enumerate(result.host_names)}
-    mine = {
-        column: result.vms[column][v].tolist() for column in ("state", "host", "on_ns", "down_ns")
-    }
-    was_on, where, begin, next_move = False, NOWHERE, 0, 0
+    state, host, times, downs = (
+        result.vms[column][v].tolist() for column in ("state", "host", "on_ns", "down_ns")
+    )
+    was_on, where, begin, next_event = False, NOWHERE, 0, 0
     for t, end in enumerate(result.times_ns.tolist()):
-        length = end - begin
-        on = min(mine["on_ns"][t], length)
-        down = min(mine["down_ns"][t], length - on)
-        now = mine["host"][t]
-        on_begin = begin if was_on else end - on
-        here: list[tuple[int, int]] = []  # moves within the sample: when, and to which host
-        while next_move < len(moves) and moves[next_move].time_ns <= end:
-            move = moves[next_move]
-            if move.to in rows and move.time_ns >= on_begin:
-                here.append((move.time_ns, rows[move.to]))
-            next_move += 1
-        if on:
-            yield from _on(on_begin, on_begin + on, where if was_on else now, now, here)
-        where = now if now >= 0 else (here[-1][1] if here else where)
-        rest_begin = on_begin + on if was_on else begin
-        if down:
-            yield Span(where, "down", rest_begin, rest_begin + down, False)
-        elif mine["state"][t] == SUSPENDED and length > on:
-            yield Span(where, "suspended", rest_begin, rest_begin + length - on, False)
-        was_on = mine["state"][t] == ON
+        on = min(times[t], end - begin)
+        down = min(downs[t], end - begin - on)
+        now = host[t]
+        moves: list[tuple[int, int]] = []  # within the sample: when, and to which host
+        starts: list[int] = []
+        while next_event < len(events) and events[next_event].time_ns <= end:
+            event = events[next_event]
+            if event.what == MIGRATED and event.to in rows:
+                moves.append((event.time_ns, rows[event.to]))
+            elif event.what in STARTS:
+                starts.append(event.time_ns)
+            next_event += 1
+        again = NOWHEN
+        if was_on and state[t] == ON and down:
+            # it failed, and was started again: `on` is before and after that
+            again = next((s for s in starts if 0 <= s - down - begin <= on), NOWHEN)
+        if again != NOWHEN:
+            left = on - (again - down - begin)
+            if again - down > begin:
+                yield from _on(begin, again - down, where, NOWHERE, moves)
+            yield Span(where, "down", again - down, again, False)
+            if left:
+                yield from _on(again, again + left, now, now, moves)
+        elif was_on:
+            if on:
+                # other than by a move it changes hosts when it is down
+                yield from _on(begin, begin + on, where, NOWHERE if down else now, moves)
+            where = now if now >= 0 else where
+            yield from _off(where, state[t], begin + on, end, down)
+        else:
+            yield from _off(where, state[t], begin, end - on, down)
+            if on:
+                yield from _on(end - on, end, now, now, moves)
+        where = now if now >= 0 else where
+        was_on = state[t] == ON
         begin = end
+
+
+def _off(where: int, state: int, begin: int, end: int, down: int) -> Iterator[Span]:
+    """Give a time in which a machine is not on."""
+    if down:
+        yield Span(where, "down", begin, begin + down, False)
+    elif state == SUSPENDED and end > begin:
+        yield Span(where, "suspended", begin, end, False)
 
 
 def _on(begin: int, end: int, where: int, now: int, moves: list[tuple[int, int]]) -> Iterator[Span]:
@@ -102,18 +129,21 @@ def _on(begin: int, end: int, where: int, now: int, moves: list[tuple[int, int]]
             continue
         if when > begin:
             yield Span(where, "on", begin, when, moved)
-        begin, where, moved = max(begin, when), to, True
+            begin = when
+        elif when < begin:  # before this time on
+            continue
+        where, moved = to, True
     if now >= 0 and where != now:  # a move that no event tells of
         where, moved = now, where != NOWHERE
     yield Span(where, "on", begin, end, moved)
 
 
-def _stuns(result: Result, v: int, moves: Sequence[Event]) -> Iterator[Span]:
+def _stuns(result: Result, v: int, spans: Sequence[Span]) -> Iterator[Span]:
+    """Give where it stood still within `spans`, the times on of all samples."""
     begins = (result.times_ns - result.intervals_ns).tolist()
     stunned = result.vms["stunned_ns"][v].tolist()
     if not any(stunned):
         return
-    spans = [span for span in _pieces(result, v, moves) if span.state == "on"]
     at = 0
     for begin, end, left in zip(begins, result.times_ns.tolist(), stunned, strict=True):
         while at < len(spans) and spans[at].end_ns <= begin:

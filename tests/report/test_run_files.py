@@ -24,7 +24,7 @@ from pyvirt.report.run_files import esxtop_names, save
 from pyvirt.report.run_spans import vm_spans
 from pyvirt.report.staging import Staging
 from pyvirt.sched import read_esxtop
-from report.made_results import NAMES, SAMPLES, STEP, make_result
+from report.made_results import NAMES, SAMPLES, SECOND, STEP, make_result
 
 FILES = {
     *("hosts.csv", "vms.csv", "events.csv", "monitors.csv", "provenance.json"),
@@ -214,6 +214,8 @@ def test_spans_keep_the_times(data):
     flat = [one for one in spans if one.state != "stunned"]
     for one, after in itertools.pairwise(flat):
         assert one.begin_ns < one.end_ns <= after.begin_ns
+        touch = one.end_ns == after.begin_ns and not after.moved
+        assert not touch or (one.host, one.state) != (after.host, after.state)
     for one in spans:
         if one.state == "stunned":
             assert any(
@@ -221,6 +223,23 @@ def test_spans_keep_the_times(data):
                 for a in flat
                 if a.state == "on"
             )
+
+
+def test_a_failure_and_a_restart_in_one_sample():
+    """The events say when; a restart elsewhere is no move."""
+    result = make_result()
+    for column in ("on_ns", "down_ns", "stunned_ns"):
+        result.vms[column][2] = STEP if column == "on_ns" else 0
+    result.vms["on_ns"][2, 6], result.vms["down_ns"][2, 6] = STEP - 7 * SECOND, 7 * SECOND
+    result.vms["host"][2] = [0] * 6 + [2] * 34
+    began = [result.events[0]._replace(time_ns=6 * STEP + 12 * SECOND, what="restarted", host="h2")]
+    spans = [(0, "on", 0, 125), (0, "down", 125, 132), (2, "on", 132, 800)]
+    expected = [(h, what, a * SECOND, b * SECOND, False) for h, what, a, b in spans]
+    assert vm_spans(result, 2, began) == expected
+    # without the event it is known that it was down, not when
+    spans = [(0, "on", 0, 133), (2, "down", 133, 140), (2, "on", 140, 800)]
+    expected = [(h, what, a * SECOND, b * SECOND, False) for h, what, a, b in spans]
+    assert vm_spans(result, 2) == expected
 
 
 def test_odd_names(tmp_path):
