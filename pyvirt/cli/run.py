@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.table import Table as Drawn
 
 from pyvirt.cli.run_show import show_run
-from pyvirt.cli.terminal import part_progress
+from pyvirt.cli.terminal import part_progress, print_table
+from pyvirt.errors import InvalidValueError, PyvirtError
 
 if TYPE_CHECKING:
-    from pyvirt.machine.scenario import Result
+    from pyvirt.machine.scenario import Result, Scenario
+    from pyvirt.report.mmu import Table
 
 __all__ = ["run"]
 
@@ -25,7 +28,8 @@ SHOWN = 10
 @click.option("--until", help="When to stop, such as 10s; by default the scenario's duration.")
 @click.option("--seed", type=int, help="In place of the scenario's.")
 @click.option("--mode", type=click.Choice(["exact", "demand"]), help="In place of the scenario's.")
-@click.option("--hypervisor", help="esxi, xen, hyperv, virtualbox or kvm for all hosts.")
+@click.option("--hypervisor", help="esxi, xen, hyperv, virtualbox or kvm for all hosts; or all.")
+@click.option("--replications", type=int, help="Runs with seeds of their own.")
 @click.option("--threads", type=int, default=1, show_default=True, help="In which hosts run.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write files here.")
 @click.option("--overwrite", is_flag=True, help="Replace files that are there.")
@@ -43,6 +47,7 @@ def run(
     seed: int | None,
     mode: str | None,
     hypervisor: str | None,
+    replications: int | None,
     threads: int,
     out: Path | None,
     overwrite: bool,
@@ -61,6 +66,20 @@ def run(
     scenario = Scenario.load(file)
     if mode is not None:
         scenario = Scenario(scenario.spec.replace(mode=mode))
+    times = scenario.spec.replications if replications is None else replications
+    if hypervisor == "all" or times != 1:
+        if checkpoint is not None or out is not None:
+            raise InvalidValueError(
+                "--checkpoint and --out are for one run, and must be given without --hypervisor "
+                "all and --replications"
+            )
+        options = {"until": until, "seed": seed, "threads": threads}
+        if hypervisor == "all":
+            _side_by_side(scenario, times, options, as_json)
+        else:
+            chosen = scenario if hypervisor is None else scenario.under(hypervisor)
+            _replicated(chosen, times, options, as_json)
+        return
     if hypervisor is not None:
         scenario = scenario.under(hypervisor)
     with part_progress(file.name) as progress:
@@ -80,6 +99,47 @@ def run(
         click.echo(json.dumps(document(result), indent=1))
     else:
         show_run(result, events=events)
+
+
+def _replicated(scenario: Scenario, times: int, options: dict[str, Any], as_json: bool) -> None:
+    """Show means of several runs with confidence intervals."""
+    from pyvirt.report.replications import replication_table
+
+    _figures(replication_table(_runs(scenario, times, options, "")), as_json, f"{times} runs")
+
+
+def _side_by_side(scenario: Scenario, times: int, options: dict[str, Any], as_json: bool) -> None:
+    """Show the figures under each hypervisor that can run the scenario."""
+    from pyvirt.report.replications import side_by_side
+    from pyvirt.spec.host import HYPERVISORS
+
+    found = {}
+    for name in HYPERVISORS:
+        try:
+            found[name] = _runs(scenario.under(name), times, options, name)
+        except PyvirtError as error:
+            click.echo(f"{name}: {' '.join(str(error).split())}", err=True)
+    if not found:
+        raise InvalidValueError("no hypervisor can run this scenario")
+    _figures(side_by_side(found), as_json, "figures by hypervisor")
+
+
+def _runs(scenario: Scenario, times: int, options: dict[str, Any], what: str) -> list[Result]:
+    with part_progress(what or scenario.spec.name) as progress:
+        whole = times * scenario.spec.duration_ns
+        return scenario.replicate(times, **options, tell=lambda now: progress(now / whole))
+
+
+def _figures(table: Table, as_json: bool, title: str) -> None:
+    if as_json:
+        click.echo(json.dumps(list(table), indent=1))
+    else:
+        shown = Drawn(title=title, title_justify="left")
+        for column in table.columns:
+            shown.add_column(column, justify="left" if column == "figure" else "right")
+        for row in table.rows:
+            shown.add_row(*(one if isinstance(one, str) else f"{one:,.4g}" for one in row))
+        print_table(shown)
 
 
 def document(result: Result) -> dict[str, Any]:
