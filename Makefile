@@ -3,12 +3,16 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+# Tests run in one process for each CPU, four at most; 0: in pytest's own.
+PYTEST_JOBS ?= auto
 
 BIN := $(VENV)/bin
 DEV := .venv-dev
 ASAN := build/venv-sanitize
 DIST := build/venv-dist
 TRACED := build/coverage
+# Runs of neighbouring tests stay together, since they share fixtures and compiled kernels.
+SPREAD := --numprocesses $(PYTEST_JOBS) --maxprocesses 4 --dist worksteal
 IMAGES := tests/data/guest-images
 # Directories are listed too: their times change when a file is added or removed.
 SOURCES := pyproject.toml setup.py README.md $(shell find pyvirt \
@@ -66,7 +70,7 @@ demo: $(VENV)/.installed
 	PYVIRT_DATA=tests/data $(BIN)/pyvirt validate
 
 test: $(VENV)/.installed
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest $(SPREAD) $(PYTEST_ARGS)
 
 # --- development -----------------------------------------------------------------------------
 
@@ -110,7 +114,7 @@ sanitize:
 	$(call install,$(ASAN),'.[test]')
 	env LD_PRELOAD=$$(gcc -print-file-name=libasan.so) PYTHONMALLOC=malloc \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	    $(ASAN)/bin/pytest --capture=sys $(PYTEST_ARGS) $(ASAN_TESTS)
+	    $(ASAN)/bin/pytest --capture=sys $(SPREAD) $(PYTEST_ARGS) $(ASAN_TESTS)
 
 # A copy of the tree, because traced modules beside the sources would be mistaken for normal ones.
 # They are slow, so the large data sets are left out.

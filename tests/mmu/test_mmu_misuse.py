@@ -398,7 +398,7 @@ _OPTIONS = {
 @pytest.mark.parametrize(
     ("name", "options"),
     [(name, options) for name, cases in _OPTIONS.items() for options in cases],
-    ids=lambda value: re.sub(r"\s+", " ", str(value))[:40],
+    ids=lambda value: re.sub(r" at 0x\w+|\s+", " ", str(value))[:40],
 )
 def test_options_that_cannot_be(name, options):
     with pytest.raises((InvalidTypeError, InvalidValueError), match=name):
