@@ -74,6 +74,7 @@ __all__ = [
     "host",
     "park",
     "plug",
+    "rare",
     "record",
     "turns",
     "unpark",
@@ -218,6 +219,19 @@ def winner_put(tree: Any, leaves: Any, slot: Any, key: Any) -> None:
     _node(tree, np.uint64(leaves) + np.uint64(slot)).key = np.uint64(key)
 
 
+@intrinsic
+def rare(typing_context: Any, condition: Any) -> Any:
+    """Give a condition, which is seldom true: the code for the other case is made the fast one."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        bit = cgutils.ir.IntType(1)
+        kind = cgutils.ir.FunctionType(bit, [bit, bit])
+        expect = cgutils.get_or_insert_function(builder.module, kind, "llvm.expect.i1")
+        return builder.call(expect, [arguments[0], bit(0)])
+
+    return types.boolean(types.boolean), generate
+
+
 @njit
 def _services(s: Any) -> Any:
     return record(plug(s).services, 0, SERVICES_RECORD)
@@ -290,7 +304,7 @@ def _sort_turn(ring: Any, count: Any, at: Any) -> None:
 
 
 @njit(error_model="numpy", forceinline=True)
-def turns(s: Any, t: Any, requeue: Any) -> None:
+def turns(s: Any, t: Any, requeue: Any, *place: Any) -> None:
     """Let timeslices end until something else is to be done than to run the world that comes next.
 
     For the hook ``turns``: the loop of ``pyvirt/turns.h``, compiled around the policy's function.
@@ -302,17 +316,21 @@ def turns(s: Any, t: Any, requeue: Any) -> None:
     requeue
         A function of Numba: of the host, a CPU, the world whose timeslice ended there and the time
         that it ran, which gives the number of the world that the CPU runs, and its timeslice.
+    *place
+        What it is given as well: say, the addresses in ``plug(s)``. They stay as they are for the
+        whole stretch, but the compiler cannot know that, and would load them again and again.
     """
     stretch: Any = host(t)
     worlds, cpus, ring = host(s).worlds, host(s).cpus, stretch.turns
     until, most = stretch.until, np.int64(min(stretch.most, np.uint64(1 << 62)))
-    cpu_count = np.int64(host(s).cpu_count)
+    cpu_count, world_count = np.int64(host(s).cpu_count), host(s).world_count
+    policy = plug(s)
     count = at = np.int64(0)
     last = cpu_count - 1
     while count < most:
         turn: Any = record(ring, at, TURN_RECORD)
         now, cpu, id = turn.when, turn.cpu, turn.world
-        if now > until or plug(s).timer <= now:
+        if rare(now > until or policy.timer <= now):
             break
         count += 1
         host(s).now = now
@@ -321,12 +339,12 @@ def turns(s: Any, t: Any, requeue: Any) -> None:
         w.run += dt
         w.since = now
         w.state = _READY
-        best, length = requeue(s, cpu, id, dt)
-        if w.state == _READY:
+        best, length = requeue(s, cpu, id, dt, *place)
+        if not rare(w.state != _READY):
             w.marks |= _QUEUED
         n = record(worlds, best, WORLD_RECORD)
-        if (
-            best >= host(s).world_count
+        if rare(
+            best >= world_count
             or n.flags
             or n.marks != _QUEUED
             or n.queue
@@ -353,7 +371,7 @@ def turns(s: Any, t: Any, requeue: Any) -> None:
         end = now + length
         c.slice_end = c.event = turn.when = end
         before = record(ring, last, TURN_RECORD)
-        if end < before.when or (end == before.when and cpu < before.cpu):
+        if rare(end < before.when or (end == before.when and cpu < before.cpu)):
             _sort_turn(ring, cpu_count, at)
         last = at
         at = at + 1 if at + 1 < cpu_count else np.int64(0)

@@ -130,7 +130,8 @@ class Scheduler(SchedCore):
     ``rr``, ``stride`` and ``eevdf``, workloads that draw nothing, and queues that share no CPU, it
     looks for two times at which all that decides what follows is the same, and multiplies what came
     to pass between them. Counters, clocks and what follows are the same to the nanosecond as
-    without.
+    without. So it does with ``esx``, where there are no limits of VMs and pools, home nodes
+    or `balance_ns`, and no siblings are co-scheduled (``strict``, ``relaxed``).
 
     A world's time in the states ``run``, ``rdy``, ``mlmtd`` and ``wait`` adds up to the time
     since it was added. esxtop's %RDY contains %MLMTD; here they are apart.

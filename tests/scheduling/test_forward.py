@@ -151,9 +151,7 @@ esx_policies = st.builds(
 )
 periodic = st.one_of(
     st.just(Always()),
-    st.builds(
-        Periodic, times, st.sampled_from([40, 60, 120]), st.just("fixed"), st.integers(0, 99)
-    ),
+    st.builds(Periodic, times, st.sampled_from([40, 60]), st.just("fixed"), st.integers(0, 99)),
     st.builds(OnOff, times, st.sampled_from([10, 20, 30]), st.just("fixed"), st.just("fixed")),
 )
 vms = st.tuples(periodic, st.integers(1, 8), st.sampled_from([1, 1, 1, 2]), limits)

@@ -183,22 +183,24 @@ def test_asked_cpus_pick_after_the_slice(hooks):
 
     @cfunc(HOOKS["enqueue"])
     def enqueue(s, id, why):
-        w, own = parts.mine(s, id), parts.own_of(s)
+        at = parts.place_of(s)
+        w, own = parts.mine(at, id), parts.own_of(at)
         if why != parts.SLICE and why != parts.PREEMPT:
             w.passed = max(w.passed, own.now)
-        parts.enter(s, id)
+        parts.enter(s, at, id)
         if why != parts.PREEMPT:
             for cpu in range(host_of(s).cpu_count):
                 ask(s, np.uint32(cpu))
 
     @cfunc(HOOKS["requeue"])
     def requeue(s, cpu, id, dt, slice_ns):
-        parts.use(s, id, dt)
-        parts.enter(s, id)
+        at = parts.place_of(s)
+        parts.use(s, at, id, dt)
+        parts.enter(s, at, id)
         for other in range(host_of(s).cpu_count):
             if other != cpu:
                 ask(s, np.uint32(other))
-        best = parts.take(s, cpu)
+        best = parts.take(s, at, cpu)
         slice_ns[0] = parts.world(s, best).slice
         return best
 

@@ -1,5 +1,7 @@
 """A stride policy for pyvirt.sched in Numba; the same as stride.c."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import cfunc, njit
 
@@ -11,6 +13,7 @@ from pyvirt.sched.jit import (
     ask,
     host,
     plug,
+    rare,
     record,
     turns,
     winner_build,
@@ -33,24 +36,38 @@ OWN = np.dtype([("now", "<i8"), ("base", "<i8")])
 WORLD = np.dtype([("passed", "<i8"), ("step", "<i8"), ("ahead", "<u8")])
 
 
-@njit(error_model="numpy")
-def own_of(s):
-    return record(plug(s).own, 0, OWN)
+class Place(NamedTuple):
+    """Where that is, and the tree."""
+
+    own: int
+    worlds: int
+    tree: int
+    leaves: int
+
+
+@njit
+def place_of(s):
+    return Place(plug(s).own, plug(s).worlds, plug(s).tree, plug(s).leaves)
+
+
+@njit
+def own_of(at):
+    return record(at.own, 0, OWN)
+
+
+@njit
+def mine(at, id):
+    return record(at.worlds, id, WORLD)
+
+
+@njit(error_model="numpy", forceinline=True)
+def set_key(at, id, key):
+    winner_set(at.tree, at.leaves, id, key)
 
 
 @njit(error_model="numpy")
-def mine(s, id):
-    return record(plug(s).worlds, id, WORLD)
-
-
-@njit(error_model="numpy")
-def set_key(s, id, key):
-    winner_set(plug(s).tree, plug(s).leaves, id, key)
-
-
-@njit(error_model="numpy")
-def queued(s, id):
-    return winner_key(plug(s).tree, np.uint64(plug(s).leaves) + np.uint64(id)) != EMPTY
+def queued(at, id):
+    return winner_key(at.tree, np.uint64(at.leaves) + np.uint64(id)) != EMPTY
 
 
 @njit(error_model="numpy")
@@ -63,44 +80,47 @@ def key_of(own, passed, id):
 @njit(error_model="numpy")
 def move_base(s):
     """Let keys count from the least pass of the worlds in the tree."""
-    own, tree, leaves = own_of(s), plug(s).tree, plug(s).leaves
+    at = place_of(s)
+    own = own_of(at)
     own.base = MOST
     for id in range(host(s).world_count):
-        if queued(s, id):
-            own.base = min(own.base, mine(s, id).passed)
+        if queued(at, id):
+            own.base = min(own.base, mine(at, id).passed)
     for id in range(host(s).world_count):
-        if queued(s, id):
-            w = mine(s, id)
-            winner_put(tree, leaves, id, key_of(own, w.passed + w.step * np.int64(w.ahead), id))
-    winner_build(tree, leaves)
+        if queued(at, id):
+            w = mine(at, id)
+            key = key_of(own, w.passed + w.step * np.int64(w.ahead), id)
+            winner_put(at.tree, at.leaves, id, key)
+    winner_build(at.tree, at.leaves)
 
 
 @njit(error_model="numpy")
-def enter(s, id):
-    w, own = mine(s, id), own_of(s)
+def enter(s, at, id):
+    w, own = mine(at, id), own_of(at)
     w.ahead = 0
     if w.passed < own.base:
-        set_key(s, id, id)
+        set_key(at, id, id)
         move_base(s)
     else:
-        set_key(s, id, key_of(own, w.passed, id))
+        set_key(at, id, key_of(own, w.passed, id))
 
 
 @njit(error_model="numpy")
-def leave(s, id):
-    mine(s, id).ahead = 0
-    set_key(s, id, EMPTY)
+def leave(at, id):
+    mine(at, id).ahead = 0
+    set_key(at, id, EMPTY)
 
 
 @njit(error_model="numpy")
 def set_step(s, id):
     w = world(s, id)
-    mine(s, id).step = np.uint64(np.uint64(w.slice) * np.uint64(1024)) // np.uint64(w.weight)
+    step = np.uint64(np.uint64(w.slice) * np.uint64(1024)) // np.uint64(w.weight)
+    mine(place_of(s), id).step = step
 
 
 @njit(error_model="numpy", forceinline=True)
-def use(s, id, dt):
-    w = mine(s, id)
+def use(s, at, id, dt):
+    w = mine(at, id)
     if dt == world(s, id).slice:
         w.passed += w.step
     else:
@@ -110,40 +130,40 @@ def use(s, id, dt):
 @njit(error_model="numpy")
 def search(s, cpu):
     """The least of those that may run there: the first one cannot."""
-    best = NO_WORLD
+    at, best = place_of(s), NO_WORLD
     for id in range(host(s).world_count):
         if (
-            queued(s, id)
-            and not mine(s, id).ahead
+            queued(at, id)
+            and not mine(at, id).ahead
             and allowed(s, id, cpu)
-            and (best == NO_WORLD or mine(s, id).passed < mine(s, best).passed)
+            and (best == NO_WORLD or mine(at, id).passed < mine(at, best).passed)
         ):
             best = np.uint32(id)
     return best
 
 
 @njit(error_model="numpy", forceinline=True)
-def take(s, cpu):
-    own = own_of(s)
+def take(s, at, cpu):
+    own = own_of(at)
     while True:
-        key = winner_key(plug(s).tree, 1)
-        if key == EMPTY:
+        key = winner_key(at.tree, 1)
+        if rare(key == EMPTY):
             return NO_WORLD
         id = np.uint32(key & ID_MASK)
-        if mine(s, id).ahead:
-            leave(s, id)  # others were faster
-        elif np.int64(key >> ID_BITS) == SPREAD:
+        if mine(at, id).ahead:
+            leave(at, id)  # others were faster
+        elif rare(np.int64(key >> ID_BITS) == SPREAD):
             move_base(s)
         else:
             break
-    if not allowed(s, id, cpu):
+    if rare(not allowed(s, id, cpu)):
         id = search(s, cpu)
         if id == NO_WORLD:
             return id
-    w = mine(s, id)
+    w = mine(at, id)
     own.now = w.passed
     w.ahead = 1
-    set_key(s, id, key_of(own, w.passed + w.step, id))
+    set_key(at, id, key_of(own, w.passed + w.step, id))
     return id
 
 
@@ -154,17 +174,19 @@ def add(s, id):
 
 @cfunc(HOOKS["change"])
 def change(s, id):
-    if mine(s, id).ahead:
-        leave(s, id)  # it will not be where it was expected
+    at = place_of(s)
+    if mine(at, id).ahead:
+        leave(at, id)  # it will not be where it was expected
     set_step(s, id)
 
 
 @cfunc(HOOKS["enqueue"])
 def enqueue(s, id, why):
-    w, own = mine(s, id), own_of(s)
+    at = place_of(s)
+    w, own = mine(at, id), own_of(at)
     if why != SLICE and why != PREEMPT and w.passed < own.now:
         w.passed = own.now
-    enter(s, id)
+    enter(s, at, id)
     if why == SLICE or host(s).idle_count == 0:
         return  # its CPU picks anyway
     for cpu in range(host(s).cpu_count):
@@ -179,22 +201,22 @@ def enqueue(s, id, why):
 
 @cfunc(HOOKS["dequeue"])
 def dequeue(s, id):
-    leave(s, id)
+    leave(place_of(s), id)
 
 
 @cfunc(HOOKS["stopped"])
 def stopped(s, id, why):
-    leave(s, id)
+    leave(place_of(s), id)
 
 
 @cfunc(HOOKS["charge"])
 def charge(s, id, dt):
-    use(s, id, dt)
+    use(s, place_of(s), id, dt)
 
 
 @cfunc(HOOKS["pick"])
 def pick(s, cpu):
-    return take(s, cpu)
+    return take(s, place_of(s), cpu)
 
 
 @cfunc(HOOKS["timeslice"])
@@ -203,28 +225,29 @@ def timeslice(s, cpu, id):
 
 
 @njit(error_model="numpy", forceinline=True)
-def again(s, cpu, id, dt):
+def again(s, cpu, id, dt, at):
     """The four in one, for the case that comes again and again."""
-    w = mine(s, id)
-    use(s, id, dt)
-    if w.ahead and dt == world(s, id).slice:
-        w.ahead = 0  # it is in the tree with that pass
+    w = mine(at, id)
+    if rare(not w.ahead or dt != world(s, id).slice):
+        use(s, at, id, dt)
+        enter(s, at, id)
     else:
-        enter(s, id)
-    best = take(s, cpu)
+        w.passed += w.step
+        w.ahead = 0  # it is in the tree with that pass
+    best = take(s, at, cpu)
     return best, np.int64(world(s, best).slice) if best != NO_WORLD else np.int64(0)
 
 
 @cfunc(HOOKS["requeue"])
 def requeue(s, cpu, id, dt, slice_ns):
-    best, slice_ns[0] = again(s, cpu, id, dt)
+    best, slice_ns[0] = again(s, cpu, id, dt, place_of(s))
     return best
 
 
 @cfunc(HOOKS["turns"], error_model="numpy")
 def all_turns(s, stretch):
-    """And a stretch of these."""
-    turns(s, stretch, again)
+    """And a stretch of these: where everything is does not change meanwhile."""
+    turns(s, stretch, again, place_of(s))
 
 
 def jit_stride() -> NativePolicy:

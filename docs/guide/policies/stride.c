@@ -23,12 +23,22 @@ typedef struct {
     uint64_t ahead;                     /* whether it runs, and is in the tree */
 } world_t;
 
-static own_t *own_of(pyvirt_sched *s) { return (own_t *)s->plug->own; }
-static world_t *worlds_of(pyvirt_sched *s) { return (world_t *)s->plug->worlds; }
+typedef struct {                        /* where that is, and the tree */
+    own_t *own;
+    world_t *worlds;
+    uint64_t *tree;
+    uint32_t leaves;
+} place_t;
 
-static inline void set_key(pyvirt_sched *s, uint32_t id, uint64_t key)
+static inline place_t place_of(const pyvirt_sched *s)
 {
-    winner_set(s->plug->tree, s->plug->leaves, id, key);
+    const pyvirt_plug *plug = s->plug;
+    return (place_t){(own_t *)plug->own, (world_t *)plug->worlds, plug->tree, plug->leaves};
+}
+
+static inline void set_key(const place_t *at, uint32_t id, uint64_t key)
+{
+    winner_set(at->tree, at->leaves, id, key);
 }
 
 /* What is further ahead than keys can say is put in order when its turn may have come. */
@@ -41,9 +51,10 @@ static inline uint64_t key_of(const own_t *own, int64_t pass, uint32_t id)
 /* Let keys count from the least pass of the worlds in the tree. */
 static void move_base(pyvirt_sched *s)
 {
-    world_t *w = worlds_of(s);
-    own_t *own = own_of(s);
-    uint64_t *leaf = s->plug->tree + s->plug->leaves;
+    const place_t at = place_of(s);
+    world_t *w = at.worlds;
+    own_t *own = at.own;
+    uint64_t *leaf = at.tree + at.leaves;
     own->base = INT64_MAX;
     for (uint32_t id = 0; id < s->world_count; id++)
         if (leaf[id] != PV_EMPTY && w[id].pass < own->base)
@@ -51,31 +62,32 @@ static void move_base(pyvirt_sched *s)
     for (uint32_t id = 0; id < s->world_count; id++)
         if (leaf[id] != PV_EMPTY)
             leaf[id] = key_of(own, w[id].pass + (w[id].ahead ? w[id].step : 0), id);
-    winner_build(s->plug->tree, s->plug->leaves);
+    winner_build(at.tree, at.leaves);
 }
 
-static inline void enter(pyvirt_sched *s, uint32_t id)
+static inline void enter(pyvirt_sched *s, const place_t *at, uint32_t id)
 {
-    world_t *w = &worlds_of(s)[id];
+    world_t *w = &at->worlds[id];
     w->ahead = 0;
-    if (w->pass < own_of(s)->base) {
-        set_key(s, id, id);
+    if (w->pass < at->own->base) {
+        set_key(at, id, id);
         move_base(s);
     } else
-        set_key(s, id, key_of(own_of(s), w->pass, id));
+        set_key(at, id, key_of(at->own, w->pass, id));
 }
 
-static void leave(pyvirt_sched *s, uint32_t id)
+static inline void leave(const place_t *at, uint32_t id)
 {
-    worlds_of(s)[id].ahead = 0;
-    set_key(s, id, PV_EMPTY);
+    at->worlds[id].ahead = 0;
+    set_key(at, id, PV_EMPTY);
 }
 
 /* The least of those that may run there: the first one cannot. */
 static uint32_t search(pyvirt_sched *s, uint32_t cpu)
 {
-    const world_t *w = worlds_of(s);
-    const uint64_t *leaf = s->plug->tree + s->plug->leaves;
+    const place_t at = place_of(s);
+    const world_t *w = at.worlds;
+    const uint64_t *leaf = at.tree + at.leaves;
     uint32_t best = PYVIRT_NO_WORLD;
     for (uint32_t id = 0; id < s->world_count; id++)
         if (leaf[id] != PV_EMPTY && !w[id].ahead && pyvirt_allowed(s, id, cpu)
@@ -86,22 +98,24 @@ static uint32_t search(pyvirt_sched *s, uint32_t cpu)
 
 void stride_add(pyvirt_sched *s, uint32_t id)
 {
-    worlds_of(s)[id].step = (int64_t)s->worlds[id].slice * 1024 / s->worlds[id].weight;
+    place_of(s).worlds[id].step = (int64_t)s->worlds[id].slice * 1024 / s->worlds[id].weight;
 }
 
 void stride_change(pyvirt_sched *s, uint32_t id)
 {
-    if (worlds_of(s)[id].ahead)
-        leave(s, id);                   /* it will not be where it was expected */
+    const place_t at = place_of(s);
+    if (at.worlds[id].ahead)
+        leave(&at, id);                 /* it will not be where it was expected */
     stride_add(s, id);
 }
 
 void stride_enqueue(pyvirt_sched *s, uint32_t id, uint32_t why)
 {
-    world_t *w = &worlds_of(s)[id];
-    if (why != PYVIRT_SLICE && why != PYVIRT_PREEMPT && w->pass < own_of(s)->now)
-        w->pass = own_of(s)->now;
-    enter(s, id);
+    const place_t at = place_of(s);
+    world_t *w = &at.worlds[id];
+    if (why != PYVIRT_SLICE && why != PYVIRT_PREEMPT && w->pass < at.own->now)
+        w->pass = at.own->now;
+    enter(s, &at, id);
     if (why == PYVIRT_SLICE)
         return;                         /* its CPU picks anyway */
     for (uint32_t cpu = 0; s->idle_count && cpu < s->cpu_count; cpu++)
@@ -114,31 +128,32 @@ void stride_enqueue(pyvirt_sched *s, uint32_t id, uint32_t why)
 
 void stride_dequeue(pyvirt_sched *s, uint32_t id)
 {
-    leave(s, id);
+    const place_t at = place_of(s);
+    leave(&at, id);
 }
 
 void stride_stopped(pyvirt_sched *s, uint32_t id, uint32_t why)
 {
     (void)why;
-    leave(s, id);
+    stride_dequeue(s, id);
 }
 
-static inline void use(pyvirt_sched *s, uint32_t id, int64_t dt)
+static inline void use(const pyvirt_sched *s, const place_t *at, uint32_t id, int64_t dt)
 {
-    world_t *w = &worlds_of(s)[id];
+    world_t *w = &at->worlds[id];
     w->pass += dt == s->worlds[id].slice ? w->step : dt * 1024 / s->worlds[id].weight;
 }
 
-static inline uint32_t take(pyvirt_sched *s, uint32_t cpu)
+static inline uint32_t take(pyvirt_sched *s, const place_t *at, uint32_t cpu)
 {
-    world_t *w = worlds_of(s);
-    own_t *own = own_of(s);
+    world_t *w = at->worlds;
+    own_t *own = at->own;
     uint32_t id;
     uint64_t key;
-    while ((key = s->plug->tree[1]) != PV_EMPTY) {
+    while ((key = at->tree[1]) != PV_EMPTY) {
         id = key & ((1 << ID_BITS) - 1);
         if (w[id].ahead)
-            leave(s, id);               /* others were faster */
+            leave(at, id);              /* others were faster */
         else if ((int64_t)(key >> ID_BITS) == SPREAD)
             move_base(s);
         else
@@ -150,18 +165,20 @@ static inline uint32_t take(pyvirt_sched *s, uint32_t cpu)
         return id;
     own->now = w[id].pass;
     w[id].ahead = 1;
-    set_key(s, id, key_of(own, w[id].pass + w[id].step, id));
+    set_key(at, id, key_of(own, w[id].pass + w[id].step, id));
     return id;
 }
 
 void stride_charge(pyvirt_sched *s, uint32_t id, int64_t dt)
 {
-    use(s, id, dt);
+    const place_t at = place_of(s);
+    use(s, &at, id, dt);
 }
 
 uint32_t stride_pick(pyvirt_sched *s, uint32_t cpu)
 {
-    return take(s, cpu);
+    const place_t at = place_of(s);
+    return take(s, &at, cpu);
 }
 
 int64_t stride_timeslice(pyvirt_sched *s, uint32_t cpu, uint32_t id)
@@ -171,15 +188,19 @@ int64_t stride_timeslice(pyvirt_sched *s, uint32_t cpu, uint32_t id)
 }
 
 /* The four in one, for the case that comes again and again. */
-static inline uint32_t requeue(pyvirt_sched *s, uint32_t cpu, uint32_t id, int64_t dt, int64_t *slice)
+static inline uint32_t requeue(
+    pyvirt_sched *s, uint32_t cpu, uint32_t id, int64_t dt, int64_t *slice, const void *place)
 {
-    world_t *w = &worlds_of(s)[id];
-    use(s, id, dt);
-    if (w->ahead && dt == s->worlds[id].slice)
+    const place_t *at = place;
+    world_t *w = &at->worlds[id];
+    if (PV_USUAL(w->ahead && dt == s->worlds[id].slice)) {
+        w->pass += w->step;
         w->ahead = 0;                   /* it is in the tree with that pass */
-    else
-        enter(s, id);
-    id = take(s, cpu);
+    } else {
+        use(s, at, id, dt);
+        enter(s, at, id);
+    }
+    id = take(s, at, cpu);
     if (id != PYVIRT_NO_WORLD)
         *slice = s->worlds[id].slice;
     return id;
@@ -187,13 +208,15 @@ static inline uint32_t requeue(pyvirt_sched *s, uint32_t cpu, uint32_t id, int64
 
 uint32_t stride_requeue(pyvirt_sched *s, uint32_t cpu, uint32_t id, int64_t dt, int64_t *slice)
 {
-    return requeue(s, cpu, id, dt, slice);
+    const place_t at = place_of(s);
+    return requeue(s, cpu, id, dt, slice, &at);
 }
 
-/* And a stretch of these. */
+/* And a stretch of these: where everything is does not change meanwhile. */
 void stride_turns(pyvirt_sched *s, pyvirt_stretch *t)
 {
-    pyvirt_turns(s, t, requeue);
+    const place_t at = place_of(s);
+    pyvirt_turns_at(s, t, requeue, &at);
 }
 
 pyvirt_plug stride = {

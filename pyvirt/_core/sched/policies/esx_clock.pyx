@@ -1,6 +1,6 @@
 """The timer of the ESX policy: periods, entitlements, limits and skews, at their times."""
 
-from libc.stdint cimport INT64_MAX, int64_t, uint32_t
+from libc.stdint cimport INT64_MAX, uint32_t
 
 from pyvirt._core.sched.cosched cimport keep_together
 from pyvirt._core.sched.pairs cimport pairs_clear
