@@ -10,7 +10,7 @@ import click
 from rich.table import Table as Drawn
 
 from pyvirt.cli.run_show import show_run
-from pyvirt.cli.terminal import part_progress, print_table
+from pyvirt.cli.terminal import print_table, time_progress
 from pyvirt.errors import InvalidValueError, PyvirtError
 
 if TYPE_CHECKING:
@@ -82,14 +82,13 @@ def run(
         return
     if hypervisor is not None:
         scenario = scenario.under(hypervisor)
-    with part_progress(file.name) as progress:
-        end = scenario.spec.duration_ns
+    with time_progress(file.name, scenario.spec.duration_ns) as progress:
         result = scenario.run(
             until,
             seed,
             threads=threads,
             checkpoint=checkpoint,
-            tell=lambda now: progress(now / end),
+            tell=progress,
         )
     if out is not None:
         from pyvirt.report.run_files import save
@@ -125,9 +124,9 @@ def _side_by_side(scenario: Scenario, times: int, options: dict[str, Any], as_js
 
 
 def _runs(scenario: Scenario, times: int, options: dict[str, Any], what: str) -> list[Result]:
-    with part_progress(what or scenario.spec.name) as progress:
-        whole = times * scenario.spec.duration_ns
-        return scenario.replicate(times, **options, tell=lambda now: progress(now / whole))
+    whole = times * scenario.spec.duration_ns
+    with time_progress(what or scenario.spec.name, whole) as progress:
+        return scenario.replicate(times, **options, tell=progress)
 
 
 def _figures(table: Table, as_json: bool, title: str) -> None:

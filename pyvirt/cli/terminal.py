@@ -19,8 +19,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from pyvirt.units import format_time
+
 __all__ = [
-    *("byte_progress", "count_progress", "part_progress", "step_progress"),
+    *("byte_progress", "count_progress", "part_progress", "step_progress", "time_progress"),
     *("print_table", "stdout"),
 ]
 
@@ -129,6 +131,33 @@ def part_progress(text: str) -> Iterator[Callable[[float], None]]:
     with Progress(*columns, console=_stderr(), transient=True) as progress:
         task = progress.add_task(text, total=1.0)
         yield lambda part: progress.update(task, completed=part)
+
+
+@contextmanager
+def time_progress(text: str, total_ns: int) -> Iterator[Callable[[int], None]]:
+    """Show how much simulated time of how much is over, while the block runs, on a terminal only.
+
+    Yields
+    ------
+    callable
+        Takes the simulated time in ns.
+    """
+    if not sys.stderr.isatty():
+        yield lambda now: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[now]} of {task.fields[end]} simulated"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=_stderr(), transient=True) as progress:
+        task = progress.add_task(text, total=total_ns, now="0 s", end=format_time(total_ns))
+        # no more digits than change slowly enough to be read
+        digits = max(1, total_ns // 10_000)
+        yield lambda now: progress.update(
+            task, completed=now, now=format_time(now // digits * digits)
+        )
 
 
 @contextmanager

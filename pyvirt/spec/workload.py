@@ -176,7 +176,9 @@ class StreamSpec(Spec):
     stores : float
         Part of the accesses that write.
     accesses_per_s : float
-        Accesses in a second of CPU time (1e9: a choice, about one in three cycles).
+        Accesses in a second of CPU time (1e9: a choice, about one in three cycles). A stream that
+        comes to another page with each access is only a part of what a program does: give its
+        rate, or translation takes more time than there is.
     file : str
         A trace that `pyvirt.traces` reads; relative to the scenario's file.
     seed : int or None
