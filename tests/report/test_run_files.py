@@ -121,7 +121,8 @@ def test_long_runs_are_written_in_pieces(result, monkeypatch):
     whole = run_columns(result)["vms"]
     for column, values in whole.items():
         assert np.array_equal(values, pieces[0][column])
-    monkeypatch.setattr("pyvirt.report.run_columns.PIECE", 18)
+    # the function of this name stands before the module
+    monkeypatch.setattr(sys.modules["pyvirt.report.run_columns"], "PIECE", 18)
     pieces = list(sample_rows(result, "vms"))
     assert len(pieces) == 14
     for column, values in whole.items():
