@@ -82,7 +82,7 @@ def save(
     names = [f"{kind}.{ending}" for kind in ("hosts", "vms", "events", "monitors")]
     names += ["provenance.json", *esxtop.values(), "trace.json"]
     names += ["report.html"] if html else []
-    there = [name for name in names if (Path(directory) / name).exists()]
+    there = [name for name in names if os.path.exists(Path(directory) / name)]
     if there and not overwrite:
         raise InvalidValueError(
             f"{Path(directory) / there[0]} is there already; overwrite=True replaces it"

@@ -74,7 +74,17 @@ def _pieces(result: Result, v: int, events: Sequence[Event]) -> Iterator[Span]:
         result.vms[column][v].tolist() for column in ("state", "host", "on_ns", "down_ns")
     )
     was_on, where, begin, next_event = False, NOWHERE, 0, 0
+    steady = NOWHEN  # since when nothing happens: most samples of most machines
+    ends = [event.time_ns for event in events] + [result.duration_ns + 1]
     for t, end in enumerate(result.times_ns.tolist()):
+        still = was_on and times[t] == end - begin and host[t] == where and state[t] == ON
+        if still and ends[next_event] > end:
+            steady = begin if steady == NOWHEN else steady
+            begin = end
+            continue
+        if steady != NOWHEN:
+            yield Span(where, "on", steady, begin, False)
+            steady = NOWHEN
         on = min(times[t], end - begin)
         down = min(downs[t], end - begin - on)
         now = host[t]
@@ -111,6 +121,8 @@ def _pieces(result: Result, v: int, events: Sequence[Event]) -> Iterator[Span]:
         where = now if now >= 0 else where
         was_on = state[t] == ON
         begin = end
+    if steady != NOWHEN:
+        yield Span(where, "on", steady, begin, False)
 
 
 def _off(where: int, state: int, begin: int, end: int, down: int) -> Iterator[Span]:
@@ -146,6 +158,8 @@ def _stuns(result: Result, v: int, spans: Sequence[Span]) -> Iterator[Span]:
         return
     at = 0
     for begin, end, left in zip(begins, result.times_ns.tolist(), stunned, strict=True):
+        if not left:
+            continue
         while at < len(spans) and spans[at].end_ns <= begin:
             at += 1
         last = at
@@ -155,8 +169,9 @@ def _stuns(result: Result, v: int, spans: Sequence[Span]) -> Iterator[Span]:
         # the one before a move, if there is one: it stands still at the end of that
         leaves = next((i for i in range(1, len(inside)) if inside[i].moved), 0)
         for i, span in enumerate(inside[max(0, leaves - 1) :]):
-            took = min(left, span.end_ns - span.begin_ns)
+            first, stop = max(begin, span.begin_ns), min(end, span.end_ns)
+            took = min(left, stop - first)
             if took:
-                first = span.end_ns - took if i == 0 and leaves else span.begin_ns
+                first = stop - took if i == 0 and leaves else first
                 yield Span(span.host, "stunned", first, first + took, False)
             left -= took

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -43,7 +43,7 @@ class Staging:
     def __enter__(self) -> Self:
         missing = []
         folder = self.directory
-        while not folder.exists() and folder != folder.parent:
+        while not os.path.exists(folder) and folder != folder.parent:
             missing.append(folder)
             folder = folder.parent
         try:
@@ -65,7 +65,8 @@ class Staging:
         finally:
             left = bool(self._parts)
             for part in self._parts.values():
-                part.unlink(missing_ok=True)
+                with suppress(OSError):  # it never was there, or cannot be reached any more
+                    part.unlink()
             if kind is not None or left:
                 self._leave()
 
@@ -101,10 +102,11 @@ class Staging:
         final = self.directory / name
         if final in self._parts:
             raise InvalidValueError(f"{final} is written twice")
-        if final.exists() and not self._overwrite:
+        if os.path.exists(final) and not self._overwrite:
             raise InvalidValueError(f"{final} is there already; overwrite=True replaces it")
         part = final.with_name(f".{name}.{os.getpid()}.part")
-        part.unlink(missing_ok=True)  # of a process that had this number and was killed
+        with suppress(OSError):  # of a process that had this number and was killed
+            part.unlink()
         self._parts[final] = part
         return part
 

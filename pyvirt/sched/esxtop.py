@@ -178,14 +178,14 @@ def write_columns(
         names.append(f"\\\\{esxtop_name(host)}\\{name}")
         values.append(column)
     fraction = bool((ends_ns % 10**9).any() or start.microsecond)
-    out = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
-    out.writerow([FIRST, *names])
+    csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow([FIRST, *names])
     rows = np.stack(values, axis=1) if values else np.zeros((len(ends_ns), 0))
+    # numbers need no quoting that depends on them: a whole line is formatted at once
+    form = '"%s"' + ',"%.2f"' * len(values) + "\n"
     for end, row in zip(ends_ns.tolist(), rows, strict=True):
         when = start + datetime.timedelta(microseconds=end // 1000)
         written = when.strftime("%m/%d/%Y %H:%M:%S") + (f".{when:%f}" if fraction else "")
-        fields = ("" if value != value else f"{value:.2f}" for value in row.tolist())
-        out.writerow([written, *fields])
+        file.write((form % (written, *row.tolist())).replace('"nan"', '""'))
 
 
 def esxtop_name(name: str) -> str:

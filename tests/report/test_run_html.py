@@ -139,12 +139,14 @@ def test_numbers_are_those_of_the_tables(page, result):
 
 
 def test_the_same_result_gives_the_same_page(page):
-    again = [sys.executable, "-c", AGAIN]
-    for seed in ("1", "2"):
-        done = subprocess.run(
-            again, capture_output=True, text=True, check=True, env=environment(PYTHONHASHSEED=seed)
-        )
-        assert done.stdout == page
+    done = subprocess.run(
+        [sys.executable, "-c", AGAIN],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment(PYTHONHASHSEED="1"),
+    )
+    assert done.stdout == page
 
 
 AGAIN = """
