@@ -13,6 +13,8 @@
 #define AHEAD_FAR 128           /* accesses ahead that their addresses are fetched, */
 #define AHEAD_TO 64             /* and where the results go */
 #define AHEAD_TOPS 256
+#define AHEAD_BLOCK 64          /* accesses whose walks take each step together */
+#define SIGHT_TOPS 256
 
 typedef struct {                /* a walk on its way: a line of the processor's cache */
     const uint8_t *at[7];       /* what the step after it reads, by step; NULL: it ended before */
@@ -24,10 +26,35 @@ typedef struct {                /* level-2 tables, by the 1 GiB that they map */
     const uint8_t *table[AHEAD_TOPS];
 } tops_t;
 
+typedef struct {                /* walks of a block of accesses, see sight.h */
+    const uint8_t *at[AHEAD_BLOCK];     /* what the next step reads; NULL: it ended before */
+    uint64_t bases[3][AHEAD_BLOCK];     /* guest-physical: the page, and the tables of levels 1, 2 */
+    uint64_t hosts[3][AHEAD_BLOCK];     /* their values in the host, so far */
+    uint64_t value[AHEAD_BLOCK];        /* of the page in the guest, so far */
+    uint64_t wrong;             /* not 0: something is out of the ordinary */
+    uint64_t first;             /* access; all ones: none */
+} sight_t;
+
+typedef struct {                /* a level-2 table */
+    uint64_t region;            /* of 1 GiB that it maps, + 1; 0: none */
+    const uint8_t *table;
+    uint64_t value;             /* what leads to it, or of the guest's the rights */
+    uint64_t base;              /* of a guest's: its guest-physical address */
+    uint64_t host;              /* and the host's value of that */
+} top_t;
+
+typedef struct {
+    top_t guest[SIGHT_TOPS], host[SIGHT_TOPS];
+    sight_t sight[2];           /* of the block that goes on, and of the one after it */
+    uint64_t next;              /* the access up to which nothing but blocks came */
+    uint64_t again;             /* the access before which no block is tried */
+} sights_t;
+
 typedef struct {
     step_t walk[AHEAD_RING];    /* by the number of the access */
     tops_t guest, host;
     uint64_t due;               /* the access that the next round begins with */
+    sights_t sights;
 } ahead_t;
 
 PYVIRT_INLINE uint64_t word_at(const uint8_t *p)
@@ -159,7 +186,8 @@ PYVIRT_INLINE void ahead_start(ahead_t *a)
 {
     memset(a->guest.region, 0, sizeof a->guest.region);
     memset(a->host.region, 0, sizeof a->host.region);
-    a->due = ~(uint64_t)0;
+    a->due = a->sights.next = ~(uint64_t)0;
+    a->sights.again = 0;
 }
 
 PYVIRT_INLINE void begin_round(ahead_t *a, uint64_t i)

@@ -6,6 +6,7 @@
 #ifndef PYVIRT_HITS_H
 #define PYVIRT_HITS_H
 
+#include "blocks.h"
 #include "calm.h"
 #include "lane.h"
 #include "mixed.h"
@@ -389,6 +390,15 @@ static inline uint64_t hits(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t
         nestedwalk_settle(&h->tables);
     else if (h->walk == HITS_NATIVE)
         shortwalk_settle(&h->tables.guest);
+#if PYVIRT_X86
+    if (hits_vectors && blocks_can(h, i, n, pas, codes)) {
+        h->why = HITS_END;
+        if ((i = blocks(h, vas, i, n, pas, codes)) == n)
+            return i;
+    }
+#endif
+    if (h->asks && h->ahead->due - i > AHEAD_GROUP)
+        lane_ask(h, vas, i, pas, codes);        /* from here on the loop does */
 #if PYVIRT_X86
     if (hits_vectors && h->mixed && !h->asks && mixed_can(h, n - i, pas, codes))
         return mixed(h, vas, i, n, pas, codes);

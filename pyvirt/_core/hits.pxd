@@ -42,8 +42,6 @@ cdef extern from "hits.h" nogil:
         uint8_t unused
         uint8_t why
 
-    uint64_t lane_ask(const hits_t *h, const uint64_t *vas, uint64_t i, uint64_t *pas,
-                      uint16_t *codes)
     int hits_choose(int vectors)
     int hit_one(hits_t *h, uint64_t va, uint64_t *pa)
     uint64_t hits(hits_t *h, const uint64_t *vas, uint64_t i, uint64_t n, uint64_t *pas,

@@ -39,6 +39,15 @@ typedef struct {
     uint8_t why;                /* it ended */
 } hits_t;
 
+#if PYVIRT_X86
+/* a if c is not 0, else b: never by a branch. */
+PYVIRT_INLINE uint64_t pick(uint64_t c, uint64_t a, uint64_t b)
+{
+    __asm__("testq %1, %1\n\tcmovzq %2, %0" : "+r"(a) : "r"(c), "r"(b) : "cc");
+    return a;
+}
+#endif
+
 /* Prefetch for the accesses after `i`; the access at which to do so again. */
 PYVIRT_INLINE uint64_t lane_ask(const hits_t *h, const uint64_t *vas, uint64_t i, uint64_t *pas,
                                 uint16_t *codes)

@@ -11,10 +11,11 @@
 #ifndef PYVIRT_MIXED_H
 #define PYVIRT_MIXED_H
 
+#include "blockwalk.h"
 #include "lane.h"
 
 #if PYVIRT_X86
-#define MIXED_BLOCK 64          /* accesses */
+#define MIXED_BLOCK AHEAD_BLOCK /* accesses */
 #define MIXED_SETS 32           /* of the first array, at most */
 
 typedef struct {                /* of a set of the second array, before an access to it */
@@ -36,13 +37,6 @@ typedef struct {
     uint8_t old_orders[MIXED_SETS];
     uint64_t nowhere;
 } mixed_t;
-
-/* a if c is not 0, else b: never by a branch. */
-PYVIRT_INLINE uint64_t pick(uint64_t c, uint64_t a, uint64_t b)
-{
-    __asm__("testq %1, %1\n\tcmovzq %2, %0" : "+r"(a) : "r"(c), "r"(b) : "cc");
-    return a;
-}
 
 /* Look n accesses up in the first array, and make room for those that are not there. */
 PYVIRT_AVX2 PYVIRT_INLINE void mixed_first(const hits_t *h, mixed_t *m, const uint64_t *vas,

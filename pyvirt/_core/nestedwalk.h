@@ -37,6 +37,31 @@ typedef struct {                /* two dimensions */
     uint8_t ept;
 } nested_t;
 
+/* What an entry that leads to a table makes of the value that led to it, in the host; */
+PYVIRT_INLINE uint64_t host_down(const shortwalk_t *h, uint64_t value, uint64_t entry)
+{
+    return (entry & h->table_address) | (value & entry & h->rights_and)
+           | ((value | entry) & h->rights_or);
+}
+
+/* and of the rights, in the guest. */
+PYVIRT_INLINE uint64_t guest_down(const shortwalk_t *g, uint64_t rights, uint64_t entry)
+{
+    return (rights & entry & g->rights_and) | ((rights | entry) & g->rights_or);
+}
+
+/* The value of a page by the host's leaf; `*wrong` is not 0 if it is not plain or does not allow
+   what is asked, be it in the nested TLB or not. */
+PYVIRT_INLINE uint64_t host_leaf(const shortwalk_t *h, uint64_t value, uint64_t leaf,
+                                 const ask_t *ask, uint64_t *wrong)
+{
+    const uint64_t page = (leaf & (value | ~h->rights_and) & h->kept) | (value & h->rights_or)
+                          | (leaf & h->leaf_address) | h->added;
+    *wrong |= ((leaf & ask->leaf_mask) ^ ask->leaf_wanted)
+              | ((page & (ask->mask | ask->dirty)) ^ (ask->wanted | ask->dirty)) | !page;
+    return page;
+}
+
 /* Leave what was done before the table at `level`, which is not walked. `known`: it was translated. */
 PYVIRT_COLD uint64_t nestedwalk_leave(const nested_t *t, uint64_t rights, uint64_t base,
                                       uint64_t direct, unsigned refs, int first, int level, int known)

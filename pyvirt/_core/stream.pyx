@@ -50,7 +50,6 @@ from pyvirt._core.hits cimport (
     hits,
     hits_choose,
     hits_t,
-    lane_ask,
 )
 from pyvirt._core.nestedwalk cimport nested_t
 from pyvirt._core.operations cimport (
@@ -300,8 +299,6 @@ cdef uint64_t stream_accesses(
         lane.h.asks = ahead and lane.first >= 0
         if lane.h.asks or (lane.h.mixed and prefetch != PREFETCH_NEVER):
             lane.h.ahead = ask(&asker)
-        if lane.h.asks and lane.h.ahead.due != i:
-            lane_ask(&lane.h, vas, i, pas, codes)   # from here on the loop over hits does
         slow = odd = 0
         firsts = x.counters.tlb_hits[0]
         while i < end:

@@ -27,7 +27,8 @@ def build(mode: str, **options) -> tuple[pv.MMU, np.ndarray]:
         outer = host.walker()
         roots = {"nested_root": host.root, "nested_format": "ept"}
     tables = pv.PageTables(memory, frames=GUEST_TABLES, outer=outer)
-    pages = np.concatenate([np.arange(64, dtype=np.uint64) * 0x7000 + r for r in regions])
+    draw = np.random.default_rng(1).permuted(np.tile(np.arange(512), (64, 1)), axis=1)[:, :64]
+    pages = ((draw << 12) + np.array(regions)[:, None]).ravel().astype(np.uint64)
     tables.map(pages, pages, attrs=0x60)
     mmu = pv.MMU(mode, memory, cr3=tables.root, tlb="reference", **roots, **options)
     return mmu, pages
