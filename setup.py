@@ -20,15 +20,21 @@ DEBUG, SANITIZE, COVERAGE = (
     os.environ.get(f"PYVIRT_{name}", "0") not in ("", "0")
     for name in ("DEBUG", "SANITIZE", "COVERAGE")
 )
-# One build tree for each kind of build: an object built with other switches is never reused.
-FLAVOUR = "-".join(
-    [f"py{sys.version_info.major}{sys.version_info.minor}"]
-    + [name for name, on in [("debug", DEBUG), ("asan", SANITIZE), ("trace", COVERAGE)] if on]
-)
-BUILD = Path("build", FLAVOUR)
+
+
+def tree(**switches: bool) -> Path:
+    """Name a build tree: one for each set of switches that what lies in it depends on."""
+    python = f"py{sys.version_info.major}{sys.version_info.minor}"
+    return Path("build", "-".join([python, *(name for name, on in switches.items() if on)]))
+
+
+BUILD = tree(debug=DEBUG, asan=SANITIZE, trace=COVERAGE)
+# The sanitizers are the C compiler's: C files from Cython are the same with and without them.
+CYTHON = tree(debug=DEBUG, trace=COVERAGE) / "cython"
 CORE = Path("pyvirt", "_core")
 INCLUDE = Path("pyvirt", "include")
 SHARED = "pyvirt._core._cyutility"
+JOBS = os.cpu_count() or 1
 
 # embedsignature is off: inspect.signature works without it, and it would alter the docstrings.
 # freethreading_compatible waits for a threaded test of the core.
@@ -73,7 +79,7 @@ def extension(name: str, source: Path) -> Extension:
 
 def shared_utility() -> Extension:
     """Generate the module that holds what all Cython modules would else each repeat."""
-    source = BUILD / "cython" / "_cyutility.c"
+    source = CYTHON / "_cyutility.c"
     if not source.exists():
         source.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "cython", f"--generate-shared={source}"]
@@ -81,18 +87,24 @@ def shared_utility() -> Extension:
     return extension(SHARED, source)
 
 
-modules = cythonize(
-    [extension(".".join(path.with_suffix("").parts), path) for path in sorted(CORE.rglob("*.pyx"))],
-    compiler_directives=DIRECTIVES,
-    shared_utility_qualified_name=SHARED,
-    # coverage.py looks for the generated C file beside the .pyx file.
-    build_dir=None if COVERAGE else (BUILD / "cython").as_posix(),
-    force=COVERAGE,
-)
-setup(
-    ext_modules=[shared_utility(), *modules],
-    options={
-        "build": {"build_base": BUILD.as_posix()},
-        "build_ext": {"parallel": os.cpu_count() or 1},
-    },
-)
+# The guard is for Cython's own processes, which import this file where processes do not fork.
+if __name__ == "__main__":
+    modules = cythonize(
+        [
+            extension(".".join(path.with_suffix("").parts), path)
+            for path in sorted(CORE.rglob("*.pyx"))
+        ],
+        nthreads=JOBS,
+        compiler_directives=DIRECTIVES,
+        shared_utility_qualified_name=SHARED,
+        # coverage.py looks for the generated C file beside the .pyx file.
+        build_dir=None if COVERAGE else CYTHON.as_posix(),
+        force=COVERAGE,
+    )
+    setup(
+        ext_modules=[shared_utility(), *modules],
+        options={
+            "build": {"build_base": BUILD.as_posix()},
+            "build_ext": {"parallel": JOBS},
+        },
+    )
