@@ -6,7 +6,7 @@ gets. The division is that of `pyvirt.entitlement.solve`.
 
 Demands are whole numbers, so that what pools demand can be kept up to date. As long as nobody
 demands more than there is, each gets what it demands, and only who demands something else than
-before is looked at. Else all is divided anew.
+before is looked at. Else all is divided anew, among those that demand something.
 """
 
 from libc.math cimport INFINITY
@@ -77,12 +77,12 @@ cdef inline double bound(int64_t limit) noexcept nogil:
 
 
 cdef void list_members(sched_t *s, plan_t *p) noexcept nogil:
-    """Which VMs each pool holds, the last first."""
+    """Which VMs that demand something each pool holds, the last first."""
     cdef uint32_t vm
     for vm in range(host_of(s).pool_count):
         p.head[vm] = NO_WORLD
     for vm in range(s.vm_count):
-        if vm_of(s, vm).worlds:
+        if vm_of(s, vm).worlds and vm_of(s, vm).demand:
             p.next[vm] = p.head[vm_of(s, vm).pool]
             p.head[vm_of(s, vm).pool] = vm
 
@@ -125,15 +125,24 @@ cdef int64_t lay_out(sched_t *s, plan_t *p) noexcept nogil:
 cdef void adopt(sched_t *s, uint32_t vm, double given) noexcept nogil:
     """What a VM gets becomes the rate of its worlds' virtual time."""
     cdef esx_vm_t *v = vm_of(s, vm)
-    cdef int64_t each = <int64_t>(given / (v.wants if v.wants else 1) + NEAREST)
+    cdef int64_t each = <int64_t>((given / v.wants if v.wants > 1 else given) + NEAREST)
     cdef uint32_t id = s.vms[vm].first
     if each < LEAST_ENTITLED:
         each = LEAST_ENTITLED
+    v.given = given
     v.entitled = v.wants > 0
     v.rate = UNIT * <double>ONE_CPU / each
     while id != NO_WORLD:
         world_of(s, id).rate = v.rate
         id = s.siblings[id]
+
+
+cdef void give_all(sched_t *s) noexcept nogil:
+    """Each gets what it demands."""
+    cdef uint32_t vm
+    for vm in range(s.vm_count):
+        if vm_of(s, vm).worlds:
+            adopt(s, vm, <double>vm_of(s, vm).demand)
 
 
 cdef bint divide(sched_t *s) noexcept nogil:
@@ -142,7 +151,7 @@ cdef bint divide(sched_t *s) noexcept nogil:
     cdef pooltree_t tree
     cdef division_t division
     cdef double capacity = s.cpu_count * <double>ONE_CPU
-    cdef uint32_t pool_count = host_of(s).pool_count
+    cdef uint32_t pool_count = host_of(s).pool_count, vm
     cdef int64_t node, where = -1
     if not make_room(&p, pool_count, s.vm_count):
         return False
@@ -155,7 +164,9 @@ cdef bint divide(sched_t *s) noexcept nogil:
     distribute(&tree, &capacity, True, &division, &where)
     for node in range(1, tree.n):
         if p.who[node] >= pool_count:
-            adopt(s, p.who[node] - pool_count, p.given[node])
+            vm = p.who[node] - pool_count
+            if vm_of(s, vm).given != p.given[node]:
+                adopt(s, vm, p.given[node])
     free(p.shares)
     return True
 
@@ -236,7 +247,8 @@ cdef bint solve_entitlements(sched_t *s) noexcept nogil:
     cdef bint scarce = e.scarce, other = False
     if e.anew or e.unseen != s.unseen:
         count_all(s)
-        return divide(s)
+        give_all(s)
+        return divide(s) if e.scarce else True
     while e.changed != NOWHERE:
         vm = e.changed
         v = vm_of(s, vm)
@@ -247,4 +259,10 @@ cdef bint solve_entitlements(sched_t *s) noexcept nogil:
         if v.wants != wants:
             other = True
             adopt(s, vm, <double>v.demand)      # if there is enough
-    return divide(s) if other and (scarce or e.scarce) else True
+    if not other:
+        return True
+    if e.scarce:
+        return divide(s)
+    if scarce:
+        give_all(s)
+    return True

@@ -71,6 +71,7 @@ ctypedef struct esx_world_t:
 ctypedef struct esx_vm_t:           # where there are home nodes, a `numa_vm_t` follows each
     bucket_t bucket
     double rate                     # of its worlds
+    double given                    # what it is entitled to, of which that was computed
     ns_t since                      # when the progress of those that are halted was computed
     ns_t floor                      # no progress of its worlds is less
     ns_t due                        # when a skew crosses a threshold, or NEVER
