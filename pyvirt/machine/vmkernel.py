@@ -20,7 +20,7 @@ from pyvirt.machine.stats import since as since_then
 from pyvirt.machine.vm import VM
 from pyvirt.machine.vmm import VMM, Counted
 from pyvirt.sched import Scheduler
-from pyvirt.sched.workloads import Workload
+from pyvirt.sched.workloads import Always, Workload
 from pyvirt.spec import HostSpec, PoolSpec, VMSpec
 from pyvirt.units import parse_time
 
@@ -445,8 +445,9 @@ class VMkernel:
                 if work is not None:
                     one = self.scheduler.add_vm(1, work, weight=arguments["weight"])
                     vmm.device_worlds[name] = one.worlds[0]
-            for world, left in zip(vmm.worlds, backlog, strict=False):
-                if left:
+            for world, work, left in zip(vmm.worlds, works, backlog, strict=False):
+                # who always runs here has no end of its work to be later
+                if left and not isinstance(work, Always):
                     self.scheduler.interrupt(world, round(left * factor))
         except BaseException:
             self._remove_worlds(vmm)

@@ -91,9 +91,9 @@ class DemandFleet:
         self._wanted: dict[int, Wanted] = {}
         self._table = np.zeros((vms, 0))
         self._table_from = 0
-        self._sums = {name: np.zeros(vms) for name in KINDS}
+        self._sums = {name: np.zeros(vms, np.int64) for name in KINDS}
         self._total = np.zeros(vms, np.int64)  # time of vCPUs
-        self._host_sums = {name: np.zeros(len(hosts)) for name in HOST_TIMES}
+        self._host_sums = {name: np.zeros(len(hosts), np.int64) for name in HOST_TIMES}
         self._burdens: list[dict[int, float]] = [{} for _ in hosts]
         self._last = 0
 
@@ -119,19 +119,38 @@ class DemandFleet:
             "ready_ns": np.where(on, np.maximum(able / core - given, 0.0), 0.0),
             "limited_ns": np.where(on, np.minimum((wish - within) / core, rest), 0.0),
             "swap_wait_ns": np.where(on, self._vcpus * self._waiting, 0.0),
-            "device_run_ns": np.where(on, self._device, 0.0),
-            "overhead_ns": given * (1.0 - 1.0 / self._factor),
         }
+        # whole ns, of which none is counted twice
+        total = np.where(self._on, self._vcpus.astype(np.int64) * dt, 0)
+        self._total += total
+        took = {}
         for name, values in parts.items():
-            self._sums[name] += values * dt
-        self._total += np.where(self._on, self._vcpus.astype(np.int64) * dt, 0)
-        count = len(self._hosts)
-        console = np.bincount(home, np.where(on, self._console, 0.0), count)
+            took[name] = np.minimum(np.rint(values * dt).astype(np.int64), total)
+            total -= took[name]
+            self._sums[name] += took[name]
+        part = 1.0 - 1.0 / self._factor
+        self._sums["overhead_ns"] += np.rint(took["run_ns"] * part).astype(np.int64)
+        self._serve(dt, on, took["run_ns"])
+
+    def _serve(self, dt: int, on: npt.NDArray[np.bool_], run: Ints) -> None:
+        """Let devices, the console and migrations, in this order, have what machines leave them."""
+        home, count = self._home, len(self._hosts)
+        used = _sums(home, run, count)
+        room = np.maximum(self.capacity_ns // SECOND * dt - used, 0)
+        device = np.where(on, self._device * dt, 0.0)
+        wanted = np.bincount(home, device, count)
+        scale = np.divide(room, wanted, out=np.ones(count), where=wanted > room)
+        served = np.floor(device * scale[home]).astype(np.int64)
+        self._sums["device_run_ns"] += served
+        used += _sums(home, served, count)
         borne = np.array([sum(burdens.values()) for burdens in self._burdens])
-        busy = np.bincount(home, given + parts["device_run_ns"], count) + console + borne
-        self._host_sums["run_ns"] += np.minimum(busy, self.capacity_ns / SECOND) * dt
-        self._host_sums["migration_ns"] += borne * dt
-        self._host_sums["console_ns"] += console * dt
+        console = np.bincount(home, np.where(on, self._console, 0.0), count)
+        for name, cores in (("console_ns", console), ("migration_ns", borne)):
+            room = np.maximum(self.capacity_ns // SECOND * dt - used, 0)
+            took = np.minimum(np.rint(cores * dt).astype(np.int64), room)
+            self._host_sums[name] += took
+            used += took
+        self._host_sums["run_ns"] += used
 
     def begin_step(self, now_ns: int, end_ns: int) -> None:
         """Take over the demands of a step."""
@@ -274,14 +293,21 @@ class DemandFleet:
         """Give the times of all machines since the start."""
         made = {name: np.zeros(len(self._on), np.int64) for name in VM_TIMES}
         for name, values in self._sums.items():
-            made[name] = np.rint(values).astype(np.int64)
+            made[name] = values.copy()
         made["wait_ns"] = self._total - made["run_ns"] - made["ready_ns"] - made["limited_ns"]
         made["idle_ns"] = made["wait_ns"] - made["swap_wait_ns"]
         return made
 
     def host_times(self) -> dict[str, Ints]:
         """Give the times of all hosts since the start."""
-        return {name: np.rint(values).astype(np.int64) for name, values in self._host_sums.items()}
+        return {name: values.copy() for name, values in self._host_sums.items()}
+
+
+def _sums(homes: Ints, values: Ints, count: int) -> Ints:
+    """Add up numbers by their hosts."""
+    made = np.zeros(count, np.int64)
+    np.add.at(made, homes, values)
+    return made
 
 
 def _console_cores(spec: Any, host: HostSpec) -> float:

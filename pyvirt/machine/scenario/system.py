@@ -68,10 +68,11 @@ class System:
         self.host_names = tuple(host.name for host in hosts)
         self.vm_names = tuple(vm.name for vm in described.vms)
         self.vms = [VM(seeded(vm, seed)) for vm in described.vms]
-        self.cluster = Cluster.from_spec(described)
+        # nothing is on yet: who is registered at a host in standby is not refused for it
+        off = [vm.replace(power_on=False) for vm in described.vms]
+        self.cluster = Cluster.from_spec(described.replace(vms=off))
         # where a machine is registered: what it is powered on at, without another word
         self.registered = self.cluster.vms.host.copy()
-        self.cluster.vms.on[:] = 0
         self.cluster.vms.host[:] = NONE
         pools = _divided(described)
         if spec.mode == "exact":
@@ -251,7 +252,9 @@ class System:
         """
         source = int(self.cluster.vms.host[row])
         self.memory.move(row, target, vmm.memory_overhead)
-        left = self.fleet.stop(row)
+        speeds = self.cluster.hosts.core_khz
+        faster = int(speeds[source]) / int(speeds[target])
+        left = [round(one * faster) for one in self.fleet.stop(row)]
         self.fleet.start(row, vmm, target, self.now - int(self.first_on[row]), left)
         vmm.vm.host = self.host_names[target]
         reasons = self.stuns.get(row, set()) - {"migration"}
