@@ -83,7 +83,14 @@ class ExactFleet:
 
     def set_state(self, host: int, state: str) -> None:
         """Say what a host is doing."""
-        self.kernels[host].state = state
+        kernel = self.kernels[host]
+        kernel.state = state
+        if kernel.console is not None:
+            # what it has not done it does when the host is back
+            if state in ("on", "maintenance"):
+                kernel.scheduler.wake(kernel.console.world)
+            else:
+                kernel.scheduler.block(kernel.console.world)
 
     def prepare(self, vm: VM, host: int) -> VMM:
         """Set aside what a machine reserves on a host."""
