@@ -148,6 +148,9 @@ class VMkernel:
         self.paths = paths
         self._devices = {} if paths is None else {n: i for i, n in enumerate(paths.device_names)}
         self._stalled: set[int] = set()
+        self._stunned: set[str] = set()
+        self._teams: dict[str, int] = {}
+        self._ports: dict[tuple[str, str], int] = {}
         if paths is not None and paths.now_ns:
             raise InvalidValueError(f"paths must be at time 0, got {paths.now_ns:,} ns")
         self._seed = int(seed)
@@ -375,6 +378,7 @@ class VMkernel:
 
     def _leave(self, vmm: VMM) -> None:
         last = self.count(vmm)
+        self._stunned.discard(vmm.name)
         self._remove_worlds(vmm)
         if self.memory is not None:
             self.memory.remove(vmm.name)
@@ -520,21 +524,62 @@ class VMkernel:
             return
         for vmm in self._vmms.values():
             for disk in vmm.vm.spec.disks:
-                world = vmm.device_worlds.get(disk.name)
                 device = self._devices.get(f"{self.name}/{disk.datastore}")
-                if world is None or device is None:
-                    continue
-                dead = int(self.paths.state(device)) != 0
-                if dead and world not in self._stalled:
-                    self.scheduler.block(world)
-                    self._stalled.add(world)
-                elif not dead and world in self._stalled:
-                    self.scheduler.wake(world)
-                    self._stalled.discard(world)
+                if device is not None:
+                    self._stall_one(vmm, disk.name, int(self.paths.state(device)) != 0)
+            for nic in vmm.vm.spec.nics:
+                team, port = self._teams.get(nic.network), self._ports.get((vmm.name, nic.name))
+                if team is not None and port is not None:
+                    self._stall_one(vmm, nic.name, int(self.paths.uplinks(team, [port])[0]) < 0)
+
+    def _stall_one(self, vmm: VMM, device: str, dead: bool) -> None:
+        world = vmm.device_worlds.get(device)
+        if world is None:
+            return
+        if dead and world not in self._stalled:
+            self.scheduler.block(world)
+            self._stalled.add(world)
+        elif not dead and world in self._stalled:
+            self._stalled.discard(world)
+            if vmm.name not in self._stunned:
+                self.scheduler.wake(world)
+
+    def wire(self, teams: Mapping[str, int], ports: Mapping[tuple[str, str], int]) -> None:
+        """Say by which teams of `paths` networks are reached, as `Site` has them.
+
+        While none of a team's uplinks works, the worlds that serve its machines' adapters stand
+        still, as those of disks do.
+
+        Parameters
+        ----------
+        teams : mapping of str to int
+            The team of a network.
+        ports : mapping of (str, str) to int
+            The port of a virtual machine's adapter.
+        """
+        if self.paths is None:
+            raise InvalidValueError("paths must be given where networks are reached by teams")
+        self._teams, self._ports = dict(teams), dict(ports)
+        self._stall()
 
     def see_paths(self) -> None:
         """Look at the paths anew, after somebody else let them go on."""
         self._stall()
+
+    def stun(self, vm: VM | VMM | str) -> None:
+        """Let a machine stand still, with the worlds of its devices."""
+        vmm = self.vmm(vm)
+        self._stunned.add(vmm.name)
+        for world in (*vmm.worlds, *vmm.device_worlds.values()):
+            self.scheduler.block(world)
+
+    def go_on(self, vm: VM | VMM | str) -> None:
+        """End what `stun` began; devices that nothing leads to stand still yet."""
+        vmm = self.vmm(vm)
+        self._stunned.discard(vmm.name)
+        for world in (*vmm.worlds, *vmm.device_worlds.values()):
+            if world not in self._stalled:
+                self.scheduler.wake(world)
 
     def wait_for_pages(self, vmm: VMM, wait_ns: int, most_ns: int) -> None:
         """Let the vCPUs of a machine wait, each for its part, and at most for so long."""

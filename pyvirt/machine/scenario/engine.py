@@ -39,8 +39,8 @@ class Engine:
         if spec.hypervisor is not None:
             spec = spec.under(spec.hypervisor)
         self.until = until_ns
-        _, paths, losses = path_engine(spec)
-        self.system = system = System(spec, seed, threads, paths)
+        site, paths, losses = path_engine(spec)
+        self.system = system = System(spec, seed, threads, paths, site)
         self.migrations = Migrations(system)
         self.storage = Storage(system, paths)
         self.availability = Availability(system, [*failures(system, spec.faults), *losses])

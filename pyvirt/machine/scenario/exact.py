@@ -16,7 +16,7 @@ from pyvirt.machine.vm import VM
 from pyvirt.machine.vmkernel import VMkernel
 from pyvirt.machine.vmm import VMM
 from pyvirt.sched.demand import Demand
-from pyvirt.spec import HostSpec, PoolSpec
+from pyvirt.spec import HostSpec, NetworkSpec, PoolSpec
 
 __all__ = ["ExactFleet"]
 
@@ -49,6 +49,10 @@ class ExactFleet:
         Which somebody else lets go on.
     threads : int
         Hosts run in so many; the result does not depend on it.
+    site : Site or None
+        What the paths are of.
+    networks : sequence of NetworkSpec
+        Those of the cluster.
     """
 
     def __init__(
@@ -59,11 +63,18 @@ class ExactFleet:
         seed: int,
         paths: Any,
         threads: int,
+        site: Any = None,
+        networks: Sequence[NetworkSpec] = (),
     ) -> None:
         self.kernels = [
             VMkernel(host, pools=mine, seed=derived(seed, host.name), paths=paths, alone=False)
             for host, mine in zip(hosts, pools, strict=True)
         ]
+        if site is not None:
+            for kernel in self.kernels:
+                found = {one.name: site.team.get((kernel.name, one.switch)) for one in networks}
+                teams = {name: team for name, team in found.items() if team is not None}
+                kernel.wire(teams, site.port)
         self.capacity_ns = np.array([host.cpus * SECOND for host in hosts], np.int64)
         self._threads = min(threads, len(hosts))
         self._where: dict[int, tuple[int, VMM]] = {}
@@ -119,15 +130,12 @@ class ExactFleet:
     def stun(self, row: int) -> None:
         """Let a machine stand still."""
         host, vmm = self._where[row]
-        for world in (*vmm.worlds, *vmm.device_worlds.values()):
-            self.kernels[host].scheduler.block(world)
+        self.kernels[host].stun(vmm)
 
     def go_on(self, row: int) -> None:
         """End what `stun` began."""
         host, vmm = self._where[row]
-        for world in (*vmm.worlds, *vmm.device_worlds.values()):
-            self.kernels[host].scheduler.wake(world)
-        self.kernels[host].see_paths()
+        self.kernels[host].go_on(vmm)
 
     def burden(self, host: int, cores: float) -> int:
         """Let a migration take so many cores, by worlds of the VMkernel."""

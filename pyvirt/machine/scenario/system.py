@@ -61,7 +61,7 @@ class System:
         Who is told of machines that start, stop and move, and of states of hosts.
     """
 
-    def __init__(self, spec: ScenarioSpec, seed: int, threads: int, paths: Any) -> None:
+    def __init__(self, spec: ScenarioSpec, seed: int, threads: int, paths: Any, site: Any) -> None:
         self.spec, self.seed, self.now = spec, seed, 0
         described = spec.cluster
         hosts = described.hosts
@@ -76,7 +76,9 @@ class System:
         self.cluster.vms.host[:] = NONE
         pools = _divided(described)
         if spec.mode == "exact":
-            self.fleet: Fleet = ExactFleet(hosts, pools, len(self.vms), seed, paths, threads)
+            self.fleet: Fleet = ExactFleet(
+                hosts, pools, len(self.vms), seed, paths, threads, site, described.networks
+            )
             memory_step = SECOND
         else:
             if described.pools:
