@@ -301,10 +301,12 @@ class VMkernel:
         rows = self.scheduler.counters()
         factor = 1.0 + vmm.overhead
         left = []
-        for world, work in zip(vmm.worlds, vmm._works, strict=True):
+        brought = vmm._brought or (0,) * len(vmm.worlds)
+        for world, work, more in zip(vmm.worlds, vmm._works, brought, strict=True):
             done = int(rows[world]["run"])
             came = loads.work_until(work, self.now_ns - vmm._since)
-            left.append(max(0, round((came - done) / factor)) if came is not None else 0)
+            rest = 0 if came is None else round((came + more - done) / factor)
+            left.append(max(0, rest))
         self._leave(vmm)
         return left
 
@@ -449,10 +451,11 @@ class VMkernel:
                 if work is not None:
                     one = self.scheduler.add_vm(1, work, weight=arguments["weight"])
                     vmm.device_worlds[name] = one.worlds[0]
-            for world, work, left in zip(vmm.worlds, works, backlog, strict=False):
+            vmm._brought = tuple(round(left * factor) for left in backlog)
+            for world, work, more in zip(vmm.worlds, works, vmm._brought, strict=False):
                 # who always runs here has no end of its work to be later
-                if left and not isinstance(work, Always):
-                    self.scheduler.interrupt(world, round(left * factor))
+                if more and not isinstance(work, Always):
+                    self.scheduler.interrupt(world, more)
         except BaseException:
             self._remove_worlds(vmm)
             raise

@@ -84,6 +84,7 @@ class VMM:
     _since: int = 0  # when its worlds began
     _claim: Any = None  # arguments of the scheduler
     _works: tuple[Any, ...] = ()  # what its vCPUs do, with the monitor's part
+    _brought: tuple[int, ...] = ()  # work that was left over when it came, likewise
     _last: Counted | None = None
 
     @property
