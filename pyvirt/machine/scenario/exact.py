@@ -82,8 +82,13 @@ class ExactFleet:
             list(pool.map(lambda kernel: kernel.advance(to_ns), self.kernels))
 
     def set_state(self, host: int, state: str) -> None:
-        """Say what a host is doing."""
-        self.kernels[host].state = state
+        """Say what a host is doing; a console that was at work stops with it."""
+        kernel = self.kernels[host]
+        ran, runs = (one in ("on", "maintenance") for one in (kernel.state, state))
+        kernel.state = state
+        if kernel.console is not None and ran != runs:
+            scheduler = kernel.scheduler
+            (scheduler.wake if runs else scheduler.block)(kernel.console.world)
 
     def prepare(self, vm: VM, host: int) -> VMM:
         """Set aside what a machine reserves on a host."""
