@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table as Drawn
 
-from pyvirt.cli.run_show import show_run
-from pyvirt.cli.terminal import print_table, time_progress
+from pyvirt.cli.run_show import show_replications, show_run, show_side_by_side
+from pyvirt.cli.terminal import time_progress
 from pyvirt.errors import InvalidValueError, PyvirtError
 
 if TYPE_CHECKING:
     from pyvirt.machine.scenario import Result, Scenario
-    from pyvirt.report.mmu import Table
 
 __all__ = ["run"]
 
@@ -104,7 +102,11 @@ def _replicated(scenario: Scenario, times: int, options: dict[str, Any], as_json
     """Show means of several runs with confidence intervals."""
     from pyvirt.report.replications import replication_table
 
-    _figures(replication_table(_runs(scenario, times, options, "")), as_json, f"{times} runs")
+    found = _runs(scenario, times, options, "")
+    if as_json:
+        click.echo(json.dumps(list(replication_table(found)), indent=1))
+    else:
+        show_replications(found)
 
 
 def _side_by_side(scenario: Scenario, times: int, options: dict[str, Any], as_json: bool) -> None:
@@ -120,25 +122,16 @@ def _side_by_side(scenario: Scenario, times: int, options: dict[str, Any], as_js
             click.echo(f"{name}: {' '.join(str(error).split())}", err=True)
     if not found:
         raise InvalidValueError("no hypervisor can run this scenario")
-    _figures(side_by_side(found), as_json, "figures by hypervisor")
+    if as_json:
+        click.echo(json.dumps(list(side_by_side(found)), indent=1))
+    else:
+        show_side_by_side(found)
 
 
 def _runs(scenario: Scenario, times: int, options: dict[str, Any], what: str) -> list[Result]:
     whole = times * scenario.spec.duration_ns
     with time_progress(what or scenario.spec.name, whole) as progress:
         return scenario.replicate(times, **options, tell=progress)
-
-
-def _figures(table: Table, as_json: bool, title: str) -> None:
-    if as_json:
-        click.echo(json.dumps(list(table), indent=1))
-    else:
-        shown = Drawn(title=title, title_justify="left")
-        for column in table.columns:
-            shown.add_column(column, justify="left" if column == "figure" else "right")
-        for row in table.rows:
-            shown.add_row(*(one if isinstance(one, str) else f"{one:,.4g}" for one in row))
-        print_table(shown)
 
 
 def document(result: Result) -> dict[str, Any]:

@@ -82,13 +82,15 @@ class ExactFleet:
             list(pool.map(lambda kernel: kernel.advance(to_ns), self.kernels))
 
     def set_state(self, host: int, state: str) -> None:
-        """Say what a host is doing; a console that was at work stops with it."""
+        """Say what a host is doing."""
         kernel = self.kernels[host]
-        ran, runs = (one in ("on", "maintenance") for one in (kernel.state, state))
         kernel.state = state
-        if kernel.console is not None and ran != runs:
-            scheduler = kernel.scheduler
-            (scheduler.wake if runs else scheduler.block)(kernel.console.world)
+        if kernel.console is not None:
+            # what it has not done it does when the host is back
+            if state in ("on", "maintenance"):
+                kernel.scheduler.wake(kernel.console.world)
+            else:
+                kernel.scheduler.block(kernel.console.world)
 
     def prepare(self, vm: VM, host: int) -> VMM:
         """Set aside what a machine reserves on a host."""

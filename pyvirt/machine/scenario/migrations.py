@@ -86,10 +86,8 @@ class Migrations:
         """Let a machine move to a host, as soon as it may; False: it cannot, an event says why."""
         system = self._system
         source = int(system.cluster.vms.host[row])
-        if system.state[row] != ON or row in self._moving or source == target:
-            words = "it does not run" if system.state[row] != ON else "it is on its way"
-            if source == target:
-                words = "it is there"
+        words = self._obstacle(row, source, target)
+        if words:
             system.note("refused", vm=row, to=target, text=f"migration ({why}): {words}")
             return False
         try:
@@ -103,6 +101,17 @@ class Migrations:
         # others that are asked for at the same time share the links
         system.calendar.enter(system.now, self._begin)
         return True
+
+    def _obstacle(self, row: int, source: int, target: int) -> str:
+        system = self._system
+        if system.state[row] != ON:
+            return "it does not run"
+        if row in self._moving:
+            return "it is on its way"
+        if source == target:
+            return "it is there"
+        ours, theirs = (system.spec.cluster.hosts[host].hypervisor for host in (source, target))
+        return "" if ours == theirs else f"it runs under {ours}, not {theirs}"
 
     def cancel(self, row: int, text: str) -> None:
         """End a migration, begun or not, without a move."""

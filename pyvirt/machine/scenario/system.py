@@ -70,7 +70,7 @@ class System:
         self.vms = [VM(seeded(vm, seed)) for vm in described.vms]
         # nothing is on yet: who is registered at a host in standby is not refused for it
         off = [vm.replace(power_on=False) for vm in described.vms]
-        self.cluster = Cluster.from_spec(described.replace(vms=off))
+        self.cluster = Cluster.from_spec(_kept_apart(described.replace(vms=off)))
         # where a machine is registered: what it is powered on at, without another word
         self.registered = self.cluster.vms.host.copy()
         self.cluster.vms.host[:] = NONE
@@ -347,6 +347,18 @@ class System:
     def finish(self) -> None:
         """Check that all pages are there."""
         self.memory.check()
+
+
+def _kept_apart(cluster: ClusterSpec) -> ClusterSpec:
+    """Keep machines at hosts of their own hypervisor, by a feature that no other offers."""
+    kinds = {host.name: f"hypervisor {host.hypervisor}" for host in cluster.hosts}
+    if len(set(kinds.values())) < 2:
+        return cluster
+    hosts = [host.replace(features=(*host.features, kinds[host.name])) for host in cluster.hosts]
+    vms = [
+        vm.replace(features=(*vm.features, kinds[vm.host])) if vm.host else vm for vm in cluster.vms
+    ]
+    return cluster.replace(hosts=hosts, vms=vms)
 
 
 def _divided(cluster: ClusterSpec) -> list[tuple[PoolSpec, ...]]:
