@@ -39,12 +39,15 @@ class Ledger:
         self.still = {vm.name: [] for vm in cluster.vms}
         #: machines that stood still for anything whose times no event tells
         self.unknown = set()
+        self._moving = set()
         self._snapshots = {vm.name: {} for vm in cluster.vms}
         for event in result.events:
             if event.vm:
                 self._of_vm(event)
             elif event.host:
                 self._of_host(event)
+        # the run may end while one stands still to move
+        self.unknown |= self._moving
 
     def _of_vm(self, event):
         mine = self.vms[event.vm]
@@ -55,7 +58,10 @@ class Ledger:
         elif event.what in STOPS:
             assert event.what == "power-off" or state == ON, event
             mine.append((event.time_ns, STOPS[event.what], ""))
+        elif event.what == "migration":
+            self._moving.add(event.vm)
         elif event.what == "migrated":
+            self._moving.discard(event.vm)
             assert (state, mine[-1][2]) == (ON, event.host), event
             mine.append((event.time_ns, ON, event.to))
             self.still[event.vm].append((event.time_ns - int(event.value), event.time_ns))
