@@ -63,7 +63,7 @@ def run(
 
     scenario = Scenario.load(file)
     if mode is not None:
-        scenario = Scenario(scenario.spec.replace(mode=mode))
+        scenario = scenario.replace(mode=mode)
     times = scenario.spec.replications if replications is None else replications
     if hypervisor == "all" or times != 1:
         if checkpoint is not None or out is not None:

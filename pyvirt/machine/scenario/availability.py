@@ -168,8 +168,10 @@ class Availability:
         elif what == HAEvent.HOST_FAILED:
             # the engine has set the state already, and its machines stop in the next records
             system.cluster.hosts.state[host] = HostState.ON
+            system.failing = host
             for row in system.on_host(host):
                 system.lose(row, "vm-failed")
+            system.failing = NONE
             system.set_host(host, HostState.FAILED, "host-failed")
             self._failed.add(host)
         elif what == HAEvent.HOST_BACK:

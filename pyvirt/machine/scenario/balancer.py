@@ -127,7 +127,12 @@ class Balancer:
     def _try(self, host: int) -> None:
         """Let a host that is empty go where it is to go."""
         system = self._system
-        if host not in self._leaving or self._migrations.inbound(host) or system.on_host(host):
+        if (
+            host not in self._leaving
+            or host == system.failing
+            or self._migrations.inbound(host)
+            or system.on_host(host)
+        ):
             return
         state = self._leaving.pop(host)
         words = {HostState.STANDBY: "host-standby", HostState.MAINTENANCE: "host-maintenance"}

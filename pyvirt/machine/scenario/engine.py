@@ -33,14 +33,18 @@ class Engine:
         The end.
     threads : int
         In which hosts run; the result does not depend on it.
+    base : str
+        The folder to which files of the description are relative.
     """
 
-    def __init__(self, spec: ScenarioSpec, seed: int, until_ns: int, threads: int) -> None:
+    def __init__(
+        self, spec: ScenarioSpec, seed: int, until_ns: int, threads: int, base: str = ""
+    ) -> None:
         if spec.hypervisor is not None:
             spec = spec.under(spec.hypervisor)
         self.until = until_ns
         site, paths, losses = path_engine(spec)
-        self.system = system = System(spec, seed, threads, paths, site)
+        self.system = system = System(spec, seed, threads, paths, site, base)
         self.migrations = Migrations(system)
         self.storage = Storage(system, paths)
         self.availability = Availability(system, [*failures(system, spec.faults), *losses])
@@ -96,6 +100,7 @@ class Engine:
         system, step = self.system, self.system.spec.step_ns
         if system.now:
             self.storage.grow(step)
+            system.read_meter()
         end = system.now + step
         system.fleet.begin_step(system.now, end)
         if system.now < self.until:

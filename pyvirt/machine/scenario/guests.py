@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 
 from pyvirt.spec import VMSpec
 
@@ -15,15 +16,20 @@ def derived(seed: int, name: str) -> int:
     return int.from_bytes(digest[:4], "little") >> 1
 
 
-def seeded(vm: VMSpec, seed: int) -> VMSpec:
-    """Give a virtual machine whose demand and addresses have seeds."""
+def seeded(vm: VMSpec, seed: int, base: str) -> VMSpec:
+    """Give a virtual machine whose demand and addresses have seeds, and files with their folder."""
     work = vm.workload
     if work is None:
         return vm
-    if work.cpu.seed is None:
-        work = work.replace(cpu=work.cpu.replace(seed=derived(seed, vm.name)))
-    if work.addresses is not None and work.addresses.seed is None:
-        # the same stream in each VM is measured once
-        stream = work.addresses.replace(seed=derived(seed, "addresses"))
-        work = work.replace(addresses=stream)
-    return vm.replace(workload=work)
+    cpu, stream = work.cpu, work.addresses
+    if cpu.seed is None:
+        cpu = cpu.replace(seed=derived(seed, vm.name))
+    if cpu.file:
+        cpu = cpu.replace(file=os.path.join(base, cpu.file))
+    if stream is not None:
+        if stream.seed is None:
+            # the same stream in each VM is measured once
+            stream = stream.replace(seed=derived(seed, "addresses"))
+        if stream.file:
+            stream = stream.replace(file=os.path.join(base, stream.file))
+    return vm.replace(workload=work.replace(cpu=cpu, addresses=stream))

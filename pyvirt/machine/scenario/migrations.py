@@ -216,6 +216,7 @@ class Migrations:
             text=plan.reason,
             value=plan.downtime_ns,
         )
+        system.tell_moved(row, moving.source, moving.target)
         self._begin()
 
     def _relieve(self, moving: Moving) -> None:

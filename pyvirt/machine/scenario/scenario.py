@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from os import PathLike
 from typing import Any
@@ -27,21 +28,27 @@ class Scenario:
     ----------
     spec : ScenarioSpec
         The description.
+    base : path, optional
+        The folder to which the description's files are relative; default: the present one.
 
     Notes
     -----
     Requests to disks and networks cost the CPU time of their device worlds, and no wait.
     """
 
-    def __init__(self, spec: ScenarioSpec) -> None:
+    def __init__(self, spec: ScenarioSpec, base: str | PathLike[str] = "") -> None:
         if not isinstance(spec, ScenarioSpec):
             raise InvalidTypeError(f"spec must be a ScenarioSpec, got {spec!r:.80}")
-        self.spec = spec
+        self.spec, self.base = spec, os.fspath(base)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Scenario:
         """Read a scenario from a file, as `pyvirt.spec.load_scenario`."""
-        return cls(load_scenario(path))
+        return cls(load_scenario(path), os.path.dirname(os.fspath(path)))
+
+    def replace(self, **changes: Any) -> Scenario:
+        """Give the same scenario with other values in some fields of its description."""
+        return Scenario(self.spec.replace(**changes), self.base)
 
     def run(
         self,
@@ -134,7 +141,7 @@ class Scenario:
 
     def under(self, hypervisor: str) -> Scenario:
         """Give the same scenario with another hypervisor on all hosts."""
-        return Scenario(self.spec.under(hypervisor))
+        return Scenario(self.spec.under(hypervisor), self.base)
 
     def engine(
         self, until: int | str | None = None, seed: int | None = None, *, threads: int = 1
@@ -144,7 +151,7 @@ class Scenario:
         many: Any = threads
         if isinstance(many, bool) or not isinstance(many, (int, np.integer)) or many < 1:
             raise InvalidValueError(f"threads must be an integer >= 1, got {many!r:.80}")
-        return Engine(self.spec, first, self._end(until), int(many))
+        return Engine(self.spec, first, self._end(until), int(many), self.base)
 
     def result(self, engine: Engine) -> Result:
         """Give what happened up to the last sample of an engine of this scenario."""

@@ -55,19 +55,29 @@ class System:
         Places in `VM_STATES`.
     vmms : dict of int to VMM
         Of machines that run, by row.
+    failing : int
+        The host that is failing just now, whose machines stop one by one; else NONE.
     events, monitors : list
         What happened so far.
     followers : list
         Who is told of machines that start, stop and move, and of states of hosts.
     """
 
-    def __init__(self, spec: ScenarioSpec, seed: int, threads: int, paths: Any, site: Any) -> None:
+    def __init__(
+        self,
+        spec: ScenarioSpec,
+        seed: int,
+        threads: int,
+        paths: Any = None,
+        site: Any = None,
+        base: str = "",
+    ) -> None:
         self.spec, self.seed, self.now = spec, seed, 0
         described = spec.cluster
         hosts = described.hosts
         self.host_names = tuple(host.name for host in hosts)
         self.vm_names = tuple(vm.name for vm in described.vms)
-        self.vms = [VM(seeded(vm, seed)) for vm in described.vms]
+        self.vms = [VM(seeded(vm, seed, base)) for vm in described.vms]
         # nothing is on yet: who is registered at a host in standby is not refused for it
         off = [vm.replace(power_on=False) for vm in described.vms]
         self.cluster = Cluster.from_spec(_kept_apart(described.replace(vms=off)))
@@ -100,6 +110,7 @@ class System:
         self.calendar = Calendar()
         self.state = np.zeros(len(self.vms), np.uint8)
         self.stuns: dict[int, set[str]] = {}
+        self.failing = NONE
         self.vmms: dict[int, VMM] = {}
         self.first_on = np.full(len(self.vms), -1, np.int64)
         self.events: list[Event] = []
@@ -264,6 +275,9 @@ class System:
         self._arrived(row, vmm, target)
         for reason in sorted(reasons):
             self.stun(row, reason)
+
+    def tell_moved(self, row: int, source: int, target: int) -> None:
+        """Tell those who follow that a machine is elsewhere."""
         for one in self.followers:
             one.moved(row, source, target)
 
