@@ -16,7 +16,7 @@ def derived(seed: int, name: str) -> int:
     return int.from_bytes(digest[:4], "little") >> 1
 
 
-def seeded(vm: VMSpec, seed: int, base: str) -> VMSpec:
+def seeded(vm: VMSpec, seed: int, base: str = "") -> VMSpec:
     """Give a virtual machine whose demand and addresses have seeds, and files with their folder."""
     work = vm.workload
     if work is None:

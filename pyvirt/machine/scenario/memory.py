@@ -44,9 +44,7 @@ class ClusterMemory:
     seed : int
         Of the samples of working sets.
     step_ns : int
-        Time between two steps.
-    threads : int
-        Hosts are divided among them.
+        Time between two steps, which are too short for threads to be worth it.
     """
 
     def __init__(
@@ -57,9 +55,8 @@ class ClusterMemory:
         *,
         seed: int,
         step_ns: int,
-        threads: int = 1,
     ) -> None:
-        self.step_ns, self.now_ns, self._threads = step_ns, 0, threads
+        self.step_ns, self.now_ns = step_ns, 0
         self._profiles = profiles
         self.rules: list[MemoryRules] = [one.memory_rules(changes) for one in profiles]
         self._home: dict[int, tuple[HostMemory, int]] = {}
@@ -207,7 +204,7 @@ class ClusterMemory:
             if not model.names:
                 model.now_ns += self.step_ns
                 continue
-            model.step(self.step_ns, threads=self._threads)
+            model.step(self.step_ns)
             total = model.vms.swap_wait_ns
             for at in np.flatnonzero(total).tolist():
                 row = self._rows[model.names[at]]

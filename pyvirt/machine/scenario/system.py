@@ -79,10 +79,12 @@ class System:
         self.vm_names = tuple(vm.name for vm in described.vms)
         self.vms = [VM(seeded(vm, seed, base)) for vm in described.vms]
         # nothing is on yet: who is registered at a host in standby is not refused for it
-        off = [vm.replace(power_on=False) for vm in described.vms]
-        self.cluster = Cluster.from_spec(_kept_apart(described.replace(vms=off)))
+        awake = [host.replace(state="on") for host in hosts]
+        self.cluster = Cluster.from_spec(_kept_apart(described.replace(hosts=awake)))
+        self.cluster.hosts.state[:] = [STATES.index(host.state) for host in hosts]
         # where a machine is registered: what it is powered on at, without another word
         self.registered = self.cluster.vms.host.copy()
+        self.cluster.vms.on[:] = 0
         self.cluster.vms.host[:] = NONE
         pools = _divided(described)
         if spec.mode == "exact":
@@ -104,7 +106,6 @@ class System:
             spec.policies.memory,
             seed=derived(seed, "memory"),
             step_ns=memory_step,
-            threads=threads,
         )
         self.meter = Meter(self.cluster, self.fleet.capacity_ns)
         self.calendar = Calendar()
