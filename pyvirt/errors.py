@@ -6,7 +6,10 @@ caller would expect, so ``except ValueError`` keeps working.
 
 from __future__ import annotations
 
+import errno
+import os
 from enum import IntEnum
+from typing import Self
 
 __all__ = [
     "AdmissionError",
@@ -190,6 +193,14 @@ class OutputError(PyvirtError, OSError):
     filename : str
         Which file, or directory.
     """
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], error: OSError) -> Self:
+        """Give the exception that says which file was not written, and why."""
+        why = error.strerror or str(error) or type(error).__name__
+        if error.errno == errno.ENOSPC:
+            why = "no space is left on the device"
+        return cls(error.errno, why, os.fspath(path))
 
     def __str__(self) -> str:
         return f"{self.filename} cannot be written: {self.strerror}"

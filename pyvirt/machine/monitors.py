@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pyvirt.errors import InvalidValueError
+from pyvirt.errors import InvalidValueError, PowerStateError
 from pyvirt.machine import loads
 from pyvirt.machine.claims import memory_claim
 from pyvirt.machine.modes import MonitorMode, Processor, Selection, family, select_mode
@@ -60,16 +60,37 @@ class Monitors:
             name="nehalem" if spec.ept else "core2-45nm",
         )
 
-    def check(self, spec: VMSpec) -> None:
-        """Refuse a machine that the hypervisor cannot have, or that needs what the host lacks."""
+    def check(self, spec: VMSpec, state: str) -> None:
+        """Refuse a machine that the hypervisor cannot have, or that needs what the host lacks.
+
+        Parameters
+        ----------
+        spec : VMSpec
+            The machine.
+        state : str
+            What the host is doing; only one that is on takes machines.
+
+        Raises
+        ------
+        PowerStateError, InvalidValueError
+            With what is wrong.
+        """
+        host = self._spec
+        if state != "on":
+            raise PowerStateError(f"host {host.name!r:.80} is {state} and runs no VMs")
+        if spec.vcpus > host.cpus:
+            raise InvalidValueError(
+                f"vcpus of VM {spec.name!r:.80} must be at most the {host.cpus} CPUs of "
+                f"host {host.name!r:.80}, got {spec.vcpus}"
+            )
         self._profile.check(spec)
         for what in ("features", "datastores", "networks"):
-            there = getattr(self._spec, what)
+            there = getattr(host, what)
             missing = [one for one in getattr(spec, what) if one not in there]
             if missing:
                 raise InvalidValueError(
                     f"{what} of VM {spec.name!r:.80} must be among those of host "
-                    f"{self._spec.name!r:.80}, got {missing[0]!r:.80}"
+                    f"{host.name!r:.80}, got {missing[0]!r:.80}"
                 )
 
     def make(self, machine: VM) -> VMM:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pyvirt.errors import InvalidTypeError, InvalidValueError, PowerStateError
+from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.machine import loads
 from pyvirt.machine.admission import Admission
 from pyvirt.machine.console import PERIOD_NS, ServiceConsole
@@ -394,19 +394,11 @@ class VMkernel:
     # --- what power_on does ---
 
     def _check_place(self, machine: VM) -> None:
-        spec, host = machine.spec, self.spec
-        if self.state != "on":
-            raise PowerStateError(f"host {host.name!r:.80} is {self.state} and runs no VMs")
-        if spec.name in self._vmms:
+        if machine.name in self._vmms:
             raise InvalidValueError(
-                f"a VM called {spec.name!r:.80} is on host {host.name!r:.80} already"
+                f"a VM called {machine.name!r:.80} is on host {self.name!r:.80} already"
             )
-        if spec.vcpus > self.scheduler.cpus:
-            raise InvalidValueError(
-                f"vcpus of VM {spec.name!r:.80} must be at most the {self.scheduler.cpus} CPUs of "
-                f"host {host.name!r:.80}, got {spec.vcpus}"
-            )
-        self.monitors.check(spec)
+        self.monitors.check(machine.spec, self.state)
 
     def _add_memory(self, vmm: VMM) -> None:
         if not self._alone or not self.admission.has_memory or not vmm.vm.spec.memory:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from pyvirt.errors import InvalidValueError, MissingDependencyError
+from pyvirt.errors import InvalidValueError, MissingDependencyError, OutputError
 from pyvirt.machine.scenario.result import Result
 from pyvirt.report.plots import require
 from pyvirt.report.run_chrome import write_run_chrome
@@ -20,7 +20,7 @@ from pyvirt.report.run_columns import Column, run_columns, sample_rows
 from pyvirt.report.run_esxtop import write_run_esxtop
 from pyvirt.report.run_html import run_html
 from pyvirt.report.run_tables import check_result
-from pyvirt.report.staging import Staging, cannot_write
+from pyvirt.report.staging import Staging
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -155,7 +155,7 @@ def _write_parquet(
         try:
             written.write_table(table, stage.path(name))
         except OSError as error:
-            raise cannot_write(stage.directory / name, error) from error
+            raise OutputError.of(stage.directory / name, error) from error
 
 
 def _arrow() -> tuple[ModuleType, ModuleType]:

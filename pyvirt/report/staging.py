@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +11,7 @@ from typing import Self, TextIO
 
 from pyvirt.errors import InvalidValueError, OutputError
 
-__all__ = ["Staging", "cannot_write"]
+__all__ = ["Staging"]
 
 
 class Staging:
@@ -49,7 +48,7 @@ class Staging:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise cannot_write(self.directory, error) from error
+            raise OutputError.of(self.directory, error) from error
         self._made = missing
         return self
 
@@ -89,7 +88,7 @@ class Staging:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise cannot_write(self.directory / name, error) from error
+            raise OutputError.of(self.directory / name, error) from error
 
     def path(self, name: str) -> Path:
         """Give the temporary path of a file that something else writes.
@@ -115,7 +114,7 @@ class Staging:
             try:
                 os.replace(self._parts[final], final)
             except OSError as error:
-                raise cannot_write(final, error) from error
+                raise OutputError.of(final, error) from error
             del self._parts[final]
 
     def _leave(self) -> None:
@@ -124,11 +123,3 @@ class Staging:
                 folder.rmdir()
             except OSError:
                 return  # somebody has put something there
-
-
-def cannot_write(path: Path, error: OSError) -> OutputError:
-    """Give the exception that says which file was not written, and why."""
-    why = error.strerror or str(error) or type(error).__name__
-    if error.errno == errno.ENOSPC:
-        why = "no space is left on the device"
-    return OutputError(error.errno, why, os.fspath(path))

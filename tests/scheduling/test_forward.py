@@ -58,17 +58,8 @@ def scenarios(draw):
     return cpus, draw(st.lists(world, min_size=1, max_size=6)), draw(st.booleans())
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@given(scenario=scenarios(), until=st.integers(1, 200_000), cut=st.integers(0, 3000))
-@settings(max_examples=60, deadline=None)
-def test_as_without(policy, scenario, until, cut):
-    cpus, worlds, counted = scenario
-    both = host(policy, cpus, True), host(policy, cpus, False)
-    for made in both:
-        for weight, slice_ns, affinity, limit, load in worlds:
-            world = {"weight": weight, "slice_ns": slice_ns, "affinity": affinity, "limit": limit}
-            responses = counted and not isinstance(load, Always)
-            made.add(load, **world, responses=responses, wakes=counted)
+def agree(both, until, cut):
+    """The same in each moment, and after what is changed then."""
     for most in (None, cut):
         counts = [m.run(until if most is None else m.now_ns + 10**6, events=most) for m in both]
         assert counts[0] == counts[1]
@@ -82,6 +73,20 @@ def test_as_without(policy, scenario, until, cut):
     for _ in range(50):
         assert both[0].step() == both[1].step()
         assert seen(both[0]) == seen(both[1])
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@given(scenario=scenarios(), until=st.integers(1, 200_000), cut=st.integers(0, 3000))
+@settings(max_examples=60, deadline=None)
+def test_as_without(policy, scenario, until, cut):
+    cpus, worlds, counted = scenario
+    both = host(policy, cpus, True), host(policy, cpus, False)
+    for made in both:
+        for weight, slice_ns, affinity, limit, load in worlds:
+            world = {"weight": weight, "slice_ns": slice_ns, "affinity": affinity, "limit": limit}
+            responses = counted and not isinstance(load, Always)
+            made.add(load, **world, responses=responses, wakes=counted)
+    agree(both, until, cut)
 
 
 @pytest.mark.parametrize("policy", ["rr", "stride", "eevdf", "eevdf, 4000000"])
@@ -175,18 +180,7 @@ def test_esx_as_without(policy, cpus, worlds, until, cut):
             else:
                 pool = weight % len(policy["pools"])
                 made.add_vm(vcpus, load, weight=weight, pool=pool, wakes=True)
-    for most in (None, cut):
-        counts = [m.run(until if most is None else m.now_ns + 10**6, events=most) for m in both]
-        assert counts[0] == counts[1]
-        assert seen(both[0]) == seen(both[1])
-    for made in both:
-        made.set_weight(0, 7)
-        made.add(weight=3)
-        made.run(made.now_ns + 5000)
-    assert seen(both[0]) == seen(both[1])
-    for _ in range(50):
-        assert both[0].step() == both[1].step()
-        assert seen(both[0]) == seen(both[1])
+    agree(both, until, cut)
 
 
 def test_years_of_the_esx_policy():

@@ -131,7 +131,6 @@ class Availability:
         kept = self._admission if isinstance(self._admission, FailoverHosts) else None
         self.watch = Watch(system.cluster, incidents, rules, kept, {}, None)
         self.watch.quiet = policy is None
-        self._failed: set[int] = set()
         self._told = 0
         self._acting = False
         self._starting = False
@@ -148,6 +147,8 @@ class Availability:
         # one moment after the other, for what is carried out may change what follows
         while watch.due <= now:
             watch.look()
+            # up to here hosts drew what they did in the states that are changed now
+            self._system.read_meter()
             watch.run(watch.due)
             while self._told < len(watch.record):
                 _, what, vm, host = watch.record[self._told]
@@ -166,19 +167,10 @@ class Availability:
                 words = {HAEvent.VM_STOPPED: "vm-failed", HAEvent.VM_SHUT_DOWN: "vm-shut-down"}
                 system.lose(vm, words.get(what, "vm-powered-off"), text)
         elif what == HAEvent.HOST_FAILED:
-            # the engine has set the state already, and its machines stop in the next records
-            system.cluster.hosts.state[host] = HostState.ON
-            system.failing = host
             for row in system.on_host(host):
                 system.lose(row, "vm-failed")
-            system.failing = NONE
             system.set_host(host, HostState.FAILED, "host-failed")
-            self._failed.add(host)
         elif what == HAEvent.HOST_BACK:
-            if host in self._failed:
-                # it was off up to now
-                system.cluster.hosts.state[host] = HostState.FAILED
-                self._failed.discard(host)
             system.set_host(host, HostState.ON, "host-back")
         elif what == HAEvent.POWERED_ON:
             self._starting = True

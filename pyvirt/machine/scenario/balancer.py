@@ -129,7 +129,7 @@ class Balancer:
         system = self._system
         if (
             host not in self._leaving
-            or host == system.failing
+            or system.cluster.hosts.state[host] != HostState.ON
             or self._migrations.inbound(host)
             or system.on_host(host)
         ):

@@ -96,7 +96,7 @@ class Checkpoint:
         except OSError as error:
             if temporary is not None:
                 Path(temporary).unlink(missing_ok=True)
-            raise OutputError(error.errno, error.strerror, str(self.path)) from error
+            raise OutputError.of(self.path, error) from error
 
     def remove(self) -> None:
         """Remove the file: the run is over."""

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from pyvirt.cluster import NONE, Cluster
 from pyvirt.cluster.shares import BUSY, CORE, DEMAND, GIVEN, ON, STILL, HostShares
-from pyvirt.errors import InvalidValueError, PowerStateError
 from pyvirt.machine.admission import Admission
 from pyvirt.machine.loads import device_cores, device_table
 from pyvirt.machine.monitors import Monitors
@@ -199,15 +198,8 @@ class DemandFleet:
 
     def prepare(self, vm: VM, host: int) -> VMM:
         """Set aside what a machine reserves on a host."""
-        spec, there = vm.spec, self._hosts[host]
-        if self._state[host] != "on":
-            raise PowerStateError(f"host {there.name!r:.80} is {self._state[host]} and runs no VMs")
-        if spec.vcpus > there.cpus:
-            raise InvalidValueError(
-                f"vcpus of VM {spec.name!r:.80} must be at most the {there.cpus} CPUs of "
-                f"host {there.name!r:.80}, got {spec.vcpus}"
-            )
-        self._monitors[host].check(spec)
+        spec = vm.spec
+        self._monitors[host].check(spec, self._state[host])
         vmm = self._monitors[host].make(vm)
         self._admission[host].reserve(
             spec.name, spec.pool, spec.cpu_reservation, vmm.memory_reserved

@@ -55,8 +55,6 @@ class System:
         Places in `VM_STATES`.
     vmms : dict of int to VMM
         Of machines that run, by row.
-    failing : int
-        The host that is failing just now, whose machines stop one by one; else NONE.
     events, monitors : list
         What happened so far.
     followers : list
@@ -111,7 +109,6 @@ class System:
         self.calendar = Calendar()
         self.state = np.zeros(len(self.vms), np.uint8)
         self.stuns: dict[int, set[str]] = {}
-        self.failing = NONE
         self.vmms: dict[int, VMM] = {}
         self.first_on = np.full(len(self.vms), -1, np.int64)
         self.events: list[Event] = []

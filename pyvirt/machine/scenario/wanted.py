@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from pyvirt.machine.loads import cpu_work
 from pyvirt.sched.demand import Demand
-from pyvirt.sched.workloads import OnOff
+from pyvirt.sched.workloads import Jobs, OnOff
 from pyvirt.spec import VMSpec
 
 __all__ = ["Wanted"]
@@ -40,8 +40,8 @@ class Wanted:
         elif isinstance(first, OnOff):
             self._set(*_bursts(spec), True)
         else:
-            idle = type(first).__name__ == "Jobs"
-            self._set(np.array([0, 1]), np.array([0.0 if idle else float(spec.vcpus)]), True)
+            level = 0.0 if isinstance(first, Jobs) else float(spec.vcpus)
+            self._set(np.array([0, 1]), np.array([level]), True)
 
     def _set(self, bounds: Ints, cpus: Floats, repeat: bool) -> None:
         self._bounds, self._repeat = bounds.astype(np.float64), repeat
