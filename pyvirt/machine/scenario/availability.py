@@ -21,7 +21,7 @@ from pyvirt.cluster.ha_state import DOWN as HA_DOWN
 from pyvirt.cluster.ha_state import OFF as HA_OFF
 from pyvirt.cluster.ha_state import RUNNING, STARTING
 from pyvirt.machine.scenario.calendar import NEVER
-from pyvirt.machine.scenario.system import DOWN, ON, System
+from pyvirt.machine.scenario.system import DOWN, ON, Follower, System
 from pyvirt.spec import FaultSpec, HASpec
 
 __all__ = ["Availability"]
@@ -111,7 +111,7 @@ class Watch(Engine):
         self._at(self.next_try[vm], self._wake)
 
 
-class Availability:
+class Availability(Follower):
     """Carries out failures of hosts, and what HA does about them and about lost storage.
 
     Without HA in the scenario's policies what stopped stays down, and its host comes back empty.

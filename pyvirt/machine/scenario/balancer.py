@@ -7,12 +7,12 @@ import numpy as np
 from pyvirt.cluster import NONE, DPMOptions, DPMPolicy, HostState, drs, evacuate
 from pyvirt.machine.scenario.calendar import BEFORE
 from pyvirt.machine.scenario.migrations import Migrations
-from pyvirt.machine.scenario.system import System
+from pyvirt.machine.scenario.system import Follower, System
 
 __all__ = ["Balancer"]
 
 
-class Balancer:
+class Balancer(Follower):
     """Runs the cluster's policies at their intervals, and puts hosts into standby and maintenance.
 
     Parameters
@@ -139,9 +139,6 @@ class Balancer:
         system.set_host(host, state, words[state])
 
     # --- what System tells ---
-
-    def admit(self, row: int, host: int) -> None:
-        """Have no say in who starts."""
 
     def started(self, row: int, host: int) -> None:
         """Let a host stay on for what starts there."""

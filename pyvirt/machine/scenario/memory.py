@@ -84,7 +84,7 @@ class ClusterMemory:
         self._growth: dict[int, float] = {}
         self._used: dict[int, float] = {}
         self._waited: dict[int, int] = {}
-        self._places: dict[int, Ints] = {}
+        self._places: dict[int, Ints] = {}  # rows of the machines of each model
 
     @property
     def any(self) -> bool:
@@ -216,11 +216,11 @@ class ClusterMemory:
     def vm_samples(self, count: int) -> dict[str, Ints]:
         """Give the memory columns of `VM_COLUMNS` now, a number for each machine."""
         made = {name: np.zeros(count, np.int64) for name in COLUMNS}
-        for model in self._models:
-            rows = self._places.get(id(model))
+        for number, model in enumerate(self._models):
+            rows = self._places.get(number)
             if rows is None:
                 rows = np.array([self._rows[name] for name in model.names], np.int64)
-                self._places[id(model)] = rows
+                self._places[number] = rows
             for name, column in COLUMNS.items():
                 made[name][rows] = getattr(model.vms, column)
         return made

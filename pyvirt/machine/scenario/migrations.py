@@ -10,6 +10,7 @@ import numpy as np
 
 from pyvirt.cluster import (
     NONE,
+    Budgets,
     ConstantRate,
     DirtyLog,
     HostState,
@@ -19,17 +20,15 @@ from pyvirt.cluster import (
     migrate,
 )
 from pyvirt.errors import AdmissionError, InvalidValueError, PowerStateError
-from pyvirt.machine.scenario.system import ON, System
+from pyvirt.machine.scenario.system import ON, Follower, System
 from pyvirt.machine.vmm import VMM
 from pyvirt.units import format_size
 
 __all__ = ["Migrations"]
 
 PAGE = 4096
-#: vMotions that a host takes part in at a time, by its link: 4 on 1 and 8 on 10 Gbit/s (vCenter
-#: Server and Host Management 6.7, GUID-25EA5833).
+#: From so many Mbit/s on a network bears what those of 10 Gbit/s do.
 FAST_MBPS = 10_000
-AT_ONCE = {False: 4, True: 8}
 
 
 @dataclass(eq=False)
@@ -43,11 +42,10 @@ class Moving:
     source: int = NONE
     begun: bool = False
     burdens: tuple[int, int] = (0, 0)
-    begin: int = 0
     plan: Migration | None = None
 
 
-class Migrations:
+class Migrations(Follower):
     """All migrations of a scenario.
 
     Parameters
@@ -69,9 +67,6 @@ class Migrations:
         self._waiting: deque[Moving] = deque()
         self._logs: dict[tuple[int, float], DirtyLog] = {}
         system.followers.append(self)
-
-    def __len__(self) -> int:
-        return len(self._moving)
 
     def target(self, row: int) -> int:
         """Say where a machine is to go; NONE: it stays."""
@@ -130,18 +125,9 @@ class Migrations:
 
     # --- what System tells ---
 
-    def admit(self, row: int, host: int) -> None:
-        """Have no say in who starts."""
-
-    def started(self, row: int, host: int) -> None:
-        """Need nothing."""
-
     def stopped(self, row: int, host: int) -> None:
         """Let a machine that stops no longer move."""
         self.cancel(row, "the machine stopped")
-
-    def moved(self, row: int, source: int, target: int) -> None:
-        """Need nothing."""
 
     def host_changed(self, host: int) -> None:
         """Let nothing move to a host that is not on any more."""
@@ -161,7 +147,7 @@ class Migrations:
         starting = []
         for moving in list(self._waiting):
             ends = (moving.source, moving.target)
-            if all(busy[h] < AT_ONCE[bool(hosts.link_mbps[h] >= FAST_MBPS)] for h in ends):
+            if all(busy[h] < _most(int(hosts.link_mbps[h])) for h in ends):
                 busy[list(ends)] += 1
                 starting.append(moving)
                 self._waiting.remove(moving)
@@ -175,7 +161,7 @@ class Migrations:
         table = system.cluster.vms
         memory = max(1, int(table.memory[row] + table.overhead[row])) * PAGE
         plan = migrate(memory, self.dirty(row), link)
-        moving.begun, moving.begin, moving.plan = True, system.now, plan
+        moving.begun, moving.plan = True, plan
         first, second = (
             system.fleet.burden(host, link.cores) for host in (moving.source, moving.target)
         )
@@ -264,3 +250,10 @@ class Migrations:
         log = self._logs[key]
         pages = spec.memory // PAGE
         return log if not log.frames.size or int(log.frames.max()) < pages else None
+
+
+def _most(link_mbps: int) -> int:
+    """Say how many vMotions a host with such a link takes part in at a time (`Budgets`)."""
+    budgets = Budgets()
+    network = budgets.network_10g if link_mbps >= FAST_MBPS else budgets.network_1g
+    return min(budgets.host, network)

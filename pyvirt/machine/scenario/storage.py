@@ -11,7 +11,7 @@ from pyvirt.errors import AdmissionError
 from pyvirt.machine.paths import Datastores, Site
 from pyvirt.machine.paths.site import PATH_FAULTS
 from pyvirt.machine.scenario.calendar import NEVER
-from pyvirt.machine.scenario.system import ON, System
+from pyvirt.machine.scenario.system import ON, Follower, System
 from pyvirt.spec import ScenarioSpec
 
 __all__ = ["Storage", "path_engine"]
@@ -41,7 +41,7 @@ def path_engine(spec: ScenarioSpec) -> tuple[Any, Any, list[Any]]:
     return site, engine, site.losses(ahead)
 
 
-class Storage:
+class Storage(Follower):
     """Space and paths.
 
     Parameters
@@ -188,9 +188,6 @@ class Storage:
 
     # --- what System tells ---
 
-    def admit(self, row: int, host: int) -> None:
-        """Have no say in who starts."""
-
     def started(self, row: int, host: int) -> None:
         """Let a machine whose datastore is still full stand still again."""
         if self.stores is None:
@@ -199,12 +196,3 @@ class Storage:
         for name, disk in self._disks.items():
             if stopped[disk] and name.rpartition("/")[0] == self._system.vm_names[row]:
                 self._system.stun(row, f"disk {name}")
-
-    def stopped(self, row: int, host: int) -> None:
-        """Need nothing."""
-
-    def moved(self, row: int, source: int, target: int) -> None:
-        """Need nothing."""
-
-    def host_changed(self, host: int) -> None:
-        """Need nothing."""

@@ -25,13 +25,32 @@ from pyvirt.machine.vmm import VMM
 from pyvirt.spec import ClusterSpec, PoolSpec, ScenarioSpec
 from pyvirt.spec.cluster import STATES
 
-__all__ = ["DOWN", "OFF", "ON", "SUSPENDED", "System"]
+__all__ = ["DOWN", "OFF", "ON", "SUSPENDED", "Follower", "System"]
 
 OFF, ON, SUSPENDED, DOWN = range(len(VM_STATES))
 PAGE = 4096
 SECOND = 1_000_000_000
 #: Memory steps of hosts that divide time are no longer than this.
 LONGEST_MEMORY_STEP = 60 * SECOND
+
+
+class Follower:
+    """Who is told of what happens to machines and hosts; each overrides what it has to know."""
+
+    def admit(self, row: int, host: int) -> None:
+        """Refuse a machine that is to start on a host, by an `AdmissionError`."""
+
+    def started(self, row: int, host: int) -> None:
+        """Know that a machine runs."""
+
+    def stopped(self, row: int, host: int) -> None:
+        """Know that a machine does not run any more."""
+
+    def moved(self, row: int, source: int, target: int) -> None:
+        """Know that a machine runs elsewhere."""
+
+    def host_changed(self, host: int) -> None:
+        """Know that a host does something else."""
 
 
 class System:
@@ -113,7 +132,7 @@ class System:
         self.first_on = np.full(len(self.vms), -1, np.int64)
         self.events: list[Event] = []
         self.monitors: list[Monitor] = []
-        self.followers: list[Any] = []
+        self.followers: list[Follower] = []
         self._measured = (0, self.fleet.vm_times(), self.meter.vm["on_ns"].copy())
 
     # --- time ---
