@@ -1,0 +1,1 @@
+"""The instruction decoder: lengths, operands and classes of x86 instructions."""

@@ -1,0 +1,1 @@
+"""The protection rules of x86: descriptors, privilege levels and gates."""
