@@ -47,19 +47,17 @@ class _Sweeps(_OnStreams):
 
 
 class Reuse(_Sweeps):
-    """208 TLBs: 1 to 4096 sets."""
+    """208 TLBs: 1 to 4096 sets. What more of them cost; the target is asked of a hundred, below."""
 
     sets = SETS
 
     def time_ours(self, files, stream):
         self.swept("auto")
 
-    @target("<=", 10)
     @unit("times one 64/4 TLB in C, for 208 TLBs")
     def track_cost_of_64_4(self, files, stream):
         return self.cost("auto", self.c_loop("misses_64_4", 16, 4))
 
-    @target("<=", 10)
     @unit("times one 1536/12 TLB in C, for 208 TLBs")
     def track_cost_of_1536_12(self, files, stream):
         return self.cost("auto", self.c_loop("misses_1536_12", 128, 12))
