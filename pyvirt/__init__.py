@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         PowerStateError,
         PyvirtError,
         TraceFormatError,
+        UnsupportedHostError,
         describe_fault,
     )
     from pyvirt.guest.system import GuestOS
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
         VMSpec,
         WorkloadSpec,
     )
+    from pyvirt.x86.calibrate import calibrate
 
 __version__ = "0.1.0.dev0"
 
@@ -100,6 +102,7 @@ _HOME = {
     "AddressSpace": "pyvirt.mmu.spaces",
     "NestedAddressSpace": "pyvirt.mmu.spaces",
     "Shares": "pyvirt.entitlement.pools",
+    "calibrate": "pyvirt.x86.calibrate",
     "AdmissionError": "pyvirt.errors",
     "Fault": "pyvirt.errors",
     "FrameExhaustedError": "pyvirt.errors",
@@ -117,6 +120,7 @@ _HOME = {
     "PowerStateError": "pyvirt.errors",
     "PyvirtError": "pyvirt.errors",
     "TraceFormatError": "pyvirt.errors",
+    "UnsupportedHostError": "pyvirt.errors",
     "describe_fault": "pyvirt.errors",
 }
 
@@ -135,6 +139,7 @@ _PARTS = frozenset(
         "spec",
         "traces",
         "validation",
+        "x86",
     }
 )
 
@@ -184,10 +189,12 @@ __all__ = [
     "TraceFormatError",
     "Translation",
     "Translations",
+    "UnsupportedHostError",
     "VMSpec",
     "VMkernel",
     "Walker",
     "WorkloadSpec",
+    "calibrate",
     "compare",
     "describe_fault",
     "sweep",

@@ -29,6 +29,7 @@ __all__ = [
     "PowerStateError",
     "PyvirtError",
     "TraceFormatError",
+    "UnsupportedHostError",
     "describe_fault",
 ]
 
@@ -179,6 +180,10 @@ class PowerStateError(PyvirtError, RuntimeError):
 
 class MissingDependencyError(PyvirtError, ImportError):
     """An optional library is needed; the message names the extra to install."""
+
+
+class UnsupportedHostError(PyvirtError, NotImplementedError):
+    """The machine that pyvirt runs on cannot do what was asked; the message says what it takes."""
 
 
 class OutputError(PyvirtError, OSError):
