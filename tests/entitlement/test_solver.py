@@ -1,5 +1,6 @@
 """Entitlements over trees: worked examples, the definition node by node, batches, bad input."""
 
+import dataclasses
 import doctest
 import pickle
 from math import inf
@@ -195,6 +196,34 @@ def test_pools_give_away_all_that_is_wanted(tree, capacity):
             want = min(result.given[node], result.demand[below].sum())
             assert result.given[below].sum() == pytest.approx(want, rel=1e-12, abs=1e-12)
     assert (result.given <= result.demand).all()
+
+
+@given(
+    st.lists(clients("x"), min_size=1, max_size=6),
+    st.integers(0, 5),
+    st.floats(1, 1e3),
+    st.floats(0, 1e6, allow_subnormal=False),
+)
+def test_more_shares_never_give_less(siblings, which, factor, capacity):
+    """Nor more to a sibling: what one wins the others lose."""
+    clients_ = [
+        dataclasses.replace(
+            client, name=f"c{i}", shares=7 if isinstance(client.shares, Shares) else client.shares
+        )
+        for i, client in enumerate(siblings)
+    ]
+    which %= len(clients_)
+    more = dataclasses.replace(
+        clients_[which], shares=min(max(clients_[which].shares, 1e-3) * factor, 1e9)
+    )
+    before, after = (
+        solve(Pool("root", made), capacity, overcommit="scale").as_dict()
+        for made in (clients_, [more if i == which else c for i, c in enumerate(clients_)])
+    )
+    slack = 1e-9 * (1 + capacity)
+    for i, client in enumerate(clients_):
+        change = after[f"root/{client.name}"] - before[f"root/{client.name}"]
+        assert change >= -slack if i == which else change <= slack
 
 
 BAD = [
