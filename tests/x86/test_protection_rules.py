@@ -19,8 +19,8 @@ from pyvirt.x86.protection import (
     Verdict,
     check,
 )
+from x86.x86_cases import CASES, arguments
 
-NAMES = [operation.name.lower() for operation in Operation]
 CODE, DATA = Descriptor.code, Descriptor.data
 
 
@@ -33,17 +33,8 @@ def same(found: Verdict, case: tuple) -> None:
 
 
 def ours(case: tuple) -> Verdict:
-    operation, cpl, selector, descriptor, target, stack_selector, stack, mode = case
-    return check(
-        operation,
-        cpl,
-        selector,
-        descriptor,
-        target=target,
-        stack_selector=stack_selector,
-        stack=stack,
-        mode=mode,
-    )
+    first, others = arguments(case)
+    return check(*first, **others)
 
 
 def batch(rows: list[tuple]) -> np.ndarray:
@@ -161,24 +152,6 @@ def test_returns(name: str, mode: int):
     outward = found["effects"] & Effect.OUTWARD > 0
     before = np.array([row[1] for row in rows])
     assert np.array_equal(outward, found["cpl"] > before)
-
-
-RAW = st.builds(
-    lambda access, flags, rest: access << 40 | flags << 52 | rest,
-    st.integers(0, 255),
-    st.integers(0, 15),
-    st.integers(0, 0xFFFF).map(lambda names: names << 16),
-)
-CASES = st.tuples(
-    st.sampled_from(NAMES),
-    st.integers(0, 3),
-    st.integers(0, 0xFFFF) | st.integers(0, 7),
-    RAW,
-    RAW,
-    st.integers(0, 0xFFFF) | st.integers(0, 7),
-    RAW,
-    st.integers(0, 2),
-)
 
 
 @settings(max_examples=1000, deadline=None)
