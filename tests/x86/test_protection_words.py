@@ -1,10 +1,14 @@
 """`explain` names the condition that decides, with the verdict that `check` gives."""
 
+import doctest
+
 import pytest
 from hypothesis import given, settings
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.validation.protection_cases import cases
+from pyvirt.x86 import checks
+from pyvirt.x86 import explain as words
 from pyvirt.x86.protection import Descriptor, Effect, Gate, check, explain, steps
 from x86.x86_cases import CASES, arguments
 
@@ -24,6 +28,12 @@ def agree(case: tuple) -> None:
         assert (last.vector, last.error) == (found.vector, found.error)
     text = explain(*first, **others)
     assert text.count("\n") == len(made) + 1
+
+
+@pytest.mark.parametrize("module", [checks, words])
+def test_docstring_examples(module):
+    failed, attempted = doctest.testmod(module)
+    assert (failed, attempted > 0) == (0, True)
 
 
 @settings(max_examples=1500, deadline=None)
