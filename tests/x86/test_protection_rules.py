@@ -21,6 +21,7 @@ from pyvirt.x86.protection import (
 )
 from x86.x86_cases import CASES, arguments
 
+NAMES = [operation.name.lower() for operation in Operation]
 CODE, DATA = Descriptor.code, Descriptor.data
 
 
@@ -66,7 +67,7 @@ def test_the_matrix():
     all_same(rows)
 
 
-@pytest.mark.parametrize("name", ["load", "load_ss", "jmp", "call", "lar", "lsl", "verr", "verw"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("mode", [0, 1, 2])
 def test_every_access_byte(name: str, mode: int):
     """All types, privileges, P and S, with both sizes of code, at all privileges, and null ones."""
