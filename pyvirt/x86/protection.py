@@ -21,6 +21,7 @@ from pyvirt.x86.checks import (
 )
 from pyvirt.x86.descriptors import Descriptor, Gate, Selector, SystemType
 from pyvirt.x86.explain import Step, explain, steps
+from pyvirt.x86.tables import find_descriptor, nulled_on_return, stack_slot
 
 __all__ = [
     "Descriptor",
@@ -37,7 +38,10 @@ __all__ = [
     "check",
     "check_instruction",
     "explain",
+    "find_descriptor",
     "flags_mask",
+    "nulled_on_return",
     "ports_permitted",
+    "stack_slot",
     "steps",
 ]
