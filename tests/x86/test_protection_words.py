@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.validation.protection_cases import cases
-from pyvirt.x86 import checks
+from pyvirt.x86 import checks, tables
 from pyvirt.x86 import explain as words
 from pyvirt.x86.protection import Descriptor, Effect, Gate, check, explain, steps
 from x86.x86_cases import CASES, arguments
@@ -30,13 +30,13 @@ def agree(case: tuple) -> None:
     assert text.count("\n") == len(made) + 1
 
 
-@pytest.mark.parametrize("module", [checks, words])
+@pytest.mark.parametrize("module", [checks, tables, words])
 def test_docstring_examples(module):
     failed, attempted = doctest.testmod(module)
     assert (failed, attempted > 0) == (0, True)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(CASES)
 def test_the_last_condition_is_the_verdict(case: tuple):
     agree(case)
