@@ -160,15 +160,23 @@ E = TypeVar("E", bound=IntEnum)
 
 
 def member(value: object, kind: type[E], name: str) -> E:
-    """Give the member of an enumeration that a name or a number stands for."""
-    accepted = ", ".join(m.name.lower() for m in kind)
+    """Give the member of an enumeration, numbered from 0, that a name or a number stands for."""
+    if isinstance(value, kind):
+        return value
     if isinstance(value, str):
         try:
             return kind[value.upper()]
         except KeyError:
+            accepted = ", ".join(m.name.lower() for m in kind)
             raise InvalidValueError(f"{name} must be one of {accepted}; got {value!r}") from None
-    number = within(cast("SupportsIndex", value), name, max(kind))
-    return kind(number)
+    return kind(within(cast("SupportsIndex", value), name, len(kind) - 1))
+
+
+def single(value: object) -> bool:
+    """Whether this is one value, and no array."""
+    return isinstance(value, (int, str)) or (
+        hasattr(value, "__index__") and not isinstance(value, np.ndarray)
+    )
 
 
 def column(
@@ -318,6 +326,19 @@ def check(
     >>> check("load", [0, 3], 0x10, Descriptor.data(0))["vector"]
     array([-1, 13], dtype=int16)
     """
+    others = (target, stack_selector, stack, mode)
+    if out is None and all(map(single, (operation, cpl, selector, descriptor, *others))):
+        vector, error, after, effects = batch.check_one(
+            member(operation, Operation, "operation"),
+            within(cast("SupportsIndex", cpl), "cpl", 3),
+            within(cast("SupportsIndex", selector), "selector", 0xFFFF),
+            within(cast("SupportsIndex", descriptor), "descriptor", 2**64 - 1),
+            within(cast("SupportsIndex", target), "target", 2**64 - 1),
+            within(cast("SupportsIndex", stack_selector), "stack_selector", 0xFFFF),
+            within(cast("SupportsIndex", stack), "stack", 2**64 - 1),
+            member(mode, Mode, "mode"),
+        )
+        return Verdict(vector, error, after, Effect(effects))
     columns = [
         column(operation, "operation", "u1", max(Operation), Operation),
         column(cpl, "cpl", "u1", 3),
@@ -328,10 +349,8 @@ def check(
         column(stack, "stack", "u8", 2**64 - 1),
         column(mode, "mode", "u1", max(Mode), Mode),
     ]
-    if out is None and not any(c.ndim for c in columns):
-        vector, error, after, effects = batch.check_one(*(int(c) for c in columns))
-        return Verdict(vector, error, after, Effect(effects))
-    return together(columns, out, batch.check)
+    found = together(columns, out, batch.check)
+    return verdict(found) if out is None and not found.ndim else found
 
 
 def check_instruction(
