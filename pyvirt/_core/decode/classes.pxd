@@ -25,6 +25,6 @@ cdef enum:                      # insn_t.flow
     FLOW_SYSRET = 13            # SYSRET, SYSEXIT, ERETU, ERETS, UIRET, RSM
     FLOW_HALT = 14
     FLOW_UNDEFINED = 15         # UD0, UD1, UD2
-    FLOW_TRANSACTION = 16       # XBEGIN, XABORT, XEND
+    FLOW_TRANSACTION = 16       # XBEGIN, XABORT
     FLOW_MONITOR = 17           # VMCALL, VMLAUNCH, VMRESUME, VMMCALL, VMRUN, ...
     FLOWS = 18

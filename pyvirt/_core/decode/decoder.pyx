@@ -80,11 +80,17 @@ cdef void classify_group(insn_t *o, int prefix) noexcept nogil:
         elif reg == 7:                          # C6, C7: XABORT, XBEGIN
             o.flow = FLOW_TRANSACTION
             o.relative = o.opcode == 0xC7
-    elif o.opcode == 0x00:
-        o.klass = CLASS_PRIVILEGED if reg == 2 or reg == 3 else CLASS_SENSITIVE
+    elif o.map == MAP_0F38:                     # F3 DC: LOADIWKEY; with memory AESENC128KL
+        if register:
+            o.klass = CLASS_PRIVILEGED
+    elif o.opcode == 0x00:                      # LLDT, LTR, LKGS
+        o.klass = CLASS_PRIVILEGED if reg == 2 or reg == 3 or reg == 6 else CLASS_SENSITIVE
+    elif o.opcode == 0xAE:
+        if reg == 6 and not register:           # CLRSSBSY
+            o.klass = CLASS_PRIVILEGED
     elif o.opcode == 0xC7:
-        # VMPTRLD, VMCLEAR, VMXON, VMPTRST; SENDUIPI is F3 with a register
-        if not register and (reg == 6 or reg == 7 and prefix == 0):
+        # XRSTORS, XSAVES; VMPTRLD, VMCLEAR, VMXON, VMPTRST
+        if not register and (reg == 3 or reg == 5 or reg == 6 or reg == 7):
             o.klass = CLASS_PRIVILEGED
     elif o.opcode != 0x01:
         pass
@@ -100,17 +106,18 @@ cdef void classify_group(insn_t *o, int prefix) noexcept nogil:
     elif reg == 0:
         if rm == 1:
             o.flow = FLOW_MONITOR               # VMCALL
-        elif 2 <= rm <= 4:
-            o.klass = CLASS_PRIVILEGED          # VMLAUNCH, VMRESUME, VMXOFF
-            if rm != 4:
-                o.flow = FLOW_MONITOR
-        elif rm == 6:
-            o.klass = CLASS_PRIVILEGED          # RDMSRLIST, WRMSRLIST
+        elif rm:
+            o.klass = CLASS_PRIVILEGED          # VMXOFF, PCONFIG, RDMSRLIST, WRMSRLIST, PBNDKB
+            if rm == 2 or rm == 3:
+                o.flow = FLOW_MONITOR           # VMLAUNCH, VMRESUME
+        else:
+            o.klass = CLASS_PRIVILEGED          # ENCLV
     elif reg == 1:
         if prefix == 1:
             if rm >= 4:
-                o.flow = FLOW_MONITOR           # TDCALL, SEAMRET, SEAMOPS, SEAMCALL
-                o.klass = CLASS_PRIVILEGED
+                o.klass = CLASS_PRIVILEGED      # TDCALL, SEAMRET, SEAMOPS, SEAMCALL
+                if rm != 6:
+                    o.flow = FLOW_MONITOR
         elif prefix >= 2:
             if rm == 2:
                 o.klass, o.flow = CLASS_PRIVILEGED, FLOW_SYSRET     # ERETU, ERETS
@@ -119,20 +126,22 @@ cdef void classify_group(insn_t *o, int prefix) noexcept nogil:
     elif reg == 2:
         if rm == 1:
             o.klass = CLASS_PRIVILEGED          # XSETBV
-        elif rm == 5:
-            o.flow = FLOW_TRANSACTION           # XEND
     elif reg == 3:
         if rm == 0:
             o.klass, o.flow = CLASS_PRIVILEGED, FLOW_MONITOR        # VMRUN
         elif rm == 1:
             o.flow = FLOW_MONITOR               # VMMCALL, VMGEXIT
         else:
-            o.klass = CLASS_PRIVILEGED          # VMLOAD, VMSAVE, STGI, CLGI, SKINIT, INVLPGA
+            o.klass = CLASS_PRIVILEGED          # VMLOAD, VMSAVE, STGI, CLGI, INVLPGA
+            if rm == 6:
+                o.flow = FLOW_MONITOR           # SKINIT
     elif reg == 5:
         if prefix == 2 and rm == 4:
             o.flow = FLOW_SYSRET                # UIRET
-    elif reg == 7 and (rm == 0 or rm == 6 or rm == 7):
-        o.klass = CLASS_PRIVILEGED              # SWAPGS, INVLPGB/RMPADJUST, TLBSYNC/PSMASH
+        elif prefix == 2 and rm == 0:
+            o.klass = CLASS_PRIVILEGED          # SETSSBSY
+    elif reg == 7 and (rm == 0 or rm >= 6 or rm == 5 and prefix == 2):
+        o.klass = CLASS_PRIVILEGED              # SWAPGS, INVLPGB, RMPADJUST, TLBSYNC, PSMASH, RMPQUERY
 
 
 cdef int decode(

@@ -115,7 +115,7 @@ TWO_BYTE = """
 0B * undefined
 0D * M
 0E *
-0F * M b
+0F * M b ask
 10,11 * M
 12 0 M
 12 1 M mem
@@ -177,7 +177,7 @@ AC * M b
 AD,AF * M
 AE 0 M mem/01234567 reg/567
 AE 1 M mem/67 reg/6
-AE 2 M mem/46 reg/012356 ask
+AE 2 M mem/46 reg/0123456 ask
 AE 3 M reg/6
 B0,B1 * M lock
 B2,B4,B5 * M mem
@@ -218,15 +218,16 @@ C8-CD 0 M
 CF,DB-DF 1 M
 D8 2 M mem/0123
 DC,DD,DE,DF 2 M
-DC 2 M
+DC 2 M ask
 DD,DE,DF 2 M mem
 FA,FB 2 M reg
 F0,F1 01 M mem
 F0,F1 3 M
-F5 1 M mem
+F5 1 M mem privileged
 F6 0 M mem
 F6 12 M
-F8 123 M mem
+F8 13 M mem
+F8 2 M mem privileged
 F9 0 M mem
 FC * M mem
 """
