@@ -35,7 +35,7 @@ _OTHERS = {
 def is_bzimage(data: memoryview | bytes) -> bool:
     """Tell whether a file has the header of a Linux boot image."""
     view = memoryview(data)
-    return len(view) >= _MAGIC_AT + 4 and view[_MAGIC_AT : _MAGIC_AT + 4] == b"HdrS"
+    return len(view) >= _MAGIC_AT + 4 and bytes(view[_MAGIC_AT : _MAGIC_AT + 4]) == b"HdrS"
 
 
 def extract_kernel(
@@ -80,7 +80,7 @@ def extract_kernel(
             f"the file, {len(view):#x}"
         )
     payload = view[start : start + length]
-    if payload[:4] == b"\x7fELF":
+    if bytes(payload[:4]) == b"\x7fELF":
         return bytes(payload)
     unpack: lzma.LZMADecompressor | bz2.BZ2Decompressor | _Gzip
     head = bytes(payload[:6])

@@ -346,6 +346,9 @@ cdef int decode(
             if out.map == MAP_0F:
                 if mode != 64 and only_64(out, prefix):
                     bad = True
+                elif out.opcode == 0xA6:
+                    # VIA's MONTMUL takes its pointers from 32-bit registers
+                    bad |= reg == 0 and out.address_size != 4
                 elif out.opcode & 0xFC == 0x20 and out.rex & 4:
                     # CR8 alone is beyond 7, and no debug register
                     bad = out.opcode & 1 or reg != 0

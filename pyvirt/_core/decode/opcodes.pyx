@@ -168,7 +168,7 @@ A0,A1,A8,A9 * stack64 sensitive
 A2 *
 A3,A5 * M
 A4 * M b
-A6 2 M reg
+A6 2 M reg ask
 A7 013 M reg/0
 A7 2 M reg
 AA * privileged sysret

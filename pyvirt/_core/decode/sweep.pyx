@@ -185,11 +185,12 @@ def decode_one(code, mode, offset=0):
     )
 
 
-def sweep_arrays(code, mode, start, stop):
+def sweep_arrays(code, mode, start=0, stop=None):
     """Lengths and kinds of what begins in [start, stop), and where the next one begins."""
     cdef const uint8_t[::1] view = as_code(code)
     cdef size_t size = view.shape[0]
-    cdef size_t last = as_int(stop, "stop", 0, size), at = as_int(start, "start", 0, last), n = 0, k
+    cdef size_t last = size if stop is None else as_int(stop, "stop", 0, size)
+    cdef size_t at = as_int(start, "start", 0, last), n = 0, k
     cdef int bits = check_mode(mode)
     lengths = np.empty(last - at, dtype=np.uint8)
     kinds = np.empty(last - at, dtype=np.uint8)
@@ -203,11 +204,12 @@ def sweep_arrays(code, mode, start, stop):
     return lengths[:n], kinds[:n], at
 
 
-def count(code, mode, start, stop):
+def count(code, mode, start=0, stop=None):
     """Instructions and bytes by kind, INT3s, and where the next instruction begins."""
     cdef const uint8_t[::1] view = as_code(code)
     cdef size_t size = view.shape[0]
-    cdef size_t last = as_int(stop, "stop", 0, size), at = as_int(start, "start", 0, last), k
+    cdef size_t last = size if stop is None else as_int(stop, "stop", 0, size)
+    cdef size_t at = as_int(start, "start", 0, last), k
     cdef int bits = check_mode(mode), i
     cdef uint8_t kind
     cdef tally_t t
