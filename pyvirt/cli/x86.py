@@ -20,7 +20,7 @@ OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
 
 @click.group()
 def x86() -> None:
-    """Look at x86 code as a monitor does: privilege and control flow."""
+    """Look at x86 code as a monitor does."""
 
 
 @x86.command()

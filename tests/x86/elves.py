@@ -53,7 +53,7 @@ def sample(bits=64):
 
 def boot_image(payload, *, version=0x20F, sectors=3):
     """A bzImage with a compressed kernel."""
-    setup = bytearray((sectors + 1) * 512)
+    setup = bytearray(((sectors or 4) + 1) * 512)
     setup[0x1F1] = sectors
     setup[0x202:0x206] = b"HdrS"
     struct.pack_into("<H", setup, 0x206, version)
