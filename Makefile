@@ -2,6 +2,8 @@
 # a C compiler and a package index, and both install the package into $(VENV) as a user would.
 PYTHON ?= python3
 VENV ?= .venv
+# What of pyproject.toml's extras `make test` installs; `test,oracles` adds the peers of tests.
+EXTRAS ?= test
 PYTEST_ARGS ?=
 # Tests run in one process for each CPU, four at most; 0: in pytest's own.
 PYTEST_JOBS ?= auto
@@ -19,7 +21,7 @@ SOURCES := pyproject.toml setup.py README.md $(shell find pyvirt \
     -name __pycache__ -prune -o -name '*.so' -prune -o -print)
 # The tests that the sanitizers watch: the compiled core and all that feeds it from outside.
 ASAN_TESTS := $(wildcard tests/core tests/mmu tests/mmu_sim tests/fuzz tests/traces \
-    tests/entitlement tests/scheduling tests/guest $(addprefix tests/shadow/test_,agile_random.py \
+    tests/entitlement tests/scheduling tests/guest tests/x86 $(addprefix tests/shadow/test_,agile_random.py \
     front_random.py dirty_log_random.py quadrants.py pcid.py engine_bad_input.py engine_policies.py))
 
 # The current directory holds a pyvirt/ without compiled modules; it must not hide the installed one.
@@ -45,7 +47,7 @@ help:
 
 install: $(VENV)/.installed
 $(VENV)/.installed: $(SOURCES)
-	$(call install,$(VENV),'.[test]')
+	$(call install,$(VENV),'.[$(EXTRAS)]')
 	touch $@
 
 # What a user would type, on page tables that a Debian kernel (5 levels) and KVM (nested) wrote.

@@ -20,6 +20,7 @@ from pyvirt.cli.run import run
 from pyvirt.cli.sched import sched
 from pyvirt.cli.trace import trace
 from pyvirt.cli.validate import validate
+from pyvirt.cli.x86 import x86
 from pyvirt.errors import PyvirtError
 
 __all__ = ["main"]
@@ -100,3 +101,4 @@ main.add_command(run)
 main.add_command(sched)
 main.add_command(trace)
 main.add_command(validate)
+main.add_command(x86)

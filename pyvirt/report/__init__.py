@@ -40,6 +40,7 @@ from pyvirt.report.run_tables import (
     run_vm_table,
 )
 from pyvirt.report.sched import latency_table, sched_document, sched_table, wake_latency
+from pyvirt.report.x86 import scan_bars
 
 __all__ = [
     "Summary",
@@ -72,6 +73,7 @@ __all__ = [
     "run_vm_table",
     "save",
     "save_run",
+    "scan_bars",
     "sched_document",
     "sched_table",
     "side_by_side",

@@ -176,6 +176,7 @@ def experiments() -> dict[str, Experiment]:
     from pyvirt.validation import (  # noqa: F401  (each enters its own)
         clusters_balance,
         clusters_power,
+        code_sweeps,
         entitlements,
         exit_reasons,
         exits,

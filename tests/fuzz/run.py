@@ -15,7 +15,7 @@ from types import ModuleType
 
 from fuzz import engine
 
-TARGETS = ("readers", "walkers", "builder", "misuse", "mmu", "traces", "demands")
+TARGETS = ("readers", "walkers", "builder", "misuse", "mmu", "traces", "demands", "decode")
 CORPUS = Path(__file__).parent / "corpus"
 
 

@@ -1,0 +1,84 @@
+"""``pyvirt x86``: tables, JSON and plots of the samples; files that are refused."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pyvirt.cli import main
+from pyvirt.x86.scan import scan
+from x86.elves import boot_image, elf, sample
+
+SAMPLE = Path(__file__).parents[1] / "data" / "x86" / "sample64.elf"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["x86", "scan", *map(str, arguments)])
+
+
+def test_tables_say_what_the_scan_found():
+    result = run(SAMPLE)
+    assert result.exit_code == 0, result.output
+    total = scan(SAMPLE).total
+    (row,) = [line.split() for line in result.output.splitlines() if line.split()[:1] == ["all"]]
+    flow = total.instructions - total.flows["none"]
+    expected = [total.size, total.instructions, *list(total.classes.values())[1:], flow]
+    expected += [total.relative_memory, total.unchanged, f"{total.share:.1%}", 2, total.nothing]
+    assert row == ["all", *(str(value) for value in expected)]
+    assert "paravirtual call sites: 4\n  by type  30: 3, 32: 1\n" in result.output
+    assert "call indirect" in result.output
+
+
+def test_json(tmp_path: Path):
+    path = tmp_path / "vmlinuz"
+    path.write_bytes(boot_image(gzip.compress(sample(32))))
+    result = run(path, "--json")
+    found = json.loads(result.output)
+    assert (found["kind"], found["mode"], found["paravirtual_sites"]) == ("bzImage", 32, None)
+    assert found["total"]["classes"] == scan(path).total.classes
+    assert found["sections"][0]["address"] == "0x1000"
+    assert json.loads(run(SAMPLE, "--json").output)["paravirtual_sites"] == {
+        "total": 4,
+        "by_type": {"30": 3, "32": 1},
+    }
+
+
+def test_plot(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "shares.png"
+    assert run(SAMPLE, "--plot", picture).exit_code == 0
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    result = run(SAMPLE, "--plot", tmp_path / "shares.txt")
+    assert (result.exit_code, result.stdout) == (2, "")
+    path = tmp_path / "data.elf"
+    path.write_bytes(elf([(".data", 3, 0, b"1234")]))
+    assert "no instructions" in run(path, "--plot", picture).stderr
+
+
+@pytest.mark.parametrize(
+    ("case", "content", "words"),
+    [
+        ("empty", b"", "the file is empty"),
+        ("text", b"hello\n", "neither an ELF file nor a Linux boot image"),
+        ("cut", sample()[:100], "beyond the end of the file, 0x64"),
+        ("zstd", boot_image(b"\x28\xb5\x2f\xfd" + bytes(8)), "compressed with Zstandard"),
+        ("arm", elf([(".text", 6, 0, b"1234")], machine=183), "machine must be 3"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_files(case: str, content: bytes, words: str, tmp_path: Path):
+    path = tmp_path / case
+    path.write_bytes(content)
+    result = run(path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"pyvirt: error: {path}: ")
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_no_such_file(tmp_path: Path):
+    result = run(tmp_path / "none")
+    assert result.exit_code == 2
+    assert "does not exist" in result.stderr
