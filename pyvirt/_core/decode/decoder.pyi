@@ -1,0 +1,1 @@
+"""`decode` is cimported: Python calls it through `pyvirt._core.decode.sweep`."""
