@@ -266,10 +266,34 @@ def strings(rng: np.random.Generator) -> tuple[bytes, int]:
     return code + head, ALL
 
 
+def short_addresses(rng: np.random.Generator) -> tuple[bytes, int]:
+    """Emit an ALU instruction or a move with 16-bit addressing (BX, SI, DI known)."""
+    low = DATA + 0x200
+    code = b"\xbb" + int(rng.integers(1 << 16)).to_bytes(2, "little") + word(rng, 2)
+    bx = int.from_bytes(code[1:3], "little")
+    si = (low + int(rng.integers(0x800)) - bx) & 0xFFFF
+    code += b"\xbe" + si.to_bytes(2, "little") + word(rng, 2)
+    reg = int(rng.choice([0, 1, 2]))
+    op = (int(rng.integers(8)) << 3) | int(rng.choice([1, 3]))
+    mask = ALL & ~AF if op >> 3 in (1, 4, 6) else ALL
+    prefix = b"\x66" if rng.random() < 0.3 else b""
+    how = int(rng.integers(4))
+    if how == 0:  # [BX+SI+disp8], with wrap-around
+        return code + b"\x67" + prefix + bytes([op, 0x40 | reg << 3]) + word(rng, 1), mask
+    if how == 1:  # [disp16]
+        return code + prefix + b"\x67" + bytes([op, reg << 3 | 6]) + low.to_bytes(2, "little"), mask
+    if how == 2:  # [BX+disp16]
+        disp = (low + 0x100 - bx) & 0xFFFF
+        return code + b"\x67" + bytes([op, 0x80 | reg << 3 | 7]) + disp.to_bytes(2, "little"), mask
+    disp = (low + 0x80 - si) & 0xFFFF  # MOVZX of [SI+disp16]
+    return code + b"\x67\x0f\xb7" + bytes([0x80 | reg << 3 | 4]) + disp.to_bytes(2, "little"), ALL
+
+
 GROUPS: dict[str, Emit] = {
     "alu": alu, "unary": unary, "moves": moves, "shifts": shifts, "double_shifts": double_shifts,
     "multiply": multiply, "divide": divide, "bits": bits, "exchange": exchange, "stack": stack,
     "control": control, "decimal": decimal, "strings": strings,
+    "short_addresses": short_addresses,
 }  # fmt: skip
 
 

@@ -228,7 +228,8 @@ cdef struct cpu_t:
     uint32_t cpl
     uint32_t user               # CPL is 3
     uint32_t halted
-    uint32_t shadow             # the next instruction is not interrupted (STI, MOV SS)
+    uint32_t shadow             # the next instruction is not interrupted: 2 by STI, 3 by MOV SS;
+                                # 1: it is this one
     uint32_t stack_mask         # 0xFFFF or <uint32_t>0xFFFFFFFF, of SS
     # what is going on
     uint32_t event              # EVENT_

@@ -574,6 +574,8 @@ cdef uint32_t loop(cpu_t *c, uint64_t end) noexcept nogil:
     cdef int vector
     while True:
         c.event = 0
+        if c.tsc >= end:
+            return EXIT_BUDGET
         horizon = end
         if c.bus != NULL:
             if c.bus.next_event <= c.tsc:
@@ -593,8 +595,6 @@ cdef uint32_t loop(cpu_t *c, uint64_t end) noexcept nogil:
                         return c.exit_reason
                     c.event = 0
             horizon = min(end, c.bus.next_event)
-        if c.tsc >= end:
-            return EXIT_BUDGET
         if c.halted:
             if c.bus == NULL or c.bus.next_event == NEVER:
                 return EXIT_HALT
@@ -612,8 +612,8 @@ cdef uint32_t loop(cpu_t *c, uint64_t end) noexcept nogil:
             trap = c.eflags & F_TF
             if c.shadow or trap:
                 n = 1
-                # set to 2 by an instruction that shadows the next one
-                c.shadow = 1 if c.shadow == 2 else c.shadow
+                if c.shadow:
+                    c.shadow = 1
             done = execute(c, b.first, n)
             c.tsc += done
             c.counters[COUNT_RETIRED] += done
@@ -631,7 +631,8 @@ cdef uint32_t loop(cpu_t *c, uint64_t end) noexcept nogil:
             if c.shadow == 1:
                 c.shadow = 0
                 c.event |= EVENT_LEAVE
-            if trap and done and c.halted == 0 and not single_step(c):
+            # MOV SS holds this off too, STI does not (SDM vol. 3, 6.8.3)
+            if trap and done and c.shadow != 3 and not single_step(c):
                 return c.exit_reason
 
 

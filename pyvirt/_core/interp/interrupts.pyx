@@ -489,5 +489,6 @@ cdef void iret(cpu_t *c, uint32_t n) noexcept nogil:
         mask = iret_mask(cpl, (c.eflags & F_IOPL) >> 12, n)
         if not go_back(c, selector, offset, n, 3 * n, 0):
             return
-    mask |= F_ARITHMETIC
+    # RF would be gone after the next instruction, and only breakpoints would see it
+    mask = (mask | F_ARITHMETIC) & ~<uint32_t>F_RF
     set_eflags(c, (get_eflags(c) & ~mask) | (flags & mask))

@@ -479,7 +479,7 @@ cdef void system_op(cpu_t *c, const uop_t *u) noexcept nogil:
         rm_put(c, u, 2 if u.mem else u.size, v)
     elif k == K_MOV_TO_SEG:
         if rm_get(c, u, 2, &v) and load_segment(c, u.op, v) and u.op == S_SS:
-            c.shadow = 2
+            c.shadow = 3
         c.event |= EVENT_LEAVE
     elif k == K_PUSH_SEG:
         # with 32-bit operands P6 writes 16 bits, and leaves the upper two as they are
@@ -488,7 +488,7 @@ cdef void system_op(cpu_t *c, const uop_t *u) noexcept nogil:
         if peek(c, 0, 2, &v) and load_segment(c, u.op, v):
             set_esp(c, c.gpr[R_ESP] + u.size)
             if u.op == S_SS:
-                c.shadow = 2
+                c.shadow = 3
         c.event |= EVENT_LEAVE
     elif k == K_PUSHF:
         push(c, get_eflags(c) & 0xFCFFFF, u.size)
