@@ -24,9 +24,7 @@ COLOUR = {"pass": "green", "fail": "bold red", "skip": "yellow"}
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder with the data sets; the one that PYVIRT_DATA names, if not given.",
 )
-@click.option(
-    "--live", is_flag=True, help="Measure this machine's Linux kernel: those that can (S5, S6)."
-)
+@click.option("--live", is_flag=True, help="Measure this machine: those that can (S5, S6, X1).")
 def validate(ids: tuple[str, ...], as_json: bool, data: Path | None, live: bool) -> int:
     """Run the validation experiments with these IDs, or all of them.
 

@@ -119,7 +119,8 @@ class Experiment:
     function : callable
         Takes a `Context` and gives an `Outcome`.
     live : callable, optional
-        Does the same with this machine's kernel as the oracle, in place of recorded figures.
+        Does the same with this machine, its kernel or processor, as the oracle, in place of
+        recorded figures.
     """
 
     id: str
@@ -188,6 +189,7 @@ def experiments() -> dict[str, Experiment]:
         nested,
         paging_modes,
         projection,
+        protection,
         references,
         replays,
         scheduling,

@@ -148,11 +148,11 @@ def test_what_cannot_be_measured_is_skipped(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_only_some_have_a_live_form():
-    assert [chosen.id for chosen in select(live=True)] == ["S5", "S6"]
+    assert [chosen.id for chosen in select(live=True)] == ["S5", "S6", "X1"]
     with pytest.raises(InvalidValueError, match="no live experiment has the id 'A1'"):
         select(["A1"], live=True)
     outcome = experiments()["A1"].run_live(Context())
     assert (outcome.verdict, outcome.reason) == ("skip", "it has no live form")
     result = CliRunner().invoke(main, ["validate", "--live", "A1"])
     assert result.exit_code == 2
-    assert "there are S5, S6" in result.stderr
+    assert "there are S5, S6, X1" in result.stderr

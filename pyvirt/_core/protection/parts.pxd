@@ -1,0 +1,1 @@
+# Nothing for other modules: the rules are in `rules`.
