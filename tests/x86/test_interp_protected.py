@@ -127,6 +127,43 @@ def test_four_mebibyte_pages():
     assert machine.registers.eax == 0xABCDEF01
 
 
+def test_physical_address_extension():
+    machine = system()
+    for entry in range(4):
+        machine.memory.write_u64(DIRECTORY + 8 * entry, 0)
+    machine.memory.write_u64(DIRECTORY, 0x6001)
+    machine.memory.write_u64(DIRECTORY + 24, 0x6001)  # 3 GiB: the same 4 MiB again
+    machine.memory.write_u64(0x6000, TABLE | 3)  # pages of 4 KiB
+    machine.memory.write_u64(0x6008, 0x200083)  # one of 2 MiB
+    for page in range(512):
+        machine.memory.write_u64(TABLE + 8 * page, page << 12 | 3)
+    machine.memory.write_u64(TABLE + 8 * 0x123, 1 << 45 | 0x123003)  # beyond 36 bits: reserved
+    machine.memory.write_u32(0x234568, 77)
+    machine.set(cr0=0x80000011, cr4=0x20, cr3=DIRECTORY)
+    probe = copy.deepcopy(machine)
+    assert halted(probe, "a1684523c0 cd20", CODE) == 32
+    assert probe.registers.eax == 77
+    assert halted(machine, "a300301200 cd20", CODE) == 14
+    error, _ = words(machine, machine.registers.esp, 2)
+    assert (error, machine.registers.cr2) == (0xB, 0x123000)
+
+
+def test_instructions_that_cross_pages():
+    machine = system(paging=True)
+    machine.load(bytes.fromhex("b878563412 b911000000 cd20"), 0x100FFE)
+    machine.set(eip=0x100FFE)
+    machine.run(100)
+    assert (machine.registers.eax, machine.registers.ecx) == (0x12345678, 0x11)
+    machine.load(bytes([0x99]), 0x101000)  # in the middle of its immediate
+    machine.set(eip=0x100FFE, halted=False)
+    machine.run(100)
+    assert machine.registers.eax == 0x12349978
+    machine.memory.write_u32(TABLE + 4 * 0x101, 0)
+    machine.set(eip=0x100FFE, halted=False)
+    machine.run(100)
+    assert (vector_of(machine), machine.registers.cr2) == (14, 0x101000)
+
+
 def test_limits_of_segments():
     machine = system()
     load = f"b8{SMALL:02x}000000 8ed8 "

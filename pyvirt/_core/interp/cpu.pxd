@@ -261,7 +261,6 @@ cdef struct cpu_t:
     uint32_t arena_used
     uint32_t epoch              # of the look-aside
     uint64_t version            # of the memory, as this processor left it
-    uint64_t wrote              # writes since then
     uop_t *running              # first of the running block
     uint32_t start              # EIP of the running instruction
     uop_t single                # an instruction that is not kept, and its block

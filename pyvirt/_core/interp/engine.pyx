@@ -644,7 +644,6 @@ cdef uint32_t run(cpu_t *c, uint64_t budget) noexcept nogil:
     if c.memory.version != c.version:
         flush(c)
         forget_code(c)
-    c.wrote = 0
     c.exit_reason = EXIT_BUDGET
     c.exit_class = 0
     c.exit_reason = loop(c, end)

@@ -193,10 +193,8 @@ cdef uint8_t *page_of(
         e.write = NO_PAGE
     e.read = linear >> 12
     e.host = host
-    if access & ACCESS_WRITE:
-        c.wrote += 1
-        if frame < c.page_count and c.pages[frame].granules == 0:
-            e.write = linear >> 12
+    if access & ACCESS_WRITE and frame < c.page_count and c.pages[frame].granules == 0:
+        e.write = linear >> 12
     return host + (linear & 4095)
 
 
