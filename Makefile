@@ -142,4 +142,5 @@ dist:
 clean:
 	rm -rf .venv $(DEV) build pyvirt.egg-info docs/_build asv_bench/.asv \
 	    .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find pyvirt \( -name '*.so' -o -name '*.c' -o -name __pycache__ \) -exec rm -rf {} +
+	find pyvirt \( -name '*.so' -o -name '*.c' ! -path '*/guests/*' -o -name __pycache__ \) \
+	    -exec rm -rf {} +
