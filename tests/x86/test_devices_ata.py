@@ -128,6 +128,20 @@ def test_no_interrupts_on_request(board):
     assert board.line
 
 
+def test_a_command_is_an_edge_of_its_own(board):
+    for _ in range(3):  # nobody reads the status: the command itself takes INTRQ back
+        command(board, 0xE7, 0, 0)
+        take_interrupt(board)
+        assert not board.line
+
+
+def test_features(board):
+    for feature, status in ((0x02, 0x50), (0x99, 0x51)):
+        board.write_port(0x1F1, feature)
+        command(board, 0xEF, 0, 0)
+        assert board.read_port(0x1F7) == status
+
+
 def test_software_reset(board):
     command(board, 0x20, 5, 1)
     board.write_port(0x3F6, 4)

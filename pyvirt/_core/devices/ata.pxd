@@ -28,6 +28,7 @@ cdef struct ata_t:
     uint8_t error
     uint8_t control             # bit 1 nIEN, bit 2 SRST
     uint8_t requested           # INTRQ, whether or not nIEN holds it back
+    uint8_t fell                # INTRQ went low since the board looked; it may be high again
     uint8_t heads               # of the translation that CHS addresses go through
     uint8_t per_track
 

@@ -2,7 +2,7 @@
 
 Commands and registers are those of ATA-4 (T13/1153D, sections 7, 8 and 9.5 to 9.8): IDENTIFY DEVICE,
 READ SECTORS, WRITE SECTORS, READ VERIFY, SEEK, FLUSH CACHE, EXECUTE DEVICE DIAGNOSTIC, INITIALIZE
-DEVICE PARAMETERS, SET FEATURES (accepted), the power commands (accepted); others are aborted. LBA28
+DEVICE PARAMETERS, SET FEATURES (the common ones accepted), the power commands (accepted); others are aborted. LBA28
 and CHS addresses. Registers are 0 to 7 of the command block and 8, the control block's device control
 and alternate status. Device 1 is absent.
 """
@@ -39,7 +39,7 @@ cdef void signature(ata_t *a) noexcept nogil:
 
 cdef void ata_reset(ata_t *a) noexcept nogil:
     """As after power on; the disk stays."""
-    a.feature = a.control = a.requested = 0
+    a.feature = a.control = a.requested = a.fell = 0
     a.at = 0
     a.heads = 16
     a.per_track = 63
@@ -194,9 +194,16 @@ cdef void ata_advance(ata_t *a, uint64_t now) noexcept nogil:
         work(a)
 
 
+cdef inline bint feature_known(uint8_t feature) noexcept nogil:
+    """Transfer modes, write cache, look-ahead, defaults: accepted, since nothing depends on them."""
+    return (feature == 0x02 or feature == 0x03 or feature == 0x55 or feature == 0x66
+            or feature == 0x82 or feature == 0xAA or feature == 0xCC)
+
+
 cdef void execute(ata_t *a, uint8_t value, uint64_t now) noexcept nogil:
     cdef uint32_t lba
     a.requested = 0
+    a.fell = 1
     a.error = 0
     a.at = 0
     if value == 0x90:
@@ -241,7 +248,8 @@ cdef void execute(ata_t *a, uint8_t value, uint64_t now) noexcept nogil:
         a.heads = (a.device & 15) + 1
         a.command = value
         begin(a, now)
-    elif value == FLUSH or value == 0xEF or value >> 4 == 1 or 0xE0 <= value <= 0xE3:
+    elif value == FLUSH or value >> 4 == 1 or 0xE0 <= value <= 0xE3 \
+            or (value == 0xEF and feature_known(a.feature)):
         a.command = value
         begin(a, now)
     elif value == 0xE5:
@@ -299,6 +307,7 @@ cdef uint32_t ata_read(ata_t *a, int register, int size) noexcept nogil:
             return 0
         if register == 7:
             a.requested = 0
+            a.fell = 1
         return a.status
     if register == 1:
         return a.error

@@ -100,6 +100,9 @@ cdef void board_lines(board_t *b) noexcept nogil:
     pic_input(&b.pic, IRQ_TIMER, pit_out(&b.pit, 0, b.pit_tick))
     pic_input(&b.pic, IRQ_KEYBOARD, ps2_line(&b.ps2))
     pic_input(&b.pic, IRQ_SERIAL, uart_line(&b.uart))
+    if b.ata.fell:
+        pic_input(&b.pic, IRQ_DISK, False)      # for an edge, if it is high again
+        b.ata.fell = 0
     pic_input(&b.pic, IRQ_DISK, ata_line(&b.ata))
     if b.nic_irq:
         pic_input(&b.pic, b.nic_irq, nic_line(&b.nic))

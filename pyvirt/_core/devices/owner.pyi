@@ -3,19 +3,20 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
 
 ACCESS: np.dtype[np.void]
 
+@disjoint_base
 class Board:
     disk: npt.NDArray[np.uint8] | None
 
     def __init__(
         self,
+        disk: Buffer | str | os.PathLike[str] | None = ...,
         *,
         frequency: int = ...,
         memory: int = ...,
-        disk: Buffer | str | os.PathLike[str] | None = ...,
         disk_delay: int = ...,
         station: Buffer = ...,
         network: bool = ...,

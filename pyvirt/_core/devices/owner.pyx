@@ -64,13 +64,13 @@ cdef class Board:
 
     Parameters
     ----------
+    disk : bytes-like or path, optional
+        1 to 2**28 sectors of 512 bytes. A file is mapped, and what is written stays in memory.
+        Without it nobody answers at the disk's ports.
     frequency : int, default 100_000_000
         Cycles of the processor a second, 1 to 2**40. The timer's 1,193,182 Hz are counted exactly.
     memory : int, default 16 MiB
         Bytes of memory, which the CMOS tells.
-    disk : bytes-like or path, optional
-        1 to 2**28 sectors of 512 bytes. A file is mapped, and what is written stays in memory.
-        Without it nobody answers at the disk's ports.
     disk_delay : int, default 0
         Cycles from a command, or from the last word of a sector, to the disk's interrupt.
     station : bytes, default 52:54:00:12:34:56
@@ -100,7 +100,7 @@ cdef class Board:
         board_wire(&self.b)
         board_reset(&self.b)
 
-    def __init__(self, *, frequency=100_000_000, memory=1 << 24, disk=None, disk_delay=0,
+    def __init__(self, disk=None, *, frequency=100_000_000, memory=1 << 24, disk_delay=0,
                  station=b"\x52\x54\x00\x12\x34\x56", network=True, epoch=946_684_800, log=0,
                  output_limit=1 << 24):
         cdef board_t *b = &self.b
