@@ -13,7 +13,8 @@ class QTest:
     def __init__(self, *options: str) -> None:
         command = [
             QEMU, "-machine", "pc", "-S", "-display", "none", "-monitor", "none",
-            "-serial", "null", "-net", "none", "-qtest", "stdio", "-qtest-log", "/dev/null", *options,
+            "-serial", "null", "-net", "none", "-qtest", "stdio", "-qtest-log", "/dev/null",
+            *options,
         ]  # fmt: skip
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,

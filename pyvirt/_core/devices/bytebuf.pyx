@@ -10,6 +10,8 @@ cdef bint buffer_put(bytebuf_t *b, const uint8_t *data, size_t count) noexcept n
     """All of `data` or nothing; what found no room is counted."""
     cdef size_t wanted
     cdef uint8_t *moved
+    if count == 0:
+        return True
     if count > b.most - b.length:
         b.lost += count
         return False
