@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import re
 import shutil
 import struct
 import subprocess
@@ -57,15 +58,19 @@ def test_multiboot_header_and_segments():
     assert start < 8192
 
 
-def test_a_rebuild_gives_the_same_bytes(tmp_path):
-    if not all(map(shutil.which, ("gcc", "ld", "make"))):
-        pytest.skip("no gcc, ld and make")
-    versions = [
-        subprocess.run(
-            [tool, "--version"], capture_output=True, text=True, check=True
-        ).stdout.splitlines()[0]
-        for tool in ("gcc", "ld")
-    ]
+# What needs CPL 0, and what shows at which level it runs (Robin and Irvine, 2000).
+SENSITIVE = re.compile(
+    r"\t(cli|sti|hlt|lgdt\w*|lidt\w*|lldt|ltr|clts|lmsw|invd|wbinvd|invlpg|in|out|ins\w*|outs\w*"
+    r"|rep ins\w*|rep outs\w*|iret\w*|popf\w*|pushf\w*|sgdt\w*|sidt\w*|sldt|str|smsw\w*|verr|verw"
+    r"|lar|lsl|rdmsr|wrmsr)\b|%cr\d|%db\d|push +%[cs]s|mov\w* +%[cs]s"
+)
+
+
+@pytest.fixture
+def build(tmp_path):
+    """Build from a copy of the sources, with variables of make; the folder."""
+    if not all(map(shutil.which, ("gcc", "ld", "make", "objdump"))):
+        pytest.skip("no gcc, make and binutils")
     for name in sources():
         shutil.copy(FOLDER / name, tmp_path / name)
     (tmp_path / "try.c").write_text("int f(void) { return 1; }\n")
@@ -77,11 +82,53 @@ def test_a_rebuild_gives_the_same_bytes(tmp_path):
     )
     if attempt.returncode:
         pytest.skip("gcc without -m32")
-    subprocess.run(["make"], cwd=tmp_path, capture_output=True, check=True)
-    assert (tmp_path / "kernel.elf").stat().st_size > 10_000
+
+    def run(*variables):
+        subprocess.run(["make", *variables], cwd=tmp_path, capture_output=True, check=True)
+        return tmp_path
+
+    return run
+
+
+def test_a_rebuild_gives_the_same_bytes(build):
+    folder = build()
+    assert (folder / "kernel.elf").stat().st_size > 10_000
+    versions = [
+        subprocess.run(
+            [tool, "--version"], capture_output=True, text=True, check=True
+        ).stdout.splitlines()[0]
+        for tool in ("gcc", "ld")
+    ]
     if versions != built_from()[1:]:
         pytest.skip(f"built, but with {versions}: other bytes may be right")
-    assert (tmp_path / "kernel.elf").read_bytes() == guests.kernel_image()
+    assert (folder / "kernel.elf").read_bytes() == guests.kernel_image()
+
+
+def sensitive(folder, names):
+    listing = subprocess.run(
+        ["objdump", "-d", "--no-show-raw-insn", *names], cwd=folder, capture_output=True, text=True,
+        check=True,
+    ).stdout  # fmt: skip
+    assert "call" in listing
+    return [line for line in listing.splitlines() if SENSITIVE.search(line)]
+
+
+def test_the_paravirtual_kernel_has_no_sensitive_instruction(build):
+    folder = build("PARAVIRT=1")
+    names = {path.name for path in folder.glob("*.o")} - {"user.o", "try.o"}
+    assert "arch_pv.o" in names
+    assert "arch.o" not in names
+    assert sensitive(folder, sorted(names)) == []
+
+
+def test_privileged_instructions_stand_in_few_files(build):
+    folder = build()
+    names = {path.name for path in folder.glob("*.o")} - {"user.o", "try.o"}
+    assert len(sensitive(folder, ["arch.o"])) > 10
+    assert len(sensitive(folder, ["probe.o"])) > 10
+    # One CLI before there is a stack, and the way back from the entries.
+    assert len(sensitive(folder, ["boot.o", "entry.o"])) == 2
+    assert sensitive(folder, sorted(names - {"arch.o", "probe.o", "boot.o", "entry.o"})) == []
 
 
 def test_the_disk_has_its_label():

@@ -9,15 +9,15 @@
     .text
     .globl _start
 _start:
+#ifndef PARAVIRT
     cli
+#endif
     cld
     movl $boot_stack_top, %esp
     pushl %ebx                          /* the loader's information */
     pushl %eax                          /* its magic number */
     call kernel_main
-1:  cli
-    hlt
-    jmp 1b
+1:  jmp 1b                              /* kernel_main does not return */
 
     .bss
     .align 16

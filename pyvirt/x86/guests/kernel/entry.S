@@ -54,9 +54,11 @@ trap_return:
     popl %ds
     popal
     addl $8, %esp
-    .globl arch_iret
-arch_iret:
+#ifdef PARAVIRT
+    jmp 0xFF000 + 32 * 15               /* HYPER_IRET: arch_pv.h */
+#else
     iret
+#endif
 
 /* void switch_stack(u32 *old, u32 new): what a C function may expect to keep is kept. */
     .globl switch_stack

@@ -23,7 +23,9 @@ void kernel_main(u32 magic, const u32 *information)
     trap_start();
     memory_start();
     put_text("kernel: pages of 4 KiB\n");
+#ifndef PARAVIRT
     probe();
+#endif
     sectors = disk_start();
     put_text("disk: ");
     put_number(sectors);

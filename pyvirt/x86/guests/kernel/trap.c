@@ -145,6 +145,8 @@ static int system_call(struct frame *f)
     }
 }
 
+static int from_user(const struct frame *f) { return (f->cs & 3) == 3; }
+
 static void interrupt(struct frame *f)
 {
     if (f->vector == 0x27) {            /* level 7 stands for a request that went away */
@@ -164,7 +166,7 @@ static void interrupt(struct frame *f)
             if (processes[id].state == BLOCKED && processes[id].channel == &ticks
                 && (int)(ticks - processes[id].wake_tick) >= 0)
                 processes[id].state = READY;
-        if (f->cs & 3) {
+        if (from_user(f)) {
             processes[current].preempted++;
             yield();
         }
@@ -206,7 +208,7 @@ void trap(struct frame *f)
     address = f->vector == 14 ? arch_read_cr2() : 0;
     if (f->vector == 14 && current && fault(&processes[current], address, f->error))
         return;
-    if (!(f->cs & 3)) {
+    if (!from_user(f)) {
         put_text("eip ");
         put_hex(f->eip);
         put_text(" address ");
