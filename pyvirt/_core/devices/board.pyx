@@ -122,6 +122,8 @@ cdef void board_advance(void *board, uint64_t now) noexcept nogil:
     cdef uint64_t tick = ticks_at(now, PIT_RATE, b.frequency)
     if now > b.bus.now:
         b.bus.now = now
+    if tick <= b.pit_tick and b.ata.due > b.bus.now:
+        return
     if tick > b.pit_tick:
         if pit_rose(&b.pit, 0, b.pit_tick, tick):
             pic_input(&b.pic, IRQ_TIMER, False)
@@ -129,6 +131,20 @@ cdef void board_advance(void *board, uint64_t now) noexcept nogil:
         b.pit_tick = tick
     ata_advance(&b.ata, b.bus.now)
     board_lines(b)
+
+
+cdef void device_line(board_t *b, int device) noexcept nogil:
+    """After an access of `device`: the levels that it may have changed."""
+    if device == DEV_UART:
+        pic_input(&b.pic, IRQ_SERIAL, uart_line(&b.uart))
+    elif device == DEV_PS2:
+        pic_input(&b.pic, IRQ_KEYBOARD, ps2_line(&b.ps2))
+    elif device == DEV_NIC:
+        pic_input(&b.pic, b.nic_irq, nic_line(&b.nic))
+    elif device != DEV_PIC:
+        board_lines(b)
+        return
+    b.bus.line = pic_line(&b.pic)
 
 
 cdef int board_acknowledge(void *board) noexcept nogil:
@@ -230,14 +246,15 @@ cdef uint32_t board_in(void *board, uint16_t port, int size) noexcept nogil:
     if size == 1 or whole(s.device, s.register):
         b.reads[index] += 1
         value = read_register(b, s.device, s.register, size) & mask_of(size)
+        device_line(b, s.device)
     else:
         for i in range(size):
             index = b.slot_of[<uint16_t>(port + i)]
             s = &b.slots[index]
             b.reads[index] += 1
             value |= (read_register(b, s.device, s.register, 1) & 0xFF) << 8 * i
+        board_lines(b)
     note(b, port, size, value, False)
-    board_lines(b)
     return value
 
 
@@ -254,10 +271,11 @@ cdef void board_out(void *board, uint16_t port, int size, uint32_t value) noexce
     if size == 1 or whole(s.device, s.register):
         b.writes[index] += 1
         write_register(b, s.device, s.register, size, value)
+        device_line(b, s.device)
     else:
         for i in range(size):
             index = b.slot_of[<uint16_t>(port + i)]
             s = &b.slots[index]
             b.writes[index] += 1
             write_register(b, s.device, s.register, 1, value >> 8 * i & 0xFF)
-    board_lines(b)
+        board_lines(b)
