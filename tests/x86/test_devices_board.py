@@ -3,6 +3,7 @@
 import copy
 import datetime
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -241,6 +242,17 @@ def test_arguments_are_checked():
     board.advance(50)
     with pytest.raises(InvalidValueError, match="got"):
         board.advance(49)
+
+
+def test_the_capsule_keeps_the_board():
+    # A processor takes the bus by its name; the board must not go before it.
+    board = Board()
+    alive = sys.getrefcount(board)
+    capsule = board.bus_capsule
+    assert 'capsule object "pyvirt.bus_t"' in repr(capsule)
+    assert sys.getrefcount(board) == alive + 1
+    del capsule
+    assert sys.getrefcount(board) == alive
 
 
 def test_a_board_that_nobody_initialised_is_whole():

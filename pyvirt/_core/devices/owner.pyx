@@ -4,6 +4,13 @@ import os
 
 import numpy as np
 
+from cpython.pycapsule cimport (
+    PyCapsule_GetContext,
+    PyCapsule_New,
+    PyCapsule_SetContext,
+)
+from cpython.ref cimport Py_DECREF, Py_INCREF
+
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -171,6 +178,14 @@ cdef class Board:
     cdef bus_t *bus(self) noexcept:
         """What a processor is handed; it lives as long as the board."""
         return &self.b.bus
+
+    @property
+    def bus_capsule(self):
+        """A capsule ``pyvirt.bus_t`` for a processor; it keeps the board alive."""
+        capsule = PyCapsule_New(&self.b.bus, b"pyvirt.bus_t", let_go)
+        PyCapsule_SetContext(capsule, <void *>self)
+        Py_INCREF(self)
+        return capsule
 
     # --- what a processor does ---------------------------------------------------------------
 
@@ -440,6 +455,10 @@ cdef class Board:
     def __reduce__(self):
         disk = self.base.tobytes() if self.source is None and self.base is not None else self.source
         return _rebuilt, (dict(self.settings, disk=disk), self.snapshot())
+
+
+cdef void let_go(object capsule) noexcept:
+    Py_DECREF(<object>PyCapsule_GetContext(capsule))
 
 
 def _rebuilt(settings, state):

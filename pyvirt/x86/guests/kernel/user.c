@@ -245,7 +245,7 @@ static u32 probes(void)
     probe("lar-kernel", value);
     value = 0xFFFF;
     __asm__ volatile("larl %1, %0" : "+r"(value) : "r"(0x1B) : "cc");
-    probe("lar-code", value & 0xF0FF00);
+    probe("lar-code", value & 0xF0FE00);
     __asm__ volatile("sgdt %0" : "=m"(p));
     probe("sgdt-limit", p.limit);
     __asm__ volatile("sidt %0" : "=m"(p));
