@@ -21,8 +21,9 @@ SOURCES := pyproject.toml setup.py README.md $(shell find pyvirt \
     -name __pycache__ -prune -o -name '*.so' -prune -o -print)
 # The tests that the sanitizers watch: the compiled core and all that feeds it from outside.
 ASAN_TESTS := $(wildcard tests/core tests/mmu tests/mmu_sim tests/fuzz tests/traces \
-    tests/entitlement tests/scheduling tests/guest tests/x86 $(addprefix tests/shadow/test_,agile_random.py \
-    front_random.py dirty_log_random.py quadrants.py pcid.py engine_bad_input.py engine_policies.py))
+    tests/entitlement tests/scheduling tests/guest $(addprefix tests/shadow/test_,agile_random.py \
+    front_random.py dirty_log_random.py quadrants.py pcid.py engine_bad_input.py engine_policies.py)) \
+    $(filter-out %_qemu.py %guest_kernel.py,$(wildcard tests/x86/test_*.py))
 
 # The current directory holds a pyvirt/ without compiled modules; it must not hide the installed one.
 export PYTHONSAFEPATH := 1
@@ -144,4 +145,5 @@ dist:
 clean:
 	rm -rf .venv $(DEV) build pyvirt.egg-info docs/_build asv_bench/.asv \
 	    .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find pyvirt \( -name '*.so' -o -name '*.c' -o -name __pycache__ \) -exec rm -rf {} +
+	find pyvirt \( -name '*.so' -o -name '*.c' ! -path '*/guests/*' -o -name __pycache__ \) \
+	    -exec rm -rf {} +

@@ -1,0 +1,34 @@
+/* All that only CPL 0 may do, or that shows where it is done. Nothing else in the kernel says so in
+   instructions but probe.c, which wants to see how the machine answers. With PARAVIRT defined the
+   same functions are hypercalls (arch_pv.c). */
+#ifndef ARCH_H
+#define ARCH_H
+
+#include "kernel.h"
+
+enum { FLAG_IF = 0x200 };
+
+void arch_cli(void);
+void arch_sti(void);
+u32 arch_save_flags(void);              /* reads the flags and closes interrupts */
+void arch_restore_flags(u32 flags);
+void arch_idle(void);                   /* opens interrupts, waits for one, closes them */
+void arch_stop(void) __attribute__((noreturn));
+void arch_exit(u8 code) __attribute__((noreturn));
+
+void arch_load_gdt(const void *table, u32 size);    /* and all segment registers anew */
+void arch_load_idt(const void *table, u32 size);
+void arch_load_task(u16 selector);
+
+void arch_start_paging(u32 directory);
+void arch_load_cr3(u32 directory);
+u32 arch_read_cr2(void);
+void arch_set_pte(u32 *entry, u32 value);
+void arch_invlpg(u32 address);
+
+u8 arch_in8(u16 port);
+void arch_out8(u16 port, u8 value);
+void arch_in16_many(u16 port, void *to, u32 count);
+void arch_out16_many(u16 port, const void *from, u32 count);
+
+#endif
