@@ -17,6 +17,7 @@ from pyvirt.cluster import (
     admit,
 )
 from pyvirt.cluster.ha_engine import Engine
+from pyvirt.cluster.ha_rules import Incident
 from pyvirt.cluster.ha_state import DOWN as HA_DOWN
 from pyvirt.cluster.ha_state import OFF as HA_OFF
 from pyvirt.cluster.ha_state import RUNNING, STARTING
