@@ -53,6 +53,8 @@ class HAEvent(IntEnum):
     """The secondary of a fault tolerant VM goes on in its place."""
     SECONDARY_LOST = 17
     SECONDARY_STARTED = 18
+    IGNORED = 19
+    """A failure or isolation of a host that is not on, in scenarios; the text says what it is."""
 
 
 @dataclass(frozen=True, slots=True)

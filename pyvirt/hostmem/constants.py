@@ -14,6 +14,7 @@ from pyvirt.hostmem.layout import (
     DEFLATE_RATE,
     FAST_WEIGHT,
     PERIOD_NS,
+    SCAN_HOST,
     SCAN_NS,
     SCAN_RATE,
     SLOW_WEIGHT,
@@ -32,6 +33,7 @@ _ROWS = {
     "unzip_ns": UNZIP_NS,
     "scan_ns": SCAN_NS,
     "scan_rate": SCAN_RATE,
+    "scan_host": SCAN_HOST,
     "period_ns": PERIOD_NS,
     "fast_weight": FAST_WEIGHT,
     "slow_weight": SLOW_WEIGHT,
@@ -56,6 +58,9 @@ class Constants:
         In which a VM's pages are scanned once for equal contents: 60 minutes, but
     scan_rate : float, default 1024
         no faster than this (recalled: Mem.ShareScanTime and Mem.ShareRateMax).
+    scan_host : float, default 0
+        If not 0: one scanner, of this rate, for all VMs of a host, of which it scans the pages in
+        turn (Linux's KSM), instead of one for each VM.
     period_ns : float, default 3e10
         Of sampling (Waldspurger, OSDI 2002, 5.3). A whole number.
     fast_weight, slow_weight : float, default 0.5, 0.1
@@ -69,6 +74,7 @@ class Constants:
     unzip_ns: float = 2e4
     scan_ns: float = 3.6e12
     scan_rate: float = 1024.0
+    scan_host: float = 0.0
     period_ns: float = 3e10
     fast_weight: float = 0.5
     slow_weight: float = 0.1
@@ -89,7 +95,7 @@ class Constants:
 
     def vector(self) -> npt.NDArray[np.float64]:
         """Give what kernels take; the rows that `step` fills are zero."""
-        made = np.zeros(15)
+        made = np.zeros(16)
         for name, row in _ROWS.items():
             made[row] = getattr(self, name)
         return made

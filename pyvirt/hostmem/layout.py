@@ -127,7 +127,8 @@ HOST_ROWS: Final = (
 (
     DT_NS, NOW_NS, KEEP, BALLOON_RATE, DEFLATE_RATE, BALLOON_PART, CACHE_PART, SWAP_RATE,
     SWAP_READ_NS, UNZIP_NS, SCAN_NS, SCAN_RATE, PERIOD_NS, FAST_WEIGHT, SLOW_WEIGHT,
-) = range(15)  # fmt: skip
+    SCAN_HOST,
+) = range(16)  # fmt: skip
 """Of the vector of constants that `step` hands to its kernels; rates are pages a second."""
 
 LARGE_SIZE: Final = 512

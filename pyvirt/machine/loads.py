@@ -144,7 +144,8 @@ def _steady(demand: float, spec: VMSpec, mhz: float, factor: float) -> list[Work
 def _traced(spec: VMSpec, mhz: float, factor: float) -> list[Workload]:
     assert spec.workload is not None
     cpu = spec.workload.cpu
-    bounds, rows, names = _demands(cpu.file, os.stat(cpu.file).st_mtime_ns, cpu.interval_ns)
+    written = os.stat(cpu.file).st_mtime_ns
+    bounds, rows, names = _demands(cpu.file, written, cpu.interval_ns, bool(cpu.column))
     row = 0
     if names:
         name = cpu.column or (spec.name if len(names) > 1 else next(iter(names)))
@@ -159,11 +160,15 @@ def _traced(spec: VMSpec, mhz: float, factor: float) -> list[Workload]:
 
 
 @functools.lru_cache(maxsize=16)
-def _demands(file: str, written_ns: int, interval_ns: int) -> tuple[Any, Any, dict[str, int]]:
+def _demands(
+    file: str, written_ns: int, interval_ns: int, named: bool
+) -> tuple[Any, Any, dict[str, int]]:
     """Read a file of demands once, as long as it stays as it is; no names: one of one machine."""
     from pyvirt import traces  # needed by machines that have a trace alone
+    from pyvirt.traces.demand import headings
 
-    if Path(file).suffix == ".npz":
+    kind = Path(file).suffix
+    if named or kind in (".npz", ".parquet") or (kind != ".npy" and len(headings(file)) > 2):
         bounds, rows, names = traces.read_demands(file, interval_ns=interval_ns)
         return bounds, rows, {name: row for row, name in enumerate(names)}
     bounds, values = traces.read_demand(file, interval_ns=interval_ns)

@@ -7,13 +7,13 @@ import functools
 from fractions import Fraction
 from typing import Any
 
-from pyvirt.hostmem import Action, HostMemory, Policy, esx6, esx2002, overhead_pages
+from pyvirt.hostmem import Action, Constants, HostMemory, Policy, esx6, esx2002, overhead_pages
 from pyvirt.machine.claims import memory_claim
 from pyvirt.machine.modes import MonitorMode
 from pyvirt.machine.profile import MemoryRules, Profile
 from pyvirt.spec import HostSpec, MemoryLoadSpec, VMSpec
 
-__all__ = ["MachineMemory", "memory_inputs", "overhead_bytes", "policy_for"]
+__all__ = ["MachineMemory", "constants_for", "memory_inputs", "overhead_bytes", "policy_for"]
 
 PAGE = 4096
 SECOND = 1_000_000_000
@@ -68,6 +68,18 @@ def policy_for(rules: MemoryRules) -> Policy:
     )
 
 
+def constants_for(rules: MemoryRules) -> Constants:
+    """Give the rate at which equal pages are looked for by a profile.
+
+    Where none is published, a machine's pages are scanned as ESX does.
+    """
+    if not rules.scan_pages_s:
+        return Constants()
+    if rules.scanner == "host":
+        return Constants(scan_host=float(rules.scan_pages_s))
+    return Constants(scan_rate=float(rules.scan_pages_s))
+
+
 class MachineMemory:
     """The memory manager of one host.
 
@@ -94,6 +106,7 @@ class MachineMemory:
             policy_for(rules),
             kernel_pages=spec.memory_for_host // PAGE,
             tax=rules.idle_tax,
+            constants=constants_for(rules),
             seed=seed,
         )
         self._growth: dict[str, float] = {}

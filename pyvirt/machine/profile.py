@@ -112,7 +112,9 @@ class MemoryRules:
     sharing : {"none", "within", "all"}
         Whether equal pages become one: not at all, within a machine, or between machines.
     scan_pages_s : int
-        Pages that it compares a second.
+        Pages that it compares a second; 0: nothing is scanned, or its rate is not published.
+    scanner : {"machine", "host"}
+        Whether each machine has a scanner of that rate, or all of a host have one.
     balloon_most, compression_most : float
         Parts of a machine's memory that its balloon may take, and compressed pages.
     large_pages : bool
@@ -125,6 +127,7 @@ class MemoryRules:
     idle_tax: float
     sharing: str
     scan_pages_s: int
+    scanner: str
     balloon_most: float
     compression_most: float
     large_pages: bool
@@ -278,6 +281,7 @@ class Profile:
             values["idle_tax"] if policy.idle_tax is None else policy.idle_tax,
             sharing,
             values["scan_pages_s"],
+            values["scanner"],
             values["balloon_most"],
             values["compression_most"],
             values["large_pages"],

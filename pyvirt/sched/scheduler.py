@@ -131,7 +131,8 @@ class Scheduler(SchedCore):
     looks for two times at which all that decides what follows is the same, and multiplies what came
     to pass between them. Counters, clocks and what follows are the same to the nanosecond as
     without. So it does with ``esx``, where there are no limits of VMs and pools, home nodes
-    or `balance_ns`, and no siblings are co-scheduled (``strict``, ``relaxed``).
+    or `balance_ns`, and no siblings are co-scheduled (``strict``, ``relaxed``), and with
+    ``credit2``, where no VM has a cap.
 
     A world's time in the states ``run``, ``rdy``, ``mlmtd`` and ``wait`` adds up to the time
     since it was added. esxtop's %RDY contains %MLMTD; here they are apart.

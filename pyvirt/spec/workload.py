@@ -54,7 +54,8 @@ class DemandSpec(Spec):
         The demand (constant), or that while on; of a trace what its 1 means (a trace in MHz: 1).
         None: all that the vCPUs can use.
     file : str
-        A trace; relative to the scenario's file.
+        A trace; relative to the scenario's file: what `pyvirt.traces.read_demand` reads, or of
+        many machines `pyvirt.traces.read_demands`: ``.npz``, CSV with headings, ``.parquet``.
     column : str
         Which machine of the file; empty: its only one, or the one of the VM's name.
     interval_ns : int

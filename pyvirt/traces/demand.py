@@ -6,14 +6,23 @@ import csv
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pyvirt.errors import InvalidTypeError, InvalidValueError, TraceFormatError
+from pyvirt.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    MissingDependencyError,
+    TraceFormatError,
+)
 from pyvirt.traces.demands import DemandTraces
 
 __all__ = ["read_demand", "read_demands"]
+
+#: Headings of columns of times, in seconds.
+TIMES = ("time", "time_s", "seconds")
 
 Rows = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
@@ -107,6 +116,59 @@ def _interval(value: object, name: str) -> int:
     return int(value)
 
 
+def headings(path: str | os.PathLike[str]) -> list[str]:
+    """Give the headings of a file of text; none if its first line is numbers."""
+    where = Path(path)
+    with where.open(newline="", encoding="utf-8", errors="backslashreplace") as file:
+        cells = next((one for one in _lines(where, csv.reader(file)) if one), [])
+    try:
+        list(map(float, cells))
+    except ValueError:
+        return [cell.strip() for cell in cells]
+    return []
+
+
+def _headed(path: Path) -> tuple[list[str], npt.NDArray[np.float64]]:
+    heads, table = headings(path), _read_text(path)
+    if len(heads) != table.shape[1]:
+        raise TraceFormatError(
+            f"{path}: {table.shape[1]} columns must have as many headings, got {len(heads)}"
+        )
+    return heads, table
+
+
+def _parquet(path: Path) -> tuple[list[str], npt.NDArray[np.float64]]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise MissingDependencyError(
+            f"{path}: Parquet needs pyarrow: pip install 'pyvirt[frames]'"
+        ) from None
+    try:
+        found: Any = parquet.read_table(str(path))
+        columns = [np.asarray(found[name].to_numpy(), np.float64) for name in found.column_names]
+    except (ArrowException, ValueError, TypeError) as error:
+        raise TraceFormatError(f"{path}: not a table of numbers: {error}") from None
+    if not columns or not len(columns[0]):
+        raise TraceFormatError(f"{path}: no demands in it")
+    return list(found.column_names), np.stack(columns, axis=1)
+
+
+def _from_columns(
+    path: Path, heads: list[str], table: npt.NDArray[np.float64], interval_ns: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], list[str]]:
+    timed = [row for row, name in enumerate(heads) if name.lower() in TIMES]
+    names = [name for row, name in enumerate(heads) if row not in timed[:1]]
+    if not names or len(set(names)) < len(names):
+        raise TraceFormatError(f"{path}: each machine must have a heading of its own, got {names}")
+    demand = np.delete(table, timed[:1], axis=1)
+    _checked(path, demand.ravel())
+    times = _times(len(table), interval_ns)
+    if timed:
+        times = _with_end(path, table[:, timed[0]], 1_000_000_000)
+    return times, np.ascontiguousarray(demand.T), names
+
+
 def read_demand(
     path: str | os.PathLike[str],
     *,
@@ -150,15 +212,18 @@ def read_demand(
 def read_demands(
     path: str | os.PathLike[str], *, interval_ns: int = 300_000_000_000
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], list[str]]:
-    """Read the demands of many machines: an archive of NumPy with ``util`` and ``name``.
+    """Read the demands of many machines: an archive of NumPy, or a table.
 
     Parameters
     ----------
     path : path
         ``.npz`` with ``util``, of one row for each machine and one column for each interval, and
-        ``name``, of one for each row: a day of PlanetLab's traces in one file.
+        ``name``, of one for each row: a day of PlanetLab's traces in one file. ``.parquet``
+        (needs pyarrow: ``pip install 'pyvirt[frames]'``), and any other file, as CSV: a table with
+        a column for each machine, headed by its name, and perhaps one of times in seconds, headed
+        ``time``, ``time_s`` or ``seconds``.
     interval_ns : int, default 5 minutes
-        Time between demands.
+        Time between demands of a file without times.
 
     Returns
     -------
@@ -172,10 +237,20 @@ def read_demands(
     Raises
     ------
     TraceFormatError
-        What is not such a file.
+        What is not such a file; an array of NumPy (``.npy``), which has no names.
+    MissingDependencyError
+        Parquet without pyarrow.
     """
     where = Path(path)
     interval = _interval(interval_ns, "interval_ns")
+    if where.suffix == ".npy":
+        raise TraceFormatError(
+            f"{where}: an array (.npy) has no names of machines: "
+            "a table (.csv, .parquet) or an archive (.npz) has"
+        )
+    if where.suffix != ".npz":
+        heads, table = _parquet(where) if where.suffix == ".parquet" else _headed(where)
+        return _from_columns(where, heads, table, interval)
     traces = DemandTraces.load(where, interval_ns=interval)
     demand = traces.cpu.astype(np.float64)
     _checked(where, demand.ravel())

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyvirt.sched import Always, Esx, OnOff, Periodic, Poisson, Scheduler
+from pyvirt.sched import Always, Credit2, Esx, OnOff, Periodic, Poisson, Scheduler
 
 POLICIES = ["rr", "stride", "eevdf", "eevdf, 7"]
 SECOND = 1_000_000_000
@@ -194,3 +194,77 @@ def test_years_of_the_esx_policy():
     assert made.events > 10**11
     assert (rows["run"] + rows["rdy"] + rows["wait"] == rows["elapsed"]).all()
     assert np.abs(rows["run"] / years - 0.16).max() < 1e-9
+
+
+# --- credit2, whose credits are clipped by resets ---
+
+
+credit2_policies = st.builds(
+    dict,
+    runqueue=st.sampled_from(["all", "all", "cpu", "llc"]),
+    credit_ns=st.sampled_from([20, 100, 1000]),
+    carryover_ns=st.sampled_from([0, 10]),
+    min_run_ns=st.sampled_from([1, 5]),
+    max_run_ns=st.sampled_from([5, 100]),
+    ratelimit_ns=st.sampled_from([0, 3, 10]),
+    cap_period_ns=st.sampled_from([100, 1000]),
+    migrate_resist_ns=st.sampled_from([0, 5]),
+    migrate_compensation_ns=st.sampled_from([0, 0, 2]),
+    load_window_ns=st.sampled_from([1, 100, 5000]),
+)
+capped = st.tuples(
+    periodic,
+    st.integers(1, 8),
+    st.sampled_from([1, 1, 2]),
+    limits,
+    st.sampled_from([0] * 7 + [50]),
+    st.booleans(),
+)
+
+
+@given(
+    policy=credit2_policies,
+    cpus=st.integers(1, 4),
+    worlds=st.lists(capped, min_size=1, max_size=8),
+    until=st.integers(1, 400_000),
+    cut=st.integers(0, 5000),
+)
+@settings(max_examples=150, deadline=None)
+def test_credit2_as_without(policy, cpus, worlds, until, cut):
+    both = [Scheduler(cpus, policy=Credit2(**policy)) for _ in range(2)]
+    for made, leaping in zip(both, (True, False), strict=True):
+        made.fast_forward = leaping
+        for load, weight, vcpus, limit, cap, pinned in worlds:
+            if limit:
+                affinity = [weight % cpus] if pinned else None
+                made.add(load, weight=weight, limit=limit, affinity=affinity, wakes=True)
+            else:
+                made.add_vm(vcpus, load, weight=weight, cap=cap, wakes=True)
+    agree(both, until, cut)
+
+
+@pytest.mark.parametrize("runqueue", ["all", "cpu"])
+def test_years_of_credit2(runqueue):
+    """Far more than could be made one by one, with and without average loads."""
+    made = Scheduler(4, policy=Credit2(runqueue=runqueue, load_window_ns=1 << 22))
+    for i in range(8):
+        made.add_vm(1, Periodic(1_600_000, 10_000_000, start_ns=i * 500_000))
+    made.run(1000 * SECOND, events=10_000_000)
+    assert made.events > 10**6
+    years = 10**8 * SECOND
+    made.run(years + SECOND // 2)
+    rows = made.counters()
+    assert made.events > 10**11
+    assert (rows["run"] + rows["rdy"] + rows["wait"] == rows["elapsed"]).all()
+    assert np.abs(rows["run"] / years - 0.16).max() < 1e-9
+
+
+def test_periods_of_many_events_are_found():
+    """Jobs that come seldom, among slices that repeat themselves far more often."""
+    both = [host("stride", 1, leaping, 1000) for leaping in (True, False)]
+    for made in both:
+        made.add(weight=1)
+        made.add(weight=2)
+        made.add(Periodic(500_000, SECOND // 10), weight=2)
+        made.run(SECOND)
+    assert seen(both[0]) == seen(both[1])

@@ -62,6 +62,7 @@ cdef enum:
     LAST_POWER = 1 << 22            # and to the last: then the search ends
     MOST_HISTS = 4096               # of response times, that are copied
     MOST_VAIN = 4                   # stretches in a row in which no leap was made
+    MOST_STRIDE = 4096              # events between two looks
 
 
 cdef struct past_t:                 # a copy of the state, and what shows fast that another differs
@@ -190,7 +191,8 @@ cdef void take(past_t *p, sched_t *s) noexcept nogil:
         memcpy(p.hists, s.more.hists, hists_size(s))
     if s.policy == POLICY_PLUG:
         take_records(p, s)
-        s.plug.leaps.begin(s)
+        if s.plug.leaps.begin != NULL:
+            s.plug.leaps.begin(s)
     look(s, &p.cpu, &p.running, &p.wait)
 
 
@@ -414,22 +416,72 @@ cdef void leap(past_t *p, sched_t *s, int64_t times) noexcept nogil:
     move_timer_base(s, s.now)
 
 
+cdef ns_t stride_of(const sched_t *s) noexcept nogil:
+    """Every period is that long, or a multiple of it, but within one gap of jobs; 0: nobody knows.
+
+    It is the least gap of those whose jobs arrive at fixed times.
+    """
+    cdef const load_t *l
+    cdef ns_t least = 0
+    cdef uint32_t i
+    if s.policy == POLICY_PLUG and s.plug.leaps.watch != NULL:
+        return 0                    # that wants to see each event
+    for i in range(s.world_count):
+        l = &s.loads[i]
+        if (s.worlds[i].state != GONE and s.worlds[i].flags & HAS_JOBS
+                and l.source == SOURCE_OPEN and l.arrival != NEVER
+                and l.arrival - s.now <= l.gap and (not least or l.gap < least)):
+            least = l.gap
+    return least
+
+
+cdef bint one_step(
+    sched_t *s, ns_t stride, ns_t *at, ns_t end, uint64_t most, bint *far
+) noexcept nogil:
+    """The next event, or all up to the next multiple of the stride; False: that is beyond the end.
+
+    A stride of many events counts as none (`far`): its parts may repeat themselves.
+    """
+    cdef uint64_t count
+    if not stride or far[0]:
+        if s.policy == POLICY_PLUG and s.plug.leaps.watch != NULL:
+            s.plug.leaps.watch(s, next_event(s))
+        run_until(s, end, 1)
+        return True
+    if at[0] > end - stride:
+        return False
+    at[0] += stride
+    if most > MOST_STRIDE:
+        most = MOST_STRIDE
+    count = run_until(s, at[0], most)
+    if count == most:
+        far[0] = True
+    return count < most
+
+
 cdef uint64_t search(
     past_t *p, sched_t *s, ns_t end, ns_t until, uint64_t most, bint *found
 ) noexcept nogil:
-    """Event by event up to `end`, until a leap was made or is given up; how many happened.
+    """On up to `end`, until a leap was made or is given up; how many events happened.
 
     The leap goes to `until` at most.
     """
     cdef uint64_t begin = s.events, since = 0, power = FIRST_POWER, times
+    cdef ns_t stride = stride_of(s), at = s.now, wait
+    cdef bint far = False
     cdef uint32_t cpu, running
-    cdef ns_t wait
     found[0] = False
+    if stride:
+        run_until(s, at, most)      # the rest of this moment
+        power = 1
     take(p, s)
     while s.events - begin < most and next_event(s) <= end:
-        if s.policy == POLICY_PLUG:
-            s.plug.leaps.watch(s, next_event(s))
-        run_until(s, end, 1)
+        if not one_step(s, stride, &at, end, most - (s.events - begin), &far):
+            if not far:
+                break
+            power, since = FIRST_POWER, 0
+            take(p, s)
+            continue
         since += 1
         look(s, &cpu, &running, &wait)
         if cpu == p.cpu and running == p.running and wait == p.wait and same(p, s):

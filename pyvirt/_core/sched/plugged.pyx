@@ -191,7 +191,7 @@ cdef void requeued(
 cdef void serve(sched_t *s, ns_t now) noexcept nogil:
     """Let the CPUs pick that are asked, always the lowest, until none is."""
     cdef uint32_t i, cpu, id
-    cdef uint64_t rest, rounds = 0
+    cdef uint64_t rounds = 0
     cdef cpu_t *c
     while (s.asking or s.turning) and s.fault.kind == FAULT_NONE:
         if not s.asking:
@@ -204,11 +204,7 @@ cdef void serve(sched_t *s, ns_t now) noexcept nogil:
                 break
         if not s.asking:
             continue
-        rest = s.asked[i]
-        cpu = 64 * i
-        while not rest & 1:
-            rest >>= 1
-            cpu += 1
+        cpu = 64 * i + lowest_bit(s.asked[i])
         rounds += 1
         if rounds > 10000 + 100 * (<uint64_t>s.cpu_count + s.world_count):
             set_fault(s, FAULT_ENDLESS, 0, cpu, NO_WORLD, 0)

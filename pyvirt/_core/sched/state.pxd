@@ -191,9 +191,9 @@ ctypedef struct leaps_t:            # of a policy of pyvirt's own: how what repe
     bint (*regular)(sched_t *s) noexcept nogil
     # whether a state is as one before, but for a shift in time and virtual time
     bint (*same)(sched_t *before, sched_t *s) noexcept nogil
-    # a copy of the state was made
+    # a copy of the state was made (or NULL)
     void (*begin)(sched_t *s) noexcept nogil
-    # and before each event after that: when it will be
+    # and before each event after that: when it will be (or NULL)
     void (*watch)(sched_t *s, ns_t when) noexcept nogil
     # of so many periods, how many can be leapt over, with at most so many events
     uint64_t (*fit)(sched_t *before, sched_t *s, uint64_t times, uint64_t most) noexcept nogil

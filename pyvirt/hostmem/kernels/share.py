@@ -23,6 +23,7 @@ from pyvirt.hostmem.layout import (
     LARGE_SIZE,
     MAPPED,
     MEMORY,
+    SCAN_HOST,
     SCAN_NS,
     SCAN_RATE,
     SCAN_REST,
@@ -91,12 +92,18 @@ def write(v, content, scanned, base, h, host, first, last):
 
 
 @njit(cache=True, nogil=True)
-def scan(v, r, content, scanned, base, i, k, forced):
-    """Scan on; `forced`: all small pages at once, else at the rate of the scanner."""
+def scan(v, r, content, scanned, base, i, k, together, forced):
+    """Scan on; `forced`: all small pages at once, else at the rate of the scanner.
+
+    `together`: pages of all VMs of the host that are scanned.
+    """
     if not v[SHARING, i]:
         return
     memory = v[MEMORY, i]
-    r[SCAN_REST, i] += min(memory / k[SCAN_NS], k[SCAN_RATE] * 1e-9) * k[DT_NS]
+    if k[SCAN_HOST]:
+        r[SCAN_REST, i] += memory / together * (k[SCAN_HOST] * 1e-9) * k[DT_NS]
+    else:
+        r[SCAN_REST, i] += min(memory / k[SCAN_NS], k[SCAN_RATE] * 1e-9) * k[DT_NS]
     steps = int(r[SCAN_REST, i])
     r[SCAN_REST, i] -= steps
     cursor = v[CURSOR, i] + steps

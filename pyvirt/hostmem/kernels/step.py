@@ -37,6 +37,7 @@ from pyvirt.hostmem.layout import (
     OVERHEAD,
     RESERVATION,
     SHARES,
+    SHARING,
     STATE,
     SWAP_RATE,
     SWAP_READ_NS,
@@ -177,8 +178,12 @@ def step_host(
     serve(v, h, asked, host, first, last, k)
     free_of(v, h, host, first, last)
     break_large(v, content, scanned, h, host, first, last)
+    together = 0
     for i in range(first, last):
-        scan(v, r, content, scanned, base, i, k, action & SHARE)
+        if v[SHARING, i]:
+            together += v[MEMORY, i]
+    for i in range(first, last):
+        scan(v, r, content, scanned, base, i, k, together, action & SHARE)
     count_copies(v, scanned, h, host, first, last, top, second)
     free = free_of(v, h, host, first, last)
     h[STATE, host] = transition(h, host, free)

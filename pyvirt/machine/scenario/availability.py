@@ -17,6 +17,7 @@ from pyvirt.cluster import (
     admit,
 )
 from pyvirt.cluster.ha_engine import Engine
+from pyvirt.cluster.ha_rules import Incident
 from pyvirt.cluster.ha_state import DOWN as HA_DOWN
 from pyvirt.cluster.ha_state import OFF as HA_OFF
 from pyvirt.cluster.ha_state import RUNNING, STARTING
@@ -38,6 +39,13 @@ WORDS = {
     HAEvent.HEARTBEAT: "heartbeat",
     HAEvent.REFUSED: "refused",
     HAEvent.GIVEN_UP: "restart-given-up",
+    HAEvent.IGNORED: "fault-ignored",
+}
+
+
+#: How hosts that are not on are described, whose faults come to nothing.
+WHILE = {state: f"in {state.name.lower()}" for state in HostState} | {
+    HostState.FAILED: "failed already",
 }
 
 
@@ -57,6 +65,29 @@ class Watch(Engine):
             self.status[vm] = HA_OFF
         else:
             super()._queue(vm)
+
+    def _begin(self, one: Incident) -> None:
+        if isinstance(one, HostFailure):
+            self._at(one.at_ns, self._fails, one)
+        else:
+            super()._begin(one)
+
+    def _fails(self, one: HostFailure) -> None:
+        """Let a host that is on fail, and come back; of another it is noted that it does not."""
+        if self._heeds(one.host, "host"):
+            self._host_fails(one.host)
+            if one.back_ns is not None:
+                self._at(one.back_ns, self._host_back, one.host)
+
+    def _isolated(self, one: Isolation) -> None:
+        if self._heeds(one.host, "isolation"):
+            super()._isolated(one)
+
+    def _heeds(self, host: int, what: str) -> bool:
+        state = HostState(self.cluster.hosts.state[host])
+        if state != HostState.ON:
+            self._note(HAEvent.IGNORED, host=host, text=f"{what}: it is {WHILE[state]}")
+        return state == HostState.ON
 
     @property
     def due(self) -> int:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pyvirt.errors import AdmissionError
 from pyvirt.hostmem import HostMemory
-from pyvirt.machine.memory import memory_inputs, policy_for
+from pyvirt.machine.memory import constants_for, memory_inputs, policy_for
 from pyvirt.machine.profile import MemoryRules, Profile
 from pyvirt.spec import ClusterSpec, MemoryLoadSpec, MemoryPolicySpec, VMSpec
 
@@ -74,6 +74,7 @@ class ClusterMemory:
                 kernel_pages=[cluster.hosts[row].memory_for_host // PAGE for row in rows],
                 classes=kinds,
                 tax=rules.idle_tax,
+                constants=constants_for(rules),
                 seed=seed,
             )
             self._models.append(model)

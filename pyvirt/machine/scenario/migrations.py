@@ -15,11 +15,10 @@ from pyvirt.cluster import (
     DirtyLog,
     HostState,
     Link,
-    Migration,
     WorkingSet,
-    migrate,
 )
 from pyvirt.errors import AdmissionError, InvalidValueError, PowerStateError
+from pyvirt.machine.scenario.course import Course
 from pyvirt.machine.scenario.system import ON, Follower, System
 from pyvirt.machine.vmm import VMM
 from pyvirt.units import format_size
@@ -42,7 +41,11 @@ class Moving:
     source: int = NONE
     begun: bool = False
     burdens: tuple[int, int] = (0, 0)
-    plan: Migration | None = None
+    course: Course | None = None
+    begin_ns: int = 0
+    stopped_ns: int = -1
+    mbps: float = 0.0
+    share: int = 0
 
 
 class Migrations(Follower):
@@ -55,10 +58,11 @@ class Migrations(Follower):
     Notes
     -----
     A target sets aside at once what a machine reserves, and those that exceed what hosts bear at a
-    time wait in turn. One that begins has to its end the part of both hosts' links that falls to it
-    then, among all that are under way there (ours). How fast the guest writes is known from the
-    first of: its own address stream under a page-modification log (`log_writes`), at the speed at
-    which it has run; the ``dirty_rate`` of its workload's memory; that of the machine.
+    time wait in turn. Those under way have equal parts of their hosts' links at each moment: of the
+    two the smaller (ours); who begins or ends changes those of the others. How fast the guest
+    writes is known from the first of: its own address stream under a page-modification log (`log_writes`),
+    at the speed at which it has run; the ``dirty_rate`` of its workload's memory; that of the
+    machine.
     """
 
     def __init__(self, system: System) -> None:
@@ -151,42 +155,61 @@ class Migrations(Follower):
                 busy[list(ends)] += 1
                 starting.append(moving)
                 self._waiting.remove(moving)
-        for moving in starting:
+        for moving in list(self._moving.values()):
             both = [moving.source, moving.target]
-            self._start(moving, float((hosts.link_mbps[both] / busy[both]).min()))
+            mbps = float((hosts.link_mbps[both] / busy[both]).min())
+            if moving.begun and mbps != moving.mbps:
+                self._change(moving, mbps)
+            elif moving in starting:
+                self._start(moving, mbps)
 
     def _start(self, moving: Moving, mbps: float) -> None:
         system, row = self._system, moving.row
         link = Link(mbps)
         table = system.cluster.vms
         memory = max(1, int(table.memory[row] + table.overhead[row])) * PAGE
-        plan = migrate(memory, self.dirty(row), link)
-        moving.begun, moving.plan = True, plan
+        moving.course = Course(memory, self.dirty(row), link.bytes_s)
+        moving.begun, moving.begin_ns = True, system.now
+        text = f"{moving.why}; {format_size(memory)} at {mbps:g} Mbit/s"
+        system.note("migration", vm=row, host=moving.source, to=moving.target, text=text)
+        self._bear(moving, link)
+
+    def _change(self, moving: Moving, mbps: float) -> None:
+        """Go on with another part of the links."""
+        course, link = moving.course, Link(mbps)
+        assert course is not None
+        course.change(self._system.now - moving.begin_ns, link.bytes_s)
+        self._relieve(moving)
+        self._bear(moving, link)
+
+    def _bear(self, moving: Moving, link: Link) -> None:
+        """Let hosts work for it at its speed, and foresee its end."""
+        system, course = self._system, moving.course
+        assert course is not None
+        moving.mbps, moving.share = link.mbps, moving.share + 1
         first, second = (
             system.fleet.burden(host, link.cores) for host in (moving.source, moving.target)
         )
         moving.burdens = (first, second)
-        text = f"{moving.why}; {format_size(memory)} at {mbps:g} Mbit/s"
-        system.note("migration", vm=row, host=moving.source, to=moving.target, text=text)
-        end = system.now + max(1, plan.total_ns)
-        if plan.moved:
-            stop = end - min(plan.downtime_ns, max(1, plan.total_ns))
-            system.calendar.enter(stop, self._stop, moving)
-        system.calendar.enter(end, self._end, moving)
+        stop, end = (moving.begin_ns + max(1, one) for one in course.times())
+        end = max(end, system.now)
+        if moving.stopped_ns < 0:
+            stop = max(system.now, min(stop, end - 1))
+            system.calendar.enter(stop, self._stop, moving, moving.share)
+        system.calendar.enter(end, self._end, moving, moving.share)
 
-    def _stop(self, moving: Moving) -> None:
-        if self._moving.get(moving.row) is moving:
+    def _stop(self, moving: Moving, share: int) -> None:
+        if self._moving.get(moving.row) is moving and moving.share == share:
+            moving.stopped_ns = self._system.now
             self._system.stun(moving.row, "migration")
 
-    def _end(self, moving: Moving) -> None:
+    def _end(self, moving: Moving, share: int) -> None:
         system, row = self._system, moving.row
-        if self._moving.get(row) is not moving:
+        if self._moving.get(row) is not moving or moving.share != share:
             return
-        plan = moving.plan
-        assert plan is not None
-        if not plan.moved:
-            self.cancel(row, plan.reason)
-            return
+        course, begin = moving.course, moving.begin_ns
+        assert course is not None
+        plan = course.outcome(moving.stopped_ns - begin, system.now - begin)
         try:
             system.hand_over(row, moving.vmm, moving.target)
         except AdmissionError as error:

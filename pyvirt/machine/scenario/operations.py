@@ -138,6 +138,7 @@ class Operations:
     def _hang(self, fault: FaultSpec) -> None:
         row = self._row(fault.target)
         if self._system.state[row] != ON:
+            self._system.note("fault-ignored", vm=row, text="guest: the machine does not run")
             return
         self._system.stun(row, "guest")
         self._system.note("guest-failed", vm=row)

@@ -11,6 +11,7 @@ from pyvirt._core.arrays cimport as_int
 from pyvirt._core.sched.ordered cimport ordered_first, ordered_next
 from pyvirt._core.sched.plug cimport Plug, account, allowed, ask, next_sibling, park, unpark
 from pyvirt._core.sched.policies.credit2_balance cimport balance
+from pyvirt._core.sched.policies.credit2_leap cimport leaps
 from pyvirt._core.sched.policies.credit2_queue cimport (
     assign,
     compete,
@@ -297,7 +298,9 @@ cdef ns_t timeslice(sched_t *s, uint32_t cpu, uint32_t id) noexcept nogil:
         most = least
     if next != NO_WORLD and credit(s, next) > 0:
         until = credit(s, next)
-    time = (credits - until) * weight(s, id) // q.most if credits > until else least
+    time = credits - until if credits > until else least
+    if credits > until and weight(s, id) != q.most:
+        time = time * weight(s, id) // q.most
     if time < least:
         time = least
     if time > most:
@@ -490,6 +493,7 @@ cdef class Credit2(Plug):
         self.table.enqueue, self.table.dequeue = enqueue, dequeue
         self.table.pick, self.table.timeslice = pick, timeslice
         self.table.charge, self.table.stopped, self.table.timed = burn, stopped, timed
+        self.table.leaps = &leaps
         super().__init__(
             "credit2",
             {

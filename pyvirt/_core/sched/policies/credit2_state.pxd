@@ -127,9 +127,16 @@ cdef inline void set_credit(sched_t *s, uint32_t id, int64_t value) noexcept nog
 
 cdef inline int64_t after(const sched_t *s, uint32_t id, ns_t dt, int64_t *residue) noexcept nogil:
     """Its credit after it used the CPU for some time, and what the division leaves over."""
-    cdef int64_t burned = dt * queue_of(s, world(s, id).queue).most + world(s, id).residue
-    cdef int64_t left = credit(s, id) - burned // weight(s, id)
-    residue[0] = burned % weight(s, id)
+    cdef int64_t mine = weight(s, id), most = queue_of(s, world(s, id).queue).most
+    cdef int64_t left = credit(s, id), burned
+    if mine == most:
+        # the usual case: nothing is divided, and what was left over stays
+        residue[0] = world(s, id).residue
+        left -= dt
+    else:
+        burned = dt * most + world(s, id).residue
+        left -= burned // mine
+        residue[0] = burned % mine
     return left if left > -own(s).credit else -own(s).credit
 
 
