@@ -51,9 +51,10 @@ class Checks:
     @unit("M/s")
     @target(">=", 50.0)
     def track_checks_per_second(self, operation: str) -> float:
-        """The best of nine: other load on the machine only ever takes."""
-        times = []
-        for _ in range(9):
+        """The best within a second: other load on the machine only ever takes."""
+        times: list[float] = []
+        end = time.perf_counter() + 1.0
+        while len(times) < 9 or time.perf_counter() < end:
             start = time.process_time()
             check(
                 self.operation,
