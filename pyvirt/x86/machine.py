@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any, NamedTuple, Self
 
@@ -181,9 +182,8 @@ class Machine:
     def registers(self, values: Registers) -> None:
         if not isinstance(values, Registers):
             raise InvalidTypeError(f"Registers are needed, not {type(values).__name__}")
-        plain = asdict(values)
-        del plain["tsc"]
-        self._cpu.set_registers(plain)
+        names = (field.name for field in fields(values) if field.name != "tsc")
+        self._cpu.set_registers({name: getattr(values, name) for name in names})
 
     def set(self, **values: Any) -> None:
         """Set some registers by name; segments as `Segment` or four numbers.
@@ -233,7 +233,7 @@ class Machine:
     def stop_at(
         self,
         *classes: str,
-        exceptions: tuple[int, ...] | list[int] = (),
+        exceptions: Sequence[int] = (),
         interrupts: bool = False,
     ) -> None:
         """Choose what `run` returns for, in place of what was chosen before.
