@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pyvirt.errors import ImageFormatError, InvalidTypeError
-from pyvirt.report import scan_bars
+from pyvirt.errors import ImageFormatError
 from pyvirt.validation.code_sweeps import kernels
 from pyvirt.x86.decode import Class, Flow, sweep
 from pyvirt.x86.scan import code_of, scan
@@ -78,15 +77,6 @@ def test_files_that_are_not(tmp_path: Path):
     path.write_bytes(elf([(".data", 3, 0, b"1234")]))
     empty = scan(path)
     assert (empty.sections, empty.total.instructions, empty.total.share) == ((), 0, 0.0)
-
-
-def test_a_plot_adds_up_to_all():
-    pytest.importorskip("matplotlib")
-    figure = scan_bars(scan(SAMPLES / "sample64.elf"))
-    (axes,) = figure.axes
-    assert sum(bar.get_height() for bar in axes.patches) == pytest.approx(100)
-    with pytest.raises(InvalidTypeError, match="Scan"):
-        scan_bars("a")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from libc.string cimport memset
 
 from pyvirt._core.decode.classes cimport *
 
-ONE_BYTE = """
+cdef str ONE_BYTE = """
 00-03,08-0B,10-13,18-1B,20-23,28-2B,30-33,38-3B * M
 00-01,08-09,10-11,18-19,20-21,28-29,30-31 * M lock
 04,0C,14,1C,24,2C,34,3C * b
@@ -101,7 +101,7 @@ FE * M /01 lock/01
 FF * M mem/0123456 reg/01246 lock/01 ask
 """
 
-TWO_BYTE = """
+cdef str TWO_BYTE = """
 00 * M /012345 ask
 00 3 M /0123456 ask
 01 0 M mem/0123467 forms8 ask
@@ -208,7 +208,7 @@ F1-F6,F8-FE 01 M
 F7 01 M reg
 """
 
-MAP_38 = """
+cdef str MAP_38 = """
 00-0B,1C-1E 01 M
 10,14,15,17,20-25,28,29,2B,30-35,37-41 1 M
 2A,82 1 M mem
@@ -232,7 +232,7 @@ F9 0 M mem
 FC * M mem
 """
 
-MAP_3A = """
+cdef str MAP_3A = """
 08-0E 1 M b
 0F 01 M b
 14-17,20-22,40-42,44,60-63 1 M b
@@ -241,7 +241,7 @@ CE,CF,DF 1 M b
 F0 2 M b reg forms12
 """
 
-VEX_1 = """
+cdef str VEX_1 = """
 10,11 * M
 12 * M
 13 01 M mem
@@ -285,7 +285,7 @@ E7 1 M mem
 F0 3 M mem
 """
 
-VEX_2 = """
+cdef str VEX_2 = """
 00-0F,13,16-1D,1E,20-25,28,29,2B,30-41,45-47,58,59,78,79,96-9F,A6-AF,B6-BF,CF,DB-DF 1 M
 1A,2A,2C-2F,5A,8C,8E 1 M mem
 1D 1 M
@@ -313,14 +313,14 @@ F6 3 M
 F7 * M
 """
 
-VEX_3 = """
+cdef str VEX_3 = """
 00-02,04-06,08-0F,14-17,18,19,1D,20-22,38,39,40-42,44,46,48,49,4A-4C,5C-5F,60-63,68-6F,78-7F,CE,CF,DF 1 M b
 30-33 1 M b reg
 DE 1 M b
 F0 3 M b
 """
 
-EVEX_1 = """
+cdef str EVEX_1 = """
 10,11 * M
 12 * M
 13 01 M mem
@@ -355,7 +355,7 @@ E6 123 M
 E7 1 M mem
 """
 
-EVEX_2 = """
+cdef str EVEX_2 = """
 00,04,0B,0C,0D,10-16,18,19,1C-1F,20-27,2C,2D,30-40,42-47,4C-4F,50-55,58,59,64-66,70,71,73,75-79,7A-7C 1 M
 7D-7F,83,88-8B,8D,8F,96-9F,A6-AF,B4,B5,B6-BF,C4,C8,CA,CB,CC,CD,CF,DC-DF 1 M
 1A,1B,2A,5A,5B,A0-A3,90-93 1 M mem
@@ -379,13 +379,13 @@ EVEX_2 = """
 C6,C7 1 M mem/1256
 """
 
-EVEX_3 = """
+cdef str EVEX_3 = """
 00,01,03-05,08-0B,0F,14-17,18-1B,1D-1F,20-23,25-27,38-3B,3E,3F,42-44,50,51,54-57,66,67,70-73,CE,CF 1 M b
 08,0A,26,27,56,57,66,67 0 M b
 C2 02 M b
 """
 
-EVEX_5 = """
+cdef str EVEX_5 = """
 10,11 2 M
 1D 01 M
 2A 2 M
@@ -402,30 +402,30 @@ EVEX_5 = """
 7D * M
 """
 
-EVEX_6 = """
+cdef str EVEX_6 = """
 13 01 M
 2C,2D,42,43,4C-4F,96-9F,A6-AF,B6-BF 1 M
 56,57,D6,D7 23 M
 """
 
-XOP_8 = """
+cdef str XOP_8 = """
 85-87,8E,8F,95-97,9E,9F,A2,A3,A6,B6,C0-C3,CC-CF,EC-EF 0 M b
 """
 
-XOP_9 = """
+cdef str XOP_9 = """
 01 0 M /1234567
 02 0 M /16
 12 0 M reg/01
 80-83,90-9B,C1-C3,C6,C7,CB,D1-D3,D6,D7,DB,E1-E3 0 M
 """
 
-XOP_10 = """
+cdef str XOP_10 = """
 10 0 M d
 12 0 M d /01
 """
 
 # Forms with a register that are defined: ModRM.reg and ModRM.rm in octal, where it is not all of a reg.
-FORMS = {
+cdef dict FORMS = {
     1: "0 70",                                                  # XABORT, XBEGIN
     2: "0 1 20 30-37 40 41 44 45 50-56 60-67 70-77",            # D9
     3: "0 1 2 3 51",                                            # DA
@@ -441,24 +441,24 @@ FORMS = {
     13: "00",                                                   # TILERELEASE
 }
 
-PRIVILEGE = {"privileged": CLASS_PRIVILEGED, "sensitive": CLASS_SENSITIVE, "io": CLASS_IO}
-FLOW = {
+cdef dict PRIVILEGE = {"privileged": CLASS_PRIVILEGED, "sensitive": CLASS_SENSITIVE, "io": CLASS_IO}
+cdef dict FLOW = {
     "jump": FLOW_JUMP, "jump-far": FLOW_JUMP_FAR, "conditional": FLOW_CONDITIONAL,
     "call": FLOW_CALL, "call-far": FLOW_CALL_FAR, "return": FLOW_RETURN,
     "return-far": FLOW_RETURN_FAR, "interrupt": FLOW_INTERRUPT, "iret": FLOW_IRET,
     "syscall": FLOW_SYSCALL, "sysret": FLOW_SYSRET, "halt": FLOW_HALT, "undefined": FLOW_UNDEFINED,
 }
-IMMEDIATE = {
+cdef dict IMMEDIATE = {
     "b": IMM_8, "w": IMM_16, "z": IMM_Z, "v": IMM_V, "far": IMM_FAR, "moffs": IMM_MOFFS,
     "wb": IMM_16_8, "bb": IMM_8_8, "d": IMM_32, "jb": IMM_REL8, "jz": IMM_RELZ, "g3": IMM_GROUP3,
 }
-FLAG = {
+cdef dict FLAG = {
     "stack64": OP_STACK64, "only64": OP_ONLY64, "regs": OP_REGISTERS, "ask": OP_ASK,
     "special": OP_SPECIAL, "x": OP_UNDEFINED, "M": OP_MODRM,
 }
 
 
-def numbers(text, base):
+cdef list numbers(str text, int base):
     """Give the numbers of ``"1,4-6"``."""
     found = []
     for part in text.replace(",", " ").split():
@@ -467,7 +467,7 @@ def numbers(text, base):
     return found
 
 
-cdef op_t read_words(list words, bint wide) except *:
+cdef op_t read_words(list words) except *:
     """What the words of a line say."""
     cdef op_t op
     memset(&op, 0, sizeof(op_t))
@@ -511,7 +511,7 @@ cdef int read_map(op_t *to, str text) except -1:
         to[i].flags = OP_UNDEFINED
     for line in text.strip().splitlines():
         opcodes, prefixes, *words = line.split()
-        op = read_words(words, False)
+        op = read_words(words)
         for prefix in "0123" if prefixes == "*" else prefixes:
             for opcode in numbers(opcodes, 16):
                 to[256 * int(prefix) + opcode] = op
