@@ -60,9 +60,9 @@ class Migrations(Follower):
     A target sets aside at once what a machine reserves, and those that exceed what hosts bear at a
     time wait in turn. Those under way have equal parts of their hosts' links at each moment: of the
     two the smaller (ours); who begins or ends changes those of the others. How fast the guest
-    writes is known from the first of: its own address stream under a page-modification log (`log_writes`),
-    at the speed at which it has run; the ``dirty_rate`` of its workload's memory; that of the
-    machine.
+    writes is known from the first of: its own address stream under a page-modification log
+    (`log_writes`), at the speed at which it has run; the ``dirty_rate`` of its workload's memory;
+    that of the machine.
     """
 
     def __init__(self, system: System) -> None:
