@@ -156,11 +156,13 @@ class Migrations(Follower):
                 starting.append(moving)
                 self._waiting.remove(moving)
         for moving in list(self._moving.values()):
+            if not moving.begun and moving not in starting:
+                continue
             both = [moving.source, moving.target]
             mbps = float((hosts.link_mbps[both] / busy[both]).min())
             if moving.begun and mbps != moving.mbps:
                 self._change(moving, mbps)
-            elif moving in starting:
+            elif not moving.begun:
                 self._start(moving, mbps)
 
     def _start(self, moving: Moving, mbps: float) -> None:
