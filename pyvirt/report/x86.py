@@ -60,6 +60,8 @@ def scan_bars(found: Scan) -> Figure:
         heights = [100 * v / part.instructions for v, part in zip(values, parts, strict=True)]
         axes.bar(names, heights, 0.6, bottom=bottom, label=label, color=_colour(number))
         bottom = [base + height for base, height in zip(bottom, heights, strict=True)]
+    # names of sections are long: they stand aslant
+    axes.tick_params(axis="x", labelrotation=25)
     axes.set_ylabel("% of instructions")
     axes.legend(reverse=True, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
