@@ -1,4 +1,4 @@
-"""``pyvirt x86``: what a monitor would have to do with the code of a file."""
+"""``pyvirt x86``: what a monitor would have to do with code, and guests that run."""
 
 from __future__ import annotations
 
@@ -60,6 +60,83 @@ def scan(file: Path, as_json: bool, plot: Path | None) -> None:
         by_type = ", ".join(f"{sort}: {number:,}" for sort, number in found.sites.items())
         if by_type:
             click.echo(f"  by type  {by_type}")
+
+
+@x86.command()
+@click.argument("guest", default="kernel")
+@click.option("--memory", default="32MiB", show_default=True, help="RAM of the guest.")
+@click.option(
+    "--disk",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Its disk, whole sectors of 512 bytes; the file is not written to.",
+)
+@click.option("--disk-out", type=OUTPUT, help="Write the disk as the guest left it to a new file.")
+@click.option("--append", default="", help="The kernel's command line.")
+@click.option(
+    "--frequency", default=10**8, show_default=True, help="Cycles a second, one an instruction."
+)
+@click.option("--budget", default=10**10, show_default=True, help="Cycles to run at most.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def run(
+    guest: str,
+    memory: str,
+    disk: Path | None,
+    disk_out: Path | None,
+    append: str,
+    frequency: int,
+    budget: int,
+    as_json: bool,
+) -> None:
+    """Boot GUEST, a 32-bit multiboot kernel, on a PC of its own, and show its console.
+
+    Nobody is between guest and machine: it runs natively. GUEST is a file, or "kernel" for the
+    kernel that comes with pyvirt, with a disk of its own. The exit code is 0 where the guest ended
+    by itself (the exit port 0xF4, a reset, HLT without interrupts), else 1.
+    """
+    from pyvirt.cli.terminal import count_progress
+    from pyvirt.x86 import guests
+    from pyvirt.x86.pc import PC
+
+    own = guest == "kernel" and not Path(guest).exists()
+    if disk_out is not None and disk_out.exists():
+        raise click.BadParameter(f"{disk_out} exists", param_hint="--disk-out")
+    pc = PC(
+        memory,
+        guests.kernel_disk() if own and disk is None else disk,
+        frequency=frequency,
+    )
+    pc.boot(guests.KERNEL_PATH if own else guest, append)
+    with count_progress("running") as progress:
+        ending = pc.run(budget, progress=progress)
+    if disk_out is not None and pc.board.disk is not None:
+        disk_out.write_bytes(pc.board.disk.tobytes())
+    counts = {name: int(pc.counters[name]) for name in pc.counters.dtype.names or ()}
+    if as_json:
+        document = {
+            "guest": guest,
+            "why": ending.why,
+            "exit_value": ending.exit_value,
+            "detail": ending.detail,
+            "cycles": ending.cycles,
+            "counts": counts,
+            "console": pc.console,
+        }
+        json.dump(document, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    else:
+        click.echo(pc.console, nl=not pc.console.endswith("\n"))
+        value = "" if ending.exit_value is None else f" with {ending.exit_value:#x}"
+        detail = f": {ending.detail}" if ending.detail else ""
+        click.echo(f"ended by {ending.why}{value}{detail} after {ending.cycles:,} cycles")
+        table = Table()
+        table.add_column("event")
+        table.add_column("count", justify="right")
+        for name, number in counts.items():
+            if number:
+                table.add_row(name.replace("_", " "), f"{number:,}")
+        print_table(table)
+    if ending.why not in ("exit", "reset", "halt"):
+        sys.exit(1)
 
 
 def _classes(found: Scan) -> None:

@@ -28,6 +28,7 @@ class ExitReason(IntEnum):
     INTERRUPT = 5
     UNSUPPORTED = 6
     NO_MEMORY = 7
+    STOP = 8
 
 
 class Segment(NamedTuple):

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pyvirt.cli import main
+from pyvirt.x86 import guests
 from pyvirt.x86.scan import scan
 from x86.elves import boot_image, elf, sample
 
@@ -82,3 +83,40 @@ def test_no_such_file(tmp_path: Path):
     result = run(tmp_path / "none")
     assert result.exit_code == 2
     assert "does not exist" in result.stderr
+
+
+def boot(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["x86", "run", *map(str, arguments)])
+
+
+def test_a_guest_runs(tmp_path: Path):
+    disk = tmp_path / "disk.img"
+    result = boot("--disk-out", disk)
+    assert result.exit_code == 0, result.output
+    assert "kernel: 32-bit protected mode\n" in result.output
+    assert "ended by exit with 0x10 after 11,839,470 cycles" in result.output
+    assert ["cr", "write", "159"] in [line.split() for line in result.output.splitlines()]
+    assert disk.stat().st_size == guests.KERNEL_SECTORS * 512
+    assert disk.read_bytes() != guests.kernel_disk()
+    again = boot("--disk-out", disk)
+    assert (again.exit_code, "exists" in again.output) == (2, True)
+
+
+def test_a_guest_as_json(tmp_path: Path):
+    disk = tmp_path / "in.img"
+    disk.write_bytes(guests.kernel_disk("another label"))
+    found = json.loads(boot(guests.KERNEL_PATH, "--disk", disk, "--json").output)
+    assert (found["why"], found["exit_value"], found["counts"]["iret"] > 100) == ("exit", 16, True)
+    assert "another label" in found["console"]
+    assert disk.read_bytes() == guests.kernel_disk("another label")
+
+
+def test_guests_that_do_not_end_or_do_not_begin(tmp_path: Path):
+    result = boot("--budget", 1000)
+    assert (result.exit_code, "ended by budget" in result.output) == (1, True)
+    bad = tmp_path / "bad"
+    bad.write_bytes(b"x" * 100)
+    for arguments in ([bad], [tmp_path / "none"], ["--memory", "1GB"], ["--frequency", 0]):
+        result = boot(*arguments)
+        assert result.exit_code == 2, result.output
+        assert len(result.output.strip().splitlines()) == 1

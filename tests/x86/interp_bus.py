@@ -15,6 +15,7 @@ class _Bus(c.Structure):
     _fields_ = [
         ("board", c.c_void_p), ("port_in", IN), ("port_out", OUT), ("acknowledge", ACKNOWLEDGE),
         ("advance", ADVANCE), ("now", c.c_uint64), ("next_event", c.c_uint64), ("line", c.c_int),
+        ("stop", c.c_int),
     ]  # fmt: skip
 
 

@@ -107,6 +107,7 @@ cdef void board_lines(board_t *b) noexcept nogil:
     if b.nic_irq:
         pic_input(&b.pic, b.nic_irq, nic_line(&b.nic))
     b.bus.line = pic_line(&b.pic)
+    b.bus.stop = b.exited or b.ps2.reset
     b.bus.next_event = NEVER if rise == NEVER else cycle_of(rise, PIT_RATE, b.frequency)
     if b.ata.due < b.bus.next_event:
         b.bus.next_event = b.ata.due
@@ -209,6 +210,7 @@ cdef void write_register(
         cmos_write(&b.cmos, register, byte)
     elif device == DEV_PS2:
         ps2_write(&b.ps2, register, byte)
+        b.bus.stop = b.exited or b.ps2.reset
     elif device == DEV_ATA:
         ata_write(&b.ata, register, size, value, b.bus.now)
     elif device == DEV_NIC:
@@ -216,6 +218,7 @@ cdef void write_register(
     elif device == DEV_EXIT and not b.exited:
         b.exited = 1
         b.exit_value = value
+        b.bus.stop = 1
 
 
 cdef void note(board_t *b, uint16_t port, int size, uint32_t value, bint out) noexcept nogil:

@@ -19,3 +19,4 @@ cdef struct bus_t:
     uint64_t now            # cycles of the processor's time stamp counter when it last called
     uint64_t next_event     # when `advance` is due at the latest; the largest number: never
     int line                # the level of INTR
+    int stop                # not 0: the processor shall stop, since its machine was switched off or reset

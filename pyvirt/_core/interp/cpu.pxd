@@ -98,6 +98,7 @@ cdef enum:                      # why `run` returned
     EXIT_INTERRUPT = 5          # INTR, with `interrupt_exit`
     EXIT_UNSUPPORTED = 6        # something that is not modelled; `exit_class` says what
     EXIT_NO_MEMORY = 7          # the host has no memory for another frame
+    EXIT_STOP = 8               # the devices say so
 
 cdef enum:                      # what EXIT_UNSUPPORTED met
     NO_V86 = 1

@@ -574,6 +574,8 @@ cdef uint32_t loop(cpu_t *c, uint64_t end) noexcept nogil:
     cdef int vector
     while True:
         c.event = 0
+        if c.bus != NULL and c.bus.stop:
+            return EXIT_STOP
         if c.tsc >= end:
             return EXIT_BUDGET
         horizon = end

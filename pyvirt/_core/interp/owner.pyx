@@ -23,7 +23,7 @@ from pyvirt.errors import InvalidTypeError, InvalidValueError
 GENERAL = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 EXITS = ("budget", "halt", "triple fault", "intercept", "exception", "interrupt", "unsupported",
-         "no memory")
+         "no memory", "stop")
 CLASSES_OF_INSTRUCTIONS = (
     "none", "cr_read", "cr_write", "dr", "in", "out", "cpuid", "hlt", "invlpg", "table_load",
     "table_store", "rdmsr", "wrmsr", "rdtsc", "iret", "int", "cli_sti", "pushf", "popf",
