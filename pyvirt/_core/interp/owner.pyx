@@ -43,16 +43,15 @@ _OPTIONS = {"pa_width": 36, "levels": 2, "cr0": 0, "cr4": 0, "efer": 0, "vendor"
 _WORDS = ("eip", "cr0", "cr2", "cr3", "cr4", "gdt_base", "gdt_limit", "idt_base", "idt_limit")
 
 
-cdef size_t state_size() noexcept nogil:
+cdef inline size_t state_size(const cpu_t *c) noexcept nogil:
     """Bytes of cpu_t before what is the engine's own."""
-    cdef cpu_t *none = NULL
-    return <size_t>&none.memory
+    return <size_t>(<const char *>&c.memory - <const char *>c)
 
 
 cdef void reset(cpu_t *c) noexcept nogil:
     """State after RESET (SDM vol. 3, table 10-1), of a Pentium Pro without FPU."""
     cdef uint32_t i
-    memset(c, 0, state_size())
+    memset(c, 0, state_size(c))
     c.cr0 = <uint32_t>0x60000010
     c.eip = 0xFFF0
     c.gpr[R_EDX] = 0x612
@@ -273,15 +272,15 @@ cdef class Cpu:
     def get_state(self):
         """The processor's state as bytes, for `set_state` of the same version."""
         self._check()
-        return PyBytes_FromStringAndSize(<char *>&self.c, state_size())
+        return PyBytes_FromStringAndSize(<char *>&self.c, state_size(&self.c))
 
     def set_state(self, bytes state):
         """Take a state that `get_state` gave."""
         self._check()
-        if len(state) != <Py_ssize_t>state_size():
+        if len(state) != <Py_ssize_t>state_size(&self.c):
             raise InvalidValueError(
-                f"a state has {state_size()} bytes, got {len(state)}")
-        memcpy(&self.c, PyBytes_AS_STRING(state), state_size())
+                f"a state has {state_size(&self.c)} bytes, got {len(state)}")
+        memcpy(&self.c, PyBytes_AS_STRING(state), state_size(&self.c))
         self.c.gpr[R_NONE] = 0
         set_cpl(&self.c, self.c.cpl & 3)
         settle_tables(&self.c)
