@@ -76,19 +76,34 @@ static int probe_fault(int64_t *out, size_t n)
     return 0;
 }
 
+/* Counter and clock at one moment: of a few readings the one that took least time, since the
+ * thread may be taken off its processor between the two. */
+static uint64_t probe_moment(int64_t *clock)
+{
+    uint64_t best = UINT64_MAX, at = 0;
+    for (int i = 0; i < 16; i++) {
+        struct timespec t;
+        uint64_t before = probe_now();
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        uint64_t took = probe_now() - before;
+        if (took < best) {
+            best = took;
+            at = before + took / 2;
+            *clock = (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+        }
+    }
+    return at;
+}
+
 /* Cycles of the counter a second, over at least `span` nanoseconds of the monotonic clock. */
 static double probe_hertz(int64_t span)
 {
-    struct timespec a, b;
-    int64_t passed;
-    clock_gettime(CLOCK_MONOTONIC, &a);
-    uint64_t start = probe_now(), end;
+    int64_t first = 0, last = 0;
+    uint64_t start = probe_moment(&first), end;
     do {
-        clock_gettime(CLOCK_MONOTONIC, &b);
-        end = probe_now();
-        passed = (int64_t)(b.tv_sec - a.tv_sec) * 1000000000 + (b.tv_nsec - a.tv_nsec);
-    } while (passed < span);
-    return (double)(end - start) * 1e9 / (double)passed;
+        end = probe_moment(&last);
+    } while (last - first < span);
+    return (double)(end - start) * 1e9 / (double)(last - first);
 }
 
 #else
