@@ -206,6 +206,14 @@ cdef struct page_t:             # one frame of RAM, as far as code goes
     uint64_t granules           # of 64 bytes that hold decoded code
     uint32_t generation         # grows when they are written
 
+cdef struct cpu_t
+
+# A monitor's tables in place of the guest's: the physical address of an access, or False after
+# a fault or an exit. `watched`: nothing is to be remembered, `after_write` follows the write.
+ctypedef bint (*translate_t)(void *monitor, cpu_t *c, uint32_t linear, uint32_t access,
+                             uint32_t user, uint64_t *pa, uint32_t *watched) noexcept nogil
+ctypedef void (*after_write_t)(void *monitor, cpu_t *c, uint64_t pa, uint32_t n) noexcept nogil
+
 cdef struct cpu_t:
     uint32_t gpr[9]             # EAX to EDI, and a zero
     uint32_t eip
@@ -251,6 +259,14 @@ cdef struct cpu_t:
     uint64_t counters[35]
     # the engine's own: never copied from one processor to another
     physmem_t *memory
+    # a monitor's, see translate_t; NULL: the guest's tables are the machine's
+    translate_t translate
+    after_write_t after_write
+    void *monitor
+    uint64_t window             # the processor's own accesses from this linear address on are to
+    uint8_t *window_host        # these bytes, which no instruction reaches; 1 << 32: none
+    uint32_t window_size
+    uint32_t watched            # the write that is under way goes to a watched page
     bus_t *bus                  # or NULL
     dimension_t *tables         # 32-bit, with PSE, PAE; and the three with WP
     look_t *look                # supervisor, then user

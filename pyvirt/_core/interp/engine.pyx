@@ -567,8 +567,37 @@ cdef void devices(cpu_t *c) noexcept nogil:
         forget_code(c)
 
 
+cdef bint pass_through(cpu_t *c, const uop_t *u, uint32_t count) noexcept nogil:
+    """Run up to `count` micro-operations, and deliver what they end in; False: the run ends."""
+    cdef uint32_t done, trap = c.eflags & F_TF
+    if c.shadow or trap:
+        count = 1
+        if c.shadow:
+            c.shadow = 1
+    done = execute(c, u, count)
+    c.tsc += done
+    c.counters[COUNT_RETIRED] += done
+    c.counters[COUNT_BLOCKS] += 1
+    if c.event:
+        if c.event & EVENT_EXIT:
+            return False
+        if c.event & EVENT_FAULT:
+            # a fault uses up time too: one that never ends must not stop the clock
+            c.tsc += 1
+            trap = 0
+            c.shadow = 0
+            if not deliver_fault(c):
+                return False
+    if c.shadow == 1:
+        c.shadow = 0
+        c.event |= EVENT_LEAVE
+    # MOV SS holds this off too, STI does not (SDM vol. 3, 6.8.3)
+    return not (trap and done and c.shadow != 3) or single_step(c)
+
+
 cdef uint32_t loop(cpu_t *c, uint64_t end) noexcept nogil:
-    cdef uint32_t n, done, trap
+    """Until `end`, or something that ends the run: EXIT_."""
+    cdef uint32_t n
     cdef uint64_t horizon
     cdef block_t *b
     cdef int vector
@@ -611,31 +640,28 @@ cdef uint32_t loop(cpu_t *c, uint64_t end) noexcept nogil:
             n = b.count
             if n > horizon - c.tsc:
                 n = <uint32_t>(horizon - c.tsc)
-            trap = c.eflags & F_TF
-            if c.shadow or trap:
-                n = 1
-                if c.shadow:
-                    c.shadow = 1
-            done = execute(c, b.first, n)
-            c.tsc += done
-            c.counters[COUNT_RETIRED] += done
-            c.counters[COUNT_BLOCKS] += 1
-            if c.event:
-                if c.event & EVENT_EXIT:
-                    return c.exit_reason
-                if c.event & EVENT_FAULT:
-                    # a fault uses up time too: one that never ends must not stop the clock
-                    c.tsc += 1
-                    trap = 0
-                    c.shadow = 0
-                    if not deliver_fault(c):
-                        return c.exit_reason
-            if c.shadow == 1:
-                c.shadow = 0
-                c.event |= EVENT_LEAVE
-            # MOV SS holds this off too, STI does not (SDM vol. 3, 6.8.3)
-            if trap and done and c.shadow != 3 and not single_step(c):
+            if not pass_through(c, b.first, n):
                 return c.exit_reason
+
+
+cdef bint emulate(cpu_t *c) noexcept nogil:
+    """Execute the instruction at EIP as if no monitor asked for its class, for one that does.
+
+    Neither time nor devices are looked at before it. False: `exit_reason` says why.
+    """
+    cdef uint32_t asked = c.intercept
+    cdef block_t *b
+    cdef bint goes_on
+    c.event = 0
+    b = find_block(c)
+    if b == NULL:
+        return not c.event & EVENT_EXIT and deliver_fault(c)
+    if asked >> b.first.klass & 1:
+        c.counters[b.first.klass] -= 1      # it was counted when it was attempted
+    c.intercept = 0
+    goes_on = pass_through(c, b.first, 1)
+    c.intercept = asked
+    return goes_on
 
 
 cdef uint32_t run(cpu_t *c, uint64_t budget) noexcept nogil:

@@ -74,6 +74,7 @@ cdef bint read_slow(
 cdef bint write_slow(
     cpu_t *c, uint32_t linear, uint32_t n, uint32_t user, uint32_t v
 ) noexcept nogil
+cdef bint window(cpu_t *c, uint32_t linear, uint32_t n, uint32_t *v, bint write) noexcept nogil
 cdef bint check_write(cpu_t *c, uint32_t linear, uint32_t n, uint32_t user) noexcept nogil
 cdef bint code_page(cpu_t *c, uint32_t linear, uint64_t *pa, const uint8_t **host) noexcept nogil
 cdef void flush(cpu_t *c) noexcept nogil
@@ -156,8 +157,12 @@ cdef inline void store_back(
 
 cdef inline bint system_read(cpu_t *c, uint32_t linear, uint32_t n, uint32_t *v) noexcept nogil:
     """As the processor itself reads its tables: with supervisor rights."""
+    if linear >= c.window:
+        return window(c, linear, n, v, False)
     return read_linear(c, linear, n, 0, v)
 
 
 cdef inline bint system_write(cpu_t *c, uint32_t linear, uint32_t n, uint32_t v) noexcept nogil:
+    if linear >= c.window:
+        return window(c, linear, n, &v, True)
     return write_linear(c, linear, n, 0, v)

@@ -120,10 +120,12 @@ cdef void mark_code(cpu_t *c, uint32_t frame, uint64_t granules) noexcept nogil:
     c.pages[frame].granules |= granules
 
 
-cdef void written(cpu_t *c, uint64_t pa, uint32_t n) noexcept nogil:
-    """A write to a frame that may hold code, within one page."""
+cdef void written(cpu_t *c, uint64_t pa, uint32_t n, uint32_t watched) noexcept nogil:
+    """A write within one page, which may hold code, or be watched by a monitor."""
     cdef uint32_t first = (pa & 4095) >> 6, last = ((pa & 4095) + n - 1) >> 6
     cdef uint64_t frame = pa >> 12, touched
+    if watched:
+        c.after_write(c.monitor, c, pa, n)
     if frame >= c.page_count:
         return
     touched = (<uint64_t>1 << first) | (<uint64_t>1 << last)
@@ -146,9 +148,13 @@ cdef uint8_t *page_of(
     cdef look_t *e
     cdef pm_status status
     cdef uint64_t frame
+    cdef uint32_t watched = 0
     cdef uint16_t code
     pa[0] = linear
-    if c.cr0 & CR0_PG:
+    if c.translate != NULL:
+        if not c.translate(c.monitor, c, linear, access, user, pa, &watched):
+            return NULL
+    elif c.cr0 & CR0_PG:
         if user:
             access |= ACCESS_USER
         pm_lock(c.memory)
@@ -183,6 +189,9 @@ cdef uint8_t *page_of(
                 c.exit_reason = EXIT_NO_MEMORY
                 return NULL
             flush(c)                # the frame has moved: old pointers are to its former content
+        if watched:
+            c.watched = 1
+            return host + (linear & 4095)
     else:
         host = <uint8_t *>pm_frame(c.memory, pa[0])
         if host == NULL:
@@ -196,6 +205,19 @@ cdef uint8_t *page_of(
     if access & ACCESS_WRITE and frame < c.page_count and c.pages[frame].granules == 0:
         e.write = linear >> 12
     return host + (linear & 4095)
+
+
+cdef bint window(cpu_t *c, uint32_t linear, uint32_t n, uint32_t *v, bint write) noexcept nogil:
+    """An access of the processor itself to the monitor's own tables; beyond them there are ones."""
+    cdef uint32_t at = linear - <uint32_t>c.window
+    if at + n > c.window_size or at + n < n:
+        if not write:
+            v[0] = <uint32_t>0xFFFFFFFF >> (32 - 8 * n)
+    elif write:
+        put(c.window_host + at, n, v[0])
+    else:
+        v[0] = fetch(c.window_host + at, n)
+    return True
 
 
 cdef bint read_slow(
@@ -224,9 +246,11 @@ cdef bint check_write(cpu_t *c, uint32_t linear, uint32_t n, uint32_t user) noex
     """Whether a write would go through; sets A and D, and makes the frames."""
     cdef uint64_t pa
     cdef uint32_t here = 4096 - (linear & 4095)
-    if page_of(c, linear, ACCESS_WRITE, user, &pa) == NULL:
-        return False
-    return n <= here or page_of(c, linear + here, ACCESS_WRITE, user, &pa) != NULL
+    cdef bint allowed = page_of(c, linear, ACCESS_WRITE, user, &pa) != NULL
+    if allowed and n > here:
+        allowed = page_of(c, linear + here, ACCESS_WRITE, user, &pa) != NULL
+    c.watched = 0
+    return allowed
 
 
 cdef bint write_slow(
@@ -236,14 +260,18 @@ cdef bint write_slow(
     cdef uint32_t here = 4096 - (linear & 4095), i
     cdef uint8_t *p = page_of(c, linear, ACCESS_WRITE, user, &pa)
     cdef uint8_t *q
+    cdef uint32_t watched = c.watched, other
+    c.watched = 0
     if p == NULL:
         return False
     if n <= here:
         for i in range(n):
             p[i] = <uint8_t>(v >> 8 * i)
-        written(c, pa, n)
+        written(c, pa, n, watched)
         return True
     q = page_of(c, linear + here, ACCESS_WRITE, user, &pb)
+    other = c.watched
+    c.watched = 0
     if q == NULL:
         return False
     for i in range(n):
@@ -251,8 +279,8 @@ cdef bint write_slow(
             p[i] = <uint8_t>(v >> 8 * i)
         else:
             q[i - here] = <uint8_t>(v >> 8 * i)
-    written(c, pa, here)
-    written(c, pb, n - here)
+    written(c, pa, here, watched)
+    written(c, pb, n - here, other)
     return True
 
 
