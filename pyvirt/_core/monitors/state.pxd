@@ -11,18 +11,18 @@ from pyvirt._core.interp.cpu cimport cpu_t, segment_t
 from pyvirt._core.shadow.state cimport cpu_t as vcpu_t
 from pyvirt._core.shadow.state cimport hyper_t
 
-cdef enum technique_t:
+cdef enum:                      # techniques
     NAIVE = 0                   # trap and emulate at CPL 1, without translation: to show what breaks
     TRANSLATION = 1
     PARAVIRTUAL = 2
     HARDWARE = 3
 
-cdef enum paging_t:
+cdef enum:                      # paging
     PAGING_DIRECT = 0           # the guest's tables are the machine's
     PAGING_SHADOW = 1
     PAGING_NESTED = 2
 
-cdef enum booked_t:             # who executed an instruction of the guest
+cdef enum:                      # who executed an instruction of the guest
     BOOKED_DIRECT = 0           # the processor, as it stands
     BOOKED_TRANSLATED = 1       # the processor, out of the code cache
     BOOKED_VMM = 2              # the monitor, in place of it
@@ -30,7 +30,7 @@ cdef enum booked_t:             # who executed an instruction of the guest
     BOOKED_DEVICE = 4           # the Service Console: serial ports, keyboards
     BOOKED = 5
 
-cdef enum happened_t:           # what cost tables have prices for, in the order of
+cdef enum:                      # what cost tables have prices for, in the order of
     E_SYSCALL = 0               # pyvirt.machine.techniques.EVENTS
     E_INTERRUPT_FLAG = 1        # CLI STI PUSHF POPF
     E_CALL_RETURN = 2           # indirect control flow of a kernel that is translated

@@ -1,0 +1,218 @@
+"""The Python object that owns a monitor, and what it makes it of."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+import numpy as np
+
+from pyvirt._core.arrays cimport as_int
+from pyvirt._core.interp.cpu cimport (
+    C_CR_READ,
+    CLASSES,
+    COUNT_EXCEPTIONS,
+    COUNT_RETIRED,
+    EXIT_BUDGET,
+    cpu_t,
+)
+from pyvirt._core.interp.memory cimport flush, forget_code
+from pyvirt._core.interp.owner cimport Cpu
+from pyvirt._core.monitors.front cimport open_front, settle_front
+from pyvirt._core.monitors.hardware cimport run_hardware
+from pyvirt._core.monitors.paging cimport attach_paging, guest_registers
+from pyvirt._core.monitors.state cimport (
+    BOOKED,
+    BOOKED_DIRECT,
+    E_HIDDEN_FAULT,
+    E_PAGE_FAULT,
+    EVENTS,
+    HARDWARE,
+    PAGING_DIRECT,
+    PAGING_NESTED,
+    PAGING_SHADOW,
+    REASONS,
+    X_REASON_EPT,
+    X_REASON_EXCEPTION,
+    monitor_t,
+)
+from pyvirt._core.shadow.engine cimport HyperCore
+from pyvirt._core.shadow.state cimport counters_t
+from pyvirt.errors import InvalidTypeError, InvalidValueError
+
+TECHNIQUES = ("naive", "translation", "paravirtual", "hardware")
+PAGINGS = ("direct", "shadow", "nested")
+BOOKS = ("direct", "translated", "vmm", "vmkernel", "device")
+EVENT_NAMES = ("syscall", "interrupt_flag", "call_return", "exception", "io", "interrupt", "halt",
+               "cpuid", "msr", "translation_unit", "page_fault", "page_table_update",
+               "context_switch", "invlpg", "hidden_fault", "emulated", "hypercall")
+
+
+cdef uint32_t run_for(monitor_t *m, uint64_t budget) noexcept nogil:
+    """As `run` of the interpreter, under a monitor."""
+    cdef cpu_t *c = m.c
+    cdef uint64_t end = c.tsc + budget
+    if end < c.tsc:
+        end = <uint64_t>0xFFFFFFFFFFFFFFFF
+    if c.memory.version != c.version:
+        flush(c)
+        forget_code(c)
+    if m.back != NULL:
+        settle_front(m)
+    c.exit_reason = EXIT_BUDGET
+    c.exit_class = 0
+    c.exit_reason = run_hardware(m, end)
+    c.event = 0
+    c.memory.version += 1
+    c.version = c.memory.version
+    return c.exit_reason
+
+
+cdef class MonitorCore:
+    """A monitor between a processor and its guest.
+
+    Parameters
+    ----------
+    cpu : Cpu
+        The processor, which belongs to the monitor from now on. Its state is the guest's.
+    technique : {"naive", "translation", "paravirtual", "hardware"}
+        How the guest is executed.
+    tables : sequence of HyperCore
+        For guests with 32-bit tables and with PAE, over the processor's memory; empty: the guest's
+        tables are the machine's.
+    """
+
+    def __init__(self, Cpu cpu not None, technique, tables=()):
+        cdef int i
+        if self.cpu is not None:
+            raise InvalidTypeError("this monitor is initialised already")
+        if cpu.memory is None:
+            raise InvalidTypeError("this processor was not initialised")
+        if cpu.c.monitor != NULL:
+            raise InvalidValueError("this processor has a monitor already")
+        if technique not in TECHNIQUES:
+            raise InvalidValueError(
+                f"technique must be one of {', '.join(TECHNIQUES)}, got {technique!r:.80}")
+        tables = tuple(tables)
+        if len(tables) not in (0, 2) or not all(isinstance(one, HyperCore) for one in tables):
+            raise InvalidTypeError("tables must be two HyperCore, or none")
+        for one in tables:
+            if one.mem is not cpu.memory:
+                raise InvalidValueError("tables must be those of the processor's memory")
+        self.cpu = cpu
+        self.tables = tables
+        self.m.c = &cpu.c
+        self.m.technique = TECHNIQUES.index(technique)
+        for i in range(len(tables)):
+            self.m.tables[i] = (<HyperCore>tables[i]).pointer()
+        if tables:
+            self.m.paging = (PAGING_SHADOW if self.m.tables[0].mode == 0 else PAGING_NESTED)
+            attach_paging(&self.m)
+        self.m.c.monitor = &self.m
+        if cpu.c.bus != NULL:
+            self.m.back = cpu.c.bus
+            open_front(&self.m)
+            cpu.c.bus = &self.m.front
+        memset(self.m.controls.ports, 0xFF, sizeof(self.m.controls.ports))
+        self.forget()
+        self.adopt()
+
+    def __dealloc__(self):
+        if self.cpu is not None:
+            self.cpu.c.translate = NULL
+            self.cpu.c.after_write = NULL
+            self.cpu.c.monitor = NULL
+            self.cpu.c.intercept = 0
+            self.cpu.c.exception_bitmap = 0
+            if self.m.back != NULL:
+                self.cpu.c.bus = self.m.back
+
+    def _check(self):
+        if self.cpu is None:
+            raise InvalidTypeError("this monitor was not initialised")
+        self.cpu._check()
+
+    def adopt(self):
+        """Take the processor's state as the guest's: after it was booted, or set by hand."""
+        self._check()
+        self.m.paged = 0
+        guest_registers(&self.m, self.m.c.cr0, self.m.c.cr3, self.m.c.cr4)
+
+    def forget(self):
+        """Begin to count anew."""
+        self._check()
+        memset(self.m.booked, 0, sizeof(self.m.booked))
+        memset(self.m.events, 0, sizeof(self.m.events))
+        memset(self.m.exits, 0, sizeof(self.m.exits))
+        self.m.clustered = 0
+        self.m.retired = self.m.c.counters[COUNT_RETIRED]
+        for one in self.tables:
+            one.reset()
+
+    def set_controls(self, intercept, exceptions, cluster, ports):
+        """What exits from a guest with hardware assistance.
+
+        Parameters
+        ----------
+        intercept : int
+            Bits of classes of instructions.
+        exceptions : int
+            Bits of vectors.
+        cluster : int
+            Further instructions that an exit may emulate, 0 to 64.
+        ports : bytes
+            8,192 of them: the I/O bitmaps.
+        """
+        self._check()
+        cdef uint32_t classes = as_int(intercept, "intercept", 0, (1 << CLASSES) - 1)
+        cdef uint32_t vectors = as_int(exceptions, "exceptions", 0, <uint32_t>0xFFFFFFFF)
+        cdef uint32_t further = as_int(cluster, "cluster", 0, 64)
+        cdef const uint8_t[::1] bits = ports
+        if bits.shape[0] != 8192:
+            raise InvalidValueError(f"ports must be 8192 bytes, got {bits.shape[0]}")
+        self.m.controls.intercept = classes
+        self.m.controls.exceptions = vectors
+        self.m.controls.cluster = further
+        memcpy(self.m.controls.ports, &bits[0], 8192)
+
+    def run(self, budget):
+        """Run at most `budget` cycles; returns the number of the exit, as `Cpu.run`."""
+        self._check()
+        cdef uint64_t n = as_int(budget, "budget", 0, 0x7FFFFFFFFFFFFFFF)
+        cdef uint32_t reason
+        self.cpu.running = True
+        with nogil:
+            reason = run_for(&self.m, n)
+        self.cpu.running = False
+        return reason
+
+    def counts(self):
+        """What happened since counting began.
+
+        Returns
+        -------
+        dict
+            ``booked`` and ``events`` by name, ``exits`` by basic reason (those that happened),
+            ``clustered``, ``instructions``.
+        """
+        cdef int i
+        cdef counters_t *t
+        cdef uint64_t hidden = self.m.events[E_HIDDEN_FAULT], true = self.m.events[E_PAGE_FAULT]
+        cdef uint64_t faults = 0, violations = 0, others = 0
+        self._check()
+        for i in range(len(self.tables)):
+            t = self.m.tables[i].counters
+            hidden += t.pf_fixed + t.pf_spurious
+            true += t.guest_faults
+            faults += t.x_pf
+            violations += t.x_npf
+        events = {EVENT_NAMES[i]: self.m.events[i] for i in range(EVENTS)}
+        events["hidden_fault"] = hidden
+        events["page_fault"] = true
+        exits = {i: self.m.exits[i] for i in range(REASONS)}
+        if self.m.technique == HARDWARE:
+            exits[X_REASON_EXCEPTION] += faults
+            exits[X_REASON_EPT] += violations
+        retired = self.m.c.counters[COUNT_RETIRED] - self.m.retired
+        booked = {BOOKS[i]: self.m.booked[i] for i in range(BOOKED)}
+        booked["direct"] = retired - sum(self.m.booked[i] for i in range(1, BOOKED))
+        return {"booked": booked, "events": events, "exits": {k: n for k, n in exits.items() if n},
+                "clustered": self.m.clustered, "instructions": retired}
