@@ -187,7 +187,7 @@ cdef class MonitorCore:
         cdef int i
         cdef counters_t *t
         cdef uint64_t hidden = self.m.events[E_HIDDEN_FAULT], true = self.m.events[E_PAGE_FAULT]
-        cdef uint64_t faults = 0, violations = 0, others = 0
+        cdef uint64_t faults = 0, violations = 0
         self._check()
         for i in range(len(self.tables)):
             t = self.m.tables[i].counters

@@ -51,7 +51,6 @@ from pyvirt._core.shadow.state cimport (
     mark_dirty,
     shadows,
 )
-from pyvirt._core.shadow.state cimport cpu_t as vcpu_t
 from pyvirt._core.shadow.writes cimport table_written
 from pyvirt._core.shadow.zap cimport zap_all
 
