@@ -3,13 +3,9 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-import numpy as np
-
 from pyvirt._core.arrays cimport as_int
 from pyvirt._core.interp.cpu cimport (
-    C_CR_READ,
     CLASSES,
-    COUNT_EXCEPTIONS,
     COUNT_RETIRED,
     EXIT_BUDGET,
     cpu_t,
@@ -18,15 +14,13 @@ from pyvirt._core.interp.memory cimport flush, forget_code
 from pyvirt._core.interp.owner cimport Cpu
 from pyvirt._core.monitors.front cimport open_front, settle_front
 from pyvirt._core.monitors.hardware cimport run_hardware
-from pyvirt._core.monitors.paging cimport attach_paging, guest_registers
+from pyvirt._core.monitors.paging cimport attach_paging, guest_registers, memory_changed
 from pyvirt._core.monitors.state cimport (
     BOOKED,
-    BOOKED_DIRECT,
     E_HIDDEN_FAULT,
     E_PAGE_FAULT,
     EVENTS,
     HARDWARE,
-    PAGING_DIRECT,
     PAGING_NESTED,
     PAGING_SHADOW,
     REASONS,
@@ -55,6 +49,10 @@ cdef uint32_t run_for(monitor_t *m, uint64_t budget) noexcept nogil:
     if c.memory.version != c.version:
         flush(c)
         forget_code(c)
+        memory_changed(m)
+    if m.guest.cr0 != c.cr0 or m.guest.cr3 != c.cr3 or m.guest.cr4 != c.cr4:
+        m.paged = 0                 # somebody else set them
+        guest_registers(m, c.cr0, c.cr3, c.cr4)
     if m.back != NULL:
         settle_front(m)
     c.exit_reason = EXIT_BUDGET
@@ -113,7 +111,6 @@ cdef class MonitorCore:
             cpu.c.bus = &self.m.front
         memset(self.m.controls.ports, 0xFF, sizeof(self.m.controls.ports))
         self.forget()
-        self.adopt()
 
     def __dealloc__(self):
         if self.cpu is not None:
@@ -129,12 +126,6 @@ cdef class MonitorCore:
         if self.cpu is None:
             raise InvalidTypeError("this monitor was not initialised")
         self.cpu._check()
-
-    def adopt(self):
-        """Take the processor's state as the guest's: after it was booted, or set by hand."""
-        self._check()
-        self.m.paged = 0
-        guest_registers(&self.m, self.m.c.cr0, self.m.c.cr3, self.m.c.cr4)
 
     def forget(self):
         """Begin to count anew."""
@@ -196,7 +187,7 @@ cdef class MonitorCore:
         cdef int i
         cdef counters_t *t
         cdef uint64_t hidden = self.m.events[E_HIDDEN_FAULT], true = self.m.events[E_PAGE_FAULT]
-        cdef uint64_t faults = 0, violations = 0, others = 0
+        cdef uint64_t faults = 0, violations = 0
         self._check()
         for i in range(len(self.tables)):
             t = self.m.tables[i].counters

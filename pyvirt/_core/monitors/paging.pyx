@@ -46,12 +46,13 @@ from pyvirt._core.shadow.state cimport (
     FRAME_SHIFT,
     MAX_RESTARTS,
     REQUEST_GUEST_FLUSH,
+    REQUEST_ROOT,
     hyper_t,
     mark_dirty,
     shadows,
 )
-from pyvirt._core.shadow.state cimport cpu_t as vcpu_t
 from pyvirt._core.shadow.writes cimport table_written
+from pyvirt._core.shadow.zap cimport zap_all
 
 
 cdef bint no_memory(cpu_t *c) noexcept nogil:
@@ -186,6 +187,9 @@ cdef void guest_registers(
     cdef uint64_t loads
     cdef hyper_t *h
     cdef bint fresh
+    m.guest.cr0 = cr0
+    m.guest.cr3 = cr3
+    m.guest.cr4 = cr4
     if m.tables[0] == NULL:
         return
     if not cr0 & CR0_PG:
@@ -213,6 +217,20 @@ cdef void guest_registers(
     if fresh:
         h.counters.x_cr3_write = loads
     pm_unlock(m.c.memory)
+
+
+cdef void memory_changed(monitor_t *m) noexcept nogil:
+    """Somebody else wrote the guest's memory: shadow tables begin anew."""
+    cdef uint32_t i
+    cdef hyper_t *h
+    for i in range(2):
+        h = m.tables[i]
+        if h != NULL and shadows(h):
+            pm_lock(m.c.memory)
+            forget_all(h, &h.cpus[0])
+            zap_all(h)
+            h.cpus[0].requests |= REQUEST_GUEST_FLUSH | REQUEST_ROOT
+            pm_unlock(m.c.memory)
 
 
 cdef void guest_invlpg(monitor_t *m, uint32_t linear) noexcept nogil:
