@@ -39,8 +39,8 @@ EXIT_REASONS = {
 }
 
 #: Techniques, with the paging that each has when none is asked for.
-TECHNIQUES: dict[str, str] = {"hardware": "nested"}
-_PAGINGS = {"hardware": ("shadow", "nested")}
+TECHNIQUES: dict[str, str] = {"hardware": "nested", "naive": "shadow"}
+_PAGINGS = {"hardware": ("shadow", "nested"), "naive": ("shadow", "nested")}
 
 # What exits from a guest with hardware assistance when nothing else is said, as under KVM: what the
 # processor always gives to the monitor, control registers, I/O, MSRs, HLT, INVLPG.

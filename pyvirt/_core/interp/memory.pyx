@@ -32,6 +32,7 @@ from pyvirt._core.interp.cpu cimport (
     LOOK_MASK,
     NO_PAGE,
     SLOT_BITS,
+    X_GP,
     X_PF,
     block_t,
     cpu_t,
@@ -212,13 +213,16 @@ cdef uint8_t *page_of(
 
 
 cdef bint window(cpu_t *c, uint32_t linear, uint32_t n, uint32_t *v, bint write) noexcept nogil:
-    """An access of the processor itself to the monitor's own tables; beyond them there are ones."""
+    """An access of the processor itself to the monitor's own tables; beyond them there are ones.
+
+    They are read-only: the monitor is told when an accessed or busy bit would be set.
+    """
     cdef uint32_t at = linear - <uint32_t>c.window
+    if write:
+        raise_fault(c, X_GP, 1, 0)
+        return False
     if at + n > c.window_size or at + n < n:
-        if not write:
-            v[0] = <uint32_t>0xFFFFFFFF >> (32 - 8 * n)
-    elif write:
-        put(c.window_host + at, n, v[0])
+        v[0] = <uint32_t>0xFFFFFFFF >> (32 - 8 * n)
     else:
         v[0] = fetch(c.window_host + at, n)
     return True
