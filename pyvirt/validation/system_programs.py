@@ -1,11 +1,11 @@
 """Random guest programs that do what kernels do, for monitors to execute.
 
-A program is a small kernel with descriptor tables, page tables, handlers and a timer, whose body is
-a list of random operations: computation, flags, segments, far transfers, system registers, ports,
-page-table writes, faults, code that changes itself, and pieces that run at CPL 3. Each operation says
-first where to go on if it faults; the handler of every exception writes what it was given to a log
-in memory and goes there. So a program comes to its end whatever its operations do, and what they did
-can be read off its memory, its registers and the log of its devices.
+A program is a small kernel with descriptor tables, page tables, handlers and a timer. Its body is a
+list of random operations: computation, flags, segments, far transfers, system registers, ports,
+page-table writes, faults, code that changes itself, and pieces that run at CPL 3. Each operation
+says first where to go on if it faults; the handler of every exception writes what it was given to
+a log in memory and goes there. So a program comes to its end whatever its operations do, and what
+they did can be read off its memory, its registers and the log of its devices.
 """
 
 from __future__ import annotations
