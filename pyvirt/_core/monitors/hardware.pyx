@@ -175,7 +175,7 @@ cdef bint cluster(monitor_t *m, uint64_t end) noexcept nogil:
     cdef uint32_t _i, n, left = m.controls.cluster
     cdef const uop_t *u
     while left:
-        if c.halted or c.shadow or c.tsc >= end or c.memory.version != c.version:
+        if c.halted or c.shadow or c.tsc >= end:
             return True
         if c.bus != NULL and (c.bus.stop or c.bus.next_event <= c.tsc
                               or (c.bus.line and c.eflags & F_IF)):
