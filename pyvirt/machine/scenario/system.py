@@ -110,12 +110,8 @@ class System:
             )
             memory_step = SECOND
         else:
-            if described.pools:
-                raise InvalidValueError(
-                    "pools of a scenario must be left out where mode is 'demand': its hosts "
-                    f"divide time by the shares of VMs, got {described.pools[0].name!r:.80}"
-                )
-            self.fleet = DemandFleet(hosts, pools, self.cluster, seed, spec.step_ns)
+            inside = [vm.pool for vm in described.vms]
+            self.fleet = DemandFleet(hosts, pools, self.cluster, seed, spec.step_ns, inside)
             memory_step = min(spec.step_ns, LONGEST_MEMORY_STEP)
         self.memory = ClusterMemory(
             described,
