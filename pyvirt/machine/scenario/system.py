@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pyvirt.cluster import NONE, Cluster, HostState, place
+from pyvirt.cluster.described import masks_of, store_numbers
 from pyvirt.cluster.entitle import memory_demand
 from pyvirt.errors import AdmissionError, InvalidValueError, PowerStateError
 from pyvirt.machine.profile import load
@@ -99,6 +100,7 @@ class System:
         awake = [host.replace(state="on") for host in hosts]
         self.cluster = Cluster.from_spec(_kept_apart(described.replace(hosts=awake)))
         self.cluster.hosts.state[:] = [STATES.index(host.state) for host in hosts]
+        self._store_numbers, self._reached = store_numbers(described), described.reached
         # where a machine is registered: what it is powered on at, without another word
         self.registered = self.cluster.vms.host.copy()
         self.cluster.vms.on[:] = 0
@@ -219,12 +221,51 @@ class System:
         machine = self.vms[row]
         try:
             machine.check("power_on")
+            self._check_stores(row, host)
             for one in self.followers:
                 one.admit(row, host)
             return self.fleet.prepare(machine, host)
         except (AdmissionError, PowerStateError, InvalidValueError) as error:
             self.note("refused", vm=row, host=host, text=f"{what}: {error}")
             return None
+
+    def _check_stores(self, row: int, host: int) -> None:
+        lost = self.unreached(row, host)
+        if lost:
+            raise InvalidValueError(
+                f"host {self.host_names[host]!r:.80} does not reach the datastores of VM "
+                f"{self.vm_names[row]!r:.80}: {', '.join(lost)}"
+            )
+
+    def unreached(self, row: int, host: int) -> list[str]:
+        """Give the datastores that a machine needs, and that a host does not reach now."""
+        missing = self.cluster.vms.datastores[row] & ~self.cluster.hosts.datastores[host]
+        return [
+            name
+            for name, at in self._store_numbers.items()
+            if int(missing[at // 64]) >> (at % 64) & 1
+        ]
+
+    def reaches(self, host: int, store: str) -> bool:
+        """Say whether a host reaches a datastore now; one that no host names they all do."""
+        if store not in self._reached:
+            return True
+        word, bit = divmod(self._store_numbers[store], 64)
+        return bool(int(self.cluster.hosts.datastores[host, word]) >> bit & 1)
+
+    def put_disks(self, row: int, names: Collection[str], store: str) -> None:
+        """Know that disks of a machine are on another datastore now."""
+        machine = self.vms[row]
+        disks = [
+            one.replace(datastore=store) if one.name in names else one for one in machine.spec.disks
+        ]
+        machine.spec = machine.spec.replace(disks=disks)
+        for disk in machine.disks:
+            if disk.name in names:
+                disk.datastore = store
+        needed = machine.spec.stores(self._reached)
+        self.cluster.vms.datastores[row] = masks_of([needed], self._store_numbers)[0]
+        self.fleet.see_paths()
 
     def _has_memory(self, row: int, host: int, vmm: VMM, what: str) -> bool:
         try:
