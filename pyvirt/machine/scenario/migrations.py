@@ -112,6 +112,8 @@ class Migrations(Follower):
         ours, theirs = (system.spec.cluster.hosts[host].hypervisor for host in (source, target))
         if ours != theirs:
             return f"it runs under {ours}, not {theirs}"
+        if target in system.kept:
+            return "the host is kept for failures"
         lost = system.unreached(row, target)
         return f"the host does not reach its datastores {', '.join(lost)}" if lost else ""
 

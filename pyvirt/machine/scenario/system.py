@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pyvirt.cluster import NONE, Cluster, HostState, place
+from pyvirt.cluster import (
+    NONE,
+    Cluster,
+    FailoverError,
+    HostState,
+    Placements,
+    choices,
+    place,
+)
 from pyvirt.cluster.described import masks_of, store_numbers
 from pyvirt.cluster.entitle import memory_demand
 from pyvirt.errors import AdmissionError, InvalidValueError, PowerStateError
@@ -79,6 +87,8 @@ class System:
         What happened so far.
     followers : list
         Who is told of machines that start, stop and move, and of states of hosts.
+    kept : tuple of int
+        Hosts that HA keeps free.
     """
 
     def __init__(
@@ -131,6 +141,7 @@ class System:
         self.events: list[Event] = []
         self.monitors: list[Monitor] = []
         self.followers: list[Follower] = []
+        self.kept: tuple[int, ...] = ()
         self._measured = (0, self.fleet.vm_times(), self.meter.vm["on_ns"].copy())
 
     # --- time ---
@@ -177,6 +188,9 @@ class System:
     def power_on(self, rows: Sequence[int], what: str = "power-on") -> list[int]:
         """Power machines on where they are registered, or else where they are placed.
 
+        They are placed where that host is not on, or is one that HA keeps free (but at the start,
+        where a description means what it says); on such a host none is placed.
+
         Returns
         -------
         list of int
@@ -186,16 +200,17 @@ class System:
         homeless = []
         for row in rows:
             home = int(self.registered[row])
-            if home == NONE or hosts.state[home] != HostState.ON:
+            kept = home in self.kept and self.now > 0
+            if home == NONE or kept or hosts.state[home] != HostState.ON:
                 homeless.append(row)
         targets = {row: int(self.registered[row]) for row in rows}
         if homeless:
             self.measure()
-            chosen = place(self.cluster, homeless)
+            chosen = place(self.cluster, homeless, avoid=self.kept)
             for row, host in zip(chosen.vm.tolist(), chosen.host.tolist(), strict=True):
                 targets[row] = host
                 if host == NONE:
-                    self.note("refused", vm=row, text=f"{what}: {chosen.reason(row)}")
+                    self.note("refused", vm=row, text=f"{what}: {self._why_nowhere(chosen, row)}")
         found = [(row, targets[row]) for row in rows if targets[row] != NONE]
         ready = [(row, host, self._prepared(row, host, what)) for row, host in found]
         sure = [(row, host, vmm) for row, host, vmm in ready if vmm is not None]
@@ -208,6 +223,18 @@ class System:
                 self._start(row, host, vmm, what)
                 started.append(row)
         return started
+
+    def _why_nowhere(self, chosen: Placements, row: int) -> str:
+        """Say why no host takes a machine: those that HA keeps free, if one of them could."""
+        if self.kept:
+            after = self.cluster.copy()
+            after.vms.host[chosen.vm] = chosen.host
+            able = [one.host for one in choices(after, row) if not one.refusal]
+            free = [host for host in self.kept if host in able]
+            if free:
+                name = self.host_names[free[0]]
+                return str(FailoverError(name, 1, 0, self.vm_names[row], "place: a failover host"))
+        return chosen.reason(row)
 
     def start(self, row: int, host: int, what: str = "power-on") -> bool:
         """Power a machine on, or let a suspended one go on, on a host; False: it was refused."""
@@ -413,6 +440,16 @@ class System:
             vms.consumed = np.where(running, mapped, vms.consumed)
             wanted = memory_demand(vms.active, np.maximum(vms.consumed, vms.active))
             vms.demand[1] = np.where(running, wanted, vms.demand[1])
+
+    def offered(self) -> Cluster:
+        """Give the cluster to those who look for places: without empty hosts that HA keeps free."""
+        empty = [host for host in self.kept if not self.on_host(host)]
+        if not empty:
+            return self.cluster
+        made = self.cluster.copy()
+        on = [host for host in empty if made.hosts.state[host] == HostState.ON]
+        made.hosts.state[on] = HostState.MAINTENANCE
+        return made
 
     def finish(self) -> None:
         """Check that all pages are there."""

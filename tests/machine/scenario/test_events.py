@@ -15,6 +15,8 @@ from pyvirt.spec import (
     DatastoreSpec,
     DiskLoadSpec,
     DiskSpec,
+    DPMSpec,
+    DRSSpec,
     EventSpec,
     FaultSpec,
     HASpec,
@@ -410,9 +412,7 @@ def test_admission(mode, name):
         )
         for i in range(9)
     ]
-    # it is not placed: that may be at a host that is kept
-    to = "a" if name == "hosts" else ""
-    events = [EventSpec((i + 1) * SECOND, "power-on", f"v{i}", to) for i in range(9)]
+    events = [EventSpec((i + 1) * SECOND, "power-on", f"v{i}") for i in range(9)]
     hosts = [host("a"), host("b")]
     result = run(hosts, vms, mode, seconds=20, events=events, policies=PolicySpec(ha=policy))
     started = [one.vm for one in result.of("power-on")]
@@ -428,3 +428,59 @@ def test_a_failover_host_takes_nothing(mode):
     result = run([host("a"), host("b")], vms, mode, events=events, policies=policy)
     (refused,) = result.of("refused")
     assert "failover host" in refused.text
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("home", ["", "b"])
+def test_a_power_on_goes_elsewhere_than_to_a_failover_host(mode, home):
+    """Wherever it is registered, and however much is to do elsewhere; at last nothing is left."""
+    policy = PolicySpec(ha=HASpec(admission="hosts", failover_hosts=["b"]))
+    vms = [machine("w", "a", cpu=3000, vcpus=2)]
+    vms += [machine(f"v{i}", home, cpu=100, power_on=False, cpu_reservation=1900) for i in range(3)]
+    events = [EventSpec((i + 1) * SECOND, "power-on", f"v{i}") for i in range(3)]
+    result = run([host("a"), host("b")], vms, mode, events=events, policies=policy)
+    started = [(one.vm, one.host) for one in result.of("power-on")]
+    assert started == [("w", "a"), ("v0", "a"), ("v1", "a")]
+    (refused,) = result.of("refused")
+    assert refused.text.startswith("power-on: HA of 'b' needs 1 place: a failover host to start")
+    # what no host at all takes is refused for what it lacks
+    large = [machine("v", home, power_on=False, cpu_reservation=4100, vcpus=3)]
+    events = [EventSpec(SECOND, "power-on", "v")]
+    result = run([host("a"), host("b")], large, mode, events=events, policies=policy)
+    (refused,) = result.of("refused")
+    assert "failover host" not in refused.text
+    assert "1 hosts: not to be taken" in refused.text
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_at_the_start_a_description_means_what_it_says(mode):
+    policy = PolicySpec(ha=HASpec(admission="hosts", failover_hosts=["b"]))
+    vms = [machine("u", "a", cpu=3000, vcpus=2), machine("w", "", cpu=100)]
+    result = run([host("a"), host("b")], vms, mode, policies=policy)
+    assert {one.vm: one.host for one in result.of("power-on")} == {"u": "a", "w": "a"}
+    vms = [machine("v", "b", cpu=100), machine("w", "", cpu=100)]
+    result = run([host("a"), host("b")], vms, mode, policies=policy)
+    assert {one.vm: one.host for one in result.of("power-on")} == {"v": "b", "w": "a"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_moves_to_a_failover_host_but_what_failed(mode):
+    policy = PolicySpec(
+        ha=HASpec(admission="hosts", failover_hosts=["c"]),
+        drs=DRSSpec(level=5, interval_ns=10 * SECOND),
+        dpm=DPMSpec(interval_ns=10 * SECOND, on_window_ns=SECOND, off_window_ns=10 * SECOND),
+    )
+    vms = [machine(f"v{i}", "ab"[i % 2], cpu=1000) for i in range(6)]
+    events = [
+        EventSpec(15 * SECOND, "migrate", "v0", "c"),
+        EventSpec(25 * SECOND, "enter-maintenance", "b"),
+        EventSpec(60 * SECOND, "exit-maintenance", "b"),
+    ]
+    faults = [FaultSpec(100 * SECOND, "host", "a")]
+    hosts = [host(name) for name in "abc"]
+    result = run(*(hosts, vms, mode), seconds=200, events=events, faults=faults, policies=policy)
+    assert "kept for failures" in result.of("refused")[0].text
+    assert not [one for one in result.of("migrated") if one.to == "c"]
+    # it stays on, and takes what failed
+    assert not [one for one in result.events if one.what == "host-standby" and one.host == "c"]
+    assert {one.host for one in result.of("restarted")} == {"c"}
