@@ -39,8 +39,8 @@ EXIT_REASONS = {
 }
 
 #: Techniques, with the paging that each has when none is asked for.
-TECHNIQUES: dict[str, str] = {"hardware": "nested"}
-_PAGINGS = {"hardware": ("shadow", "nested")}
+TECHNIQUES: dict[str, str] = {"hardware": "nested", "naive": "shadow"}
+_PAGINGS = {"hardware": ("shadow", "nested"), "naive": ("shadow", "nested")}
 
 # What exits from a guest with hardware assistance when nothing else is said, as under KVM: what the
 # processor always gives to the monitor, control registers, I/O, MSRs, HLT, INVLPG.
@@ -178,7 +178,7 @@ class Monitor:
                 f"got {paging!r:.80}"
             )
         controls = _controls(paging, exits, exceptions, cluster, pass_through)
-        tables = ()
+        tables: tuple[HyperCore, ...] = ()
         if paging != "direct":
             tables = _tables(machine, paging, rules, page_limit, large_pages)
         self.machine, self.technique, self.paging = machine, technique, paging
@@ -219,6 +219,10 @@ class Monitor:
         return f"<Monitor {self.technique}, {self.paging} paging, of {self.machine!r}>"
 
 
+def _is_number(value: Any, end: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < end
+
+
 def _controls(
     paging: str, exits: Iterable[str], exceptions: Iterable[int], cluster: int, ports: Iterable[int]
 ) -> tuple[int, int, int, bytes]:
@@ -231,12 +235,12 @@ def _controls(
     intercept = sum(1 << CLASSES_OF_INSTRUCTIONS.index(name) for name in names)
     vectors = 0
     for vector in exceptions:
-        if isinstance(vector, bool) or not isinstance(vector, int) or not 0 <= vector < 32:
+        if not _is_number(vector, 32):
             raise InvalidValueError(f"exceptions must be vectors, 0 to 31, got {vector!r:.40}")
         vectors |= 1 << vector
     bits = np.ones(1 << 16, dtype=np.uint8)
     for port in ports:
-        if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port < 1 << 16:
+        if not _is_number(port, 1 << 16):
             raise InvalidValueError(f"pass_through must be ports, 0 to 65535, got {port!r:.40}")
         bits[port] = 0
     return intercept, vectors, cluster, np.packbits(bits, bitorder="little").tobytes()

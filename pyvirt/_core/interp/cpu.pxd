@@ -153,7 +153,9 @@ cdef enum:
     BLOCK_LENGTH = 32           # instructions at most
     ARENA = 262144              # micro-operations
 cdef enum:
-    NO_PAGE = 0xFFFFFFFF         # no page number is that
+    LOOK_TAG = 1 << 20           # above the page number: emptying the look-aside changes the tag
+    LAST_TAG = 0xFFF00000
+    NO_PAGE = 0xFFFFFFFF         # no page has that one
 
 cdef struct segment_t:          # a segment register and what it caches
     uint64_t rsize              # bytes from `low` on that may be read; 0: none
@@ -166,7 +168,7 @@ cdef struct segment_t:          # a segment register and what it caches
 
 cdef struct look_t:             # one page of the look-aside
     uint8_t *host               # of the frame
-    uint32_t read               # page number that may be read through it, or NO_PAGE
+    uint32_t read               # tag and page number that may be read through it, or NO_PAGE
     uint32_t write              # that may be written: D is set and it has no code
 
 cdef struct uop_t:              # one instruction, ready to run
@@ -270,6 +272,7 @@ cdef struct cpu_t:
     bus_t *bus                  # or NULL
     dimension_t *tables         # 32-bit, with PSE, PAE; and the three with WP
     look_t *look                # supervisor, then user
+    uint32_t tag                # of its live entries
     block_t *slots
     jump_t *jumps
     page_t *pages

@@ -588,6 +588,8 @@ cdef bint pass_through(cpu_t *c, const uop_t *u, uint32_t count) noexcept nogil:
             c.shadow = 0
             if not deliver_fault(c):
                 return False
+            # an interrupt that waits comes before the handler, as it may go through a trap gate
+            c.event |= EVENT_LEAVE
     if c.shadow == 1:
         c.shadow = 0
         c.event |= EVENT_LEAVE
@@ -636,6 +638,7 @@ cdef uint32_t loop(cpu_t *c, uint64_t end) noexcept nogil:
             if b == NULL:
                 if c.event & EVENT_EXIT or not deliver_fault(c):
                     return c.exit_reason
+                c.event |= EVENT_LEAVE
                 continue
             n = b.count
             if n > horizon - c.tsc:

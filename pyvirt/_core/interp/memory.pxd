@@ -88,7 +88,7 @@ cdef inline bint read_linear(
     cpu_t *c, uint32_t linear, uint32_t n, uint32_t user, uint32_t *v
 ) noexcept nogil:
     cdef const look_t *e = &c.look[(user << LOOK_BITS) + (linear >> 12 & LOOK_MASK)]
-    if e.read == linear >> 12 and (linear & 4095) <= 4096 - n:
+    if e.read == (c.tag | linear >> 12) and (linear & 4095) <= 4096 - n:
         v[0] = fetch(e.host + (linear & 4095), n)
         return True
     return read_slow(c, linear, n, user, v)
@@ -98,7 +98,7 @@ cdef inline bint write_linear(
     cpu_t *c, uint32_t linear, uint32_t n, uint32_t user, uint32_t v
 ) noexcept nogil:
     cdef const look_t *e = &c.look[(user << LOOK_BITS) + (linear >> 12 & LOOK_MASK)]
-    if e.write == linear >> 12 and (linear & 4095) <= 4096 - n:
+    if e.write == (c.tag | linear >> 12) and (linear & 4095) <= 4096 - n:
         put(e.host + (linear & 4095), n, v)
         return True
     return write_slow(c, linear, n, user, v)
@@ -138,7 +138,7 @@ cdef inline bint load_for_write(
     if not may_write(s, offset, n) or not may_read(s, offset, n):
         segment_fault(c, segment)
         return False
-    if e.write == linear >> 12 and (linear & 4095) <= 4096 - n:
+    if e.write == (c.tag | linear >> 12) and (linear & 4095) <= 4096 - n:
         host[0] = e.host + (linear & 4095)
         v[0] = fetch(host[0], n)
         return True

@@ -28,10 +28,13 @@ from pyvirt._core.interp.cpu cimport (
     EVENT_LEAVE,
     EXIT_NO_MEMORY,
     JUMP_BITS,
+    LAST_TAG,
     LOOK_BITS,
     LOOK_MASK,
+    LOOK_TAG,
     NO_PAGE,
     SLOT_BITS,
+    X_GP,
     X_PF,
     block_t,
     cpu_t,
@@ -69,11 +72,14 @@ cdef dimension_t *current(cpu_t *c) noexcept nogil:
 
 
 cdef void flush(cpu_t *c) noexcept nogil:
-    """Empty the look-aside."""
+    """Empty the look-aside: entries with another tag are dead."""
     cdef uint32_t i
-    for i in range(2 << LOOK_BITS):
-        c.look[i].read = NO_PAGE
-        c.look[i].write = NO_PAGE
+    c.tag += LOOK_TAG
+    if c.tag == LAST_TAG:           # NO_PAGE has that one
+        for i in range(2 << LOOK_BITS):
+            c.look[i].read = NO_PAGE
+            c.look[i].write = NO_PAGE
+        c.tag = 0
     c.epoch += 1
     if c.epoch >> 30:               # came round: old targets would match again
         memset(c.jumps, 0, sizeof(jump_t) << JUMP_BITS)
@@ -83,15 +89,17 @@ cdef void flush(cpu_t *c) noexcept nogil:
 
 cdef void flush_page(cpu_t *c, uint32_t linear) noexcept nogil:
     """What INVLPG does; a larger page is in there by 4 KiB pieces, so all go where one may be."""
-    cdef uint32_t i, page = linear >> 12
+    cdef uint32_t i, page = c.tag | linear >> 12
+    cdef look_t *e
     if c.cr4 & (CR4_PSE | CR4_PAE):
         flush(c)
         return
     for i in range(2):
-        if c.look[(i << LOOK_BITS) + (page & LOOK_MASK)].read == page:
-            c.look[(i << LOOK_BITS) + (page & LOOK_MASK)].read = NO_PAGE
-        if c.look[(i << LOOK_BITS) + (page & LOOK_MASK)].write == page:
-            c.look[(i << LOOK_BITS) + (page & LOOK_MASK)].write = NO_PAGE
+        e = &c.look[(i << LOOK_BITS) + (linear >> 12 & LOOK_MASK)]
+        if e.read == page:
+            e.read = NO_PAGE
+        if e.write == page:
+            e.write = NO_PAGE
     c.epoch += 1
     if c.epoch >> 30:
         flush(c)
@@ -198,23 +206,26 @@ cdef uint8_t *page_of(
             return &ONES[linear & 4095]
     frame = pa[0] >> 12
     e = &c.look[(user << LOOK_BITS) + (linear >> 12 & LOOK_MASK)]
-    if e.read != linear >> 12 or e.host != host:
+    if e.read != (c.tag | linear >> 12) or e.host != host:
         e.write = NO_PAGE
-    e.read = linear >> 12
+    e.read = c.tag | linear >> 12
     e.host = host
     if access & ACCESS_WRITE and frame < c.page_count and c.pages[frame].granules == 0:
-        e.write = linear >> 12
+        e.write = c.tag | linear >> 12
     return host + (linear & 4095)
 
 
 cdef bint window(cpu_t *c, uint32_t linear, uint32_t n, uint32_t *v, bint write) noexcept nogil:
-    """An access of the processor itself to the monitor's own tables; beyond them there are ones."""
+    """An access of the processor itself to the monitor's own tables; beyond them there are ones.
+
+    They are read-only: the monitor is told when an accessed or busy bit would be set.
+    """
     cdef uint32_t at = linear - <uint32_t>c.window
+    if write:
+        raise_fault(c, X_GP, 1, 0)
+        return False
     if at + n > c.window_size or at + n < n:
-        if not write:
-            v[0] = <uint32_t>0xFFFFFFFF >> (32 - 8 * n)
-    elif write:
-        put(c.window_host + at, n, v[0])
+        v[0] = <uint32_t>0xFFFFFFFF >> (32 - 8 * n)
     else:
         v[0] = fetch(c.window_host + at, n)
     return True

@@ -172,10 +172,10 @@ cdef bint cluster(monitor_t *m, uint64_t end) noexcept nogil:
     """
     cdef cpu_t *c = m.c
     cdef block_t *b
-    cdef uint32_t i, n, left = m.controls.cluster
+    cdef uint32_t _i, n, left = m.controls.cluster
     cdef const uop_t *u
     while left:
-        if c.halted or c.shadow or c.tsc >= end or c.memory.version != c.version:
+        if c.halted or c.shadow or c.tsc >= end:
             return True
         if c.bus != NULL and (c.bus.stop or c.bus.next_event <= c.tsc
                               or (c.bus.line and c.eflags & F_IF)):
@@ -190,7 +190,7 @@ cdef bint cluster(monitor_t *m, uint64_t end) noexcept nogil:
             n += 1
         if n == b.count or n > GAP or n >= left or end - c.tsc <= n:
             return True
-        for i in range(n):
+        for _i in range(n):
             if not emulate(c):
                 return False
             m.booked[BOOKED_VMM] += 1

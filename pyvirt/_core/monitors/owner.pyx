@@ -12,8 +12,10 @@ from pyvirt._core.interp.cpu cimport (
 )
 from pyvirt._core.interp.memory cimport flush, forget_code
 from pyvirt._core.interp.owner cimport Cpu
+from pyvirt._core.monitors.deprivilege cimport close_deprivileged, open_deprivileged
 from pyvirt._core.monitors.front cimport open_front, settle_front
 from pyvirt._core.monitors.hardware cimport run_hardware
+from pyvirt._core.monitors.naive cimport run_naive
 from pyvirt._core.monitors.paging cimport attach_paging, guest_registers, memory_changed
 from pyvirt._core.monitors.state cimport (
     BOOKED,
@@ -21,6 +23,7 @@ from pyvirt._core.monitors.state cimport (
     E_PAGE_FAULT,
     EVENTS,
     HARDWARE,
+    NAIVE,
     PAGING_NESTED,
     PAGING_SHADOW,
     REASONS,
@@ -40,6 +43,13 @@ EVENT_NAMES = ("syscall", "interrupt_flag", "call_return", "exception", "io", "i
                "context_switch", "invlpg", "hidden_fault", "emulated", "hypercall")
 
 
+cdef uint32_t run_by(monitor_t *m, uint64_t end) noexcept nogil:
+    """Run by the monitor's technique until `end`."""
+    if m.technique == NAIVE:
+        return run_naive(m, end)
+    return run_hardware(m, end)
+
+
 cdef uint32_t run_for(monitor_t *m, uint64_t budget) noexcept nogil:
     """As `run` of the interpreter, under a monitor."""
     cdef cpu_t *c = m.c
@@ -57,7 +67,7 @@ cdef uint32_t run_for(monitor_t *m, uint64_t budget) noexcept nogil:
         settle_front(m)
     c.exit_reason = EXIT_BUDGET
     c.exit_class = 0
-    c.exit_reason = run_hardware(m, end)
+    c.exit_reason = run_by(m, end)
     c.event = 0
     c.memory.version += 1
     c.version = c.memory.version
@@ -105,6 +115,8 @@ cdef class MonitorCore:
             self.m.paging = (PAGING_SHADOW if self.m.tables[0].mode == 0 else PAGING_NESTED)
             attach_paging(&self.m)
         self.m.c.monitor = &self.m
+        if technique == "naive" and not open_deprivileged(&self.m):
+            raise MemoryError
         if cpu.c.bus != NULL:
             self.m.back = cpu.c.bus
             open_front(&self.m)
@@ -114,6 +126,7 @@ cdef class MonitorCore:
 
     def __dealloc__(self):
         if self.cpu is not None:
+            close_deprivileged(&self.m)
             self.cpu.c.translate = NULL
             self.cpu.c.after_write = NULL
             self.cpu.c.monitor = NULL
@@ -187,7 +200,7 @@ cdef class MonitorCore:
         cdef int i
         cdef counters_t *t
         cdef uint64_t hidden = self.m.events[E_HIDDEN_FAULT], true = self.m.events[E_PAGE_FAULT]
-        cdef uint64_t faults = 0, violations = 0, others = 0
+        cdef uint64_t faults = 0, violations = 0
         self._check()
         for i in range(len(self.tables)):
             t = self.m.tables[i].counters

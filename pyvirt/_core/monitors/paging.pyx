@@ -51,7 +51,6 @@ from pyvirt._core.shadow.state cimport (
     mark_dirty,
     shadows,
 )
-from pyvirt._core.shadow.state cimport cpu_t as vcpu_t
 from pyvirt._core.shadow.writes cimport table_written
 from pyvirt._core.shadow.zap cimport zap_all
 
@@ -186,6 +185,8 @@ cdef void guest_registers(
     Where neither CR0 nor CR4 is another, it was CR3, perhaps with the value that it had.
     """
     cdef uint64_t loads
+    cdef uint32_t _restarts
+    cdef done_t done = DONE_RESTART
     cdef hyper_t *h
     cdef bint fresh
     m.guest.cr0 = cr0
@@ -214,7 +215,11 @@ cdef void guest_registers(
         pm_unlock(m.c.memory)
         return
     loads = h.counters.x_cr3_write
-    m.lost = mov_cr3(h, m.v, cr3) != DONE
+    for _restarts in range(MAX_RESTARTS):
+        done = mov_cr3(h, m.v, cr3)
+        if done != DONE_RESTART:    # the PDPTEs of a PAE guest, which nested tables did not map
+            break
+    m.lost = done != DONE
     if fresh:
         h.counters.x_cr3_write = loads
     pm_unlock(m.c.memory)
