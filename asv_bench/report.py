@@ -33,6 +33,7 @@ MODULES = [
     "entitlement", "sched", "sched_policies", "cluster_ha", "cluster_migration", "paths",
     "machine", "scenario", "cluster_place", "cluster_traces", "cluster_replay",
     "cluster_drs", "hostmem", "protection", "decode", "interp",
+    "monitor_events",
 ]  # fmt: skip
 RELATIONS = {
     ">=": operator.ge,

@@ -181,6 +181,7 @@ def experiments() -> dict[str, Experiment]:
         exit_reasons,
         exits,
         failover,
+        generations,
         hostmem,
         hostmem_logs,
         invalidation,

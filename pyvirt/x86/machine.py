@@ -218,15 +218,7 @@ class Machine:
     def run(self, budget: int) -> Exit:
         """Run at most `budget` instructions (0 or more)."""
         self._cpu.run(budget)
-        reason, which, vector, error, length = self._cpu.exit_information()
-        kind = ExitReason(reason)
-        if kind is ExitReason.INTERCEPT:
-            return Exit(kind, instruction_class=CLASSES_OF_INSTRUCTIONS[which], length=length)
-        if kind is ExitReason.EXCEPTION:
-            return Exit(kind, vector=vector, error=error)
-        if kind is ExitReason.UNSUPPORTED:
-            return Exit(kind, unsupported=UNSUPPORTED[which])
-        return Exit(kind)
+        return exit_of(self)
 
     def step(self) -> Exit:
         """Run one instruction, or deliver one interrupt and then run one."""
@@ -305,3 +297,16 @@ class Machine:
     def __repr__(self) -> str:
         now = self.registers
         return f"<Machine eip={now.eip:#x} cpl={now.cpl} tsc={now.tsc}>"
+
+
+def exit_of(machine: Machine) -> Exit:
+    """Give what the processor of a machine said when it stopped."""
+    reason, which, vector, error, length = machine._cpu.exit_information()
+    kind = ExitReason(reason)
+    if kind is ExitReason.INTERCEPT:
+        return Exit(kind, instruction_class=CLASSES_OF_INSTRUCTIONS[which], length=length)
+    if kind is ExitReason.EXCEPTION:
+        return Exit(kind, vector=vector, error=error)
+    if kind is ExitReason.UNSUPPORTED:
+        return Exit(kind, unsupported=UNSUPPORTED[which])
+    return Exit(kind)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -18,6 +18,7 @@ from pyvirt.units import parse_size
 from pyvirt.x86.bzimage import is_bzimage
 from pyvirt.x86.linuxboot import BOOT_CODE, BOOT_DATA, read_linux
 from pyvirt.x86.machine import Exit, ExitReason, Machine
+from pyvirt.x86.monitor import Monitor
 from pyvirt.x86.multiboot import BOOT_MAGIC, Loaded, boot_information, is_multiboot, read_kernel
 
 __all__ = ["PC", "Ending"]
@@ -64,7 +65,7 @@ class Ending:
 
 
 class PC:
-    """A machine with a PC's devices, which runs natively: nobody is between guest and machine.
+    """A machine with a PC's devices, and perhaps a monitor between guest and machine.
 
     Parameters
     ----------
@@ -73,6 +74,10 @@ class PC:
     disk : bytes-like or path, optional
         The disk of the first ATA channel, whole sectors of 512 bytes; what is written stays in
         memory (`board.disk`).
+    technique : str, default "native"
+        Who executes the guest: the machine itself, or a monitor (`pyvirt.x86.monitor.TECHNIQUES`).
+    monitor : mapping, optional
+        Further arguments of `pyvirt.x86.monitor.Monitor`: ``paging``, ``cluster``, ...
     **devices
         Further arguments of the board: ``frequency`` (cycles a second, default 10**8),
         ``disk_delay``, ``station``, ``network``, ``epoch``, ``log``, ``output_limit``.
@@ -82,6 +87,8 @@ class PC:
     machine : Machine
     board : Board
         The devices: ``output``, ``disk``, ``send``, ``counts``, ...
+    monitor : Monitor or None
+        What stands between guest and machine.
 
     Raises
     ------
@@ -99,12 +106,25 @@ class PC:
     ('exit', 16, 'the end')
     """
 
-    def __init__(self, memory: int | str = "32MiB", disk: Any = None, **devices: Any) -> None:
+    def __init__(
+        self,
+        memory: int | str = "32MiB",
+        disk: Any = None,
+        *,
+        technique: str = "native",
+        monitor: Mapping[str, Any] | None = None,
+        **devices: Any,
+    ) -> None:
         size = parse_size(memory, "memory")
         if size % 4096 or not _LEAST <= size <= _MOST:
             raise InvalidValueError(f"memory must be whole pages, 2 MiB to 4 GiB, got {size} bytes")
         self.board = Board(disk, memory=size, **devices)
         self.machine = Machine(size, self.board.bus_capsule)
+        self.monitor = None
+        if technique != "native":
+            self.monitor = Monitor(self.machine, technique, **(monitor or {}))
+        elif monitor:
+            raise InvalidValueError("a native machine has no monitor to give arguments to")
         self._size = size
 
     def boot(self, kernel: bytes | str | os.PathLike[str], command_line: str = "") -> None:
@@ -203,8 +223,9 @@ class PC:
             raise InvalidValueError(f"budget must be 0 to 2**63 - 1, got {whole}")
         chunk = whole if progress is None else _CHUNK
         start = now = self.machine.registers.tsc
+        runner = self.machine if self.monitor is None else self.monitor
         while True:
-            found = self.machine.run(min(chunk, start + whole - now))
+            found = runner.run(min(chunk, start + whole - now))
             now = self.machine.registers.tsc
             if progress is not None:
                 progress(min(now - start, whole), whole)

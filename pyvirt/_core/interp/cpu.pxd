@@ -154,7 +154,9 @@ cdef enum:
     BLOCK_LENGTH = 32           # instructions at most
     ARENA = 262144              # micro-operations
 cdef enum:
-    NO_PAGE = 0xFFFFFFFF         # no page number is that
+    LOOK_TAG = 1 << 20           # above the page number: emptying the look-aside changes the tag
+    LAST_TAG = 0xFFF00000
+    NO_PAGE = 0xFFFFFFFF         # no page has that one
 
 cdef struct segment_t:          # a segment register and what it caches
     uint64_t rsize              # bytes from `low` on that may be read; 0: none
@@ -167,7 +169,7 @@ cdef struct segment_t:          # a segment register and what it caches
 
 cdef struct look_t:             # one page of the look-aside
     uint8_t *host               # of the frame
-    uint32_t read               # page number that may be read through it, or NO_PAGE
+    uint32_t read               # tag and page number that may be read through it, or NO_PAGE
     uint32_t write              # that may be written: D is set and it has no code
 
 cdef struct uop_t:              # one instruction, ready to run
@@ -206,6 +208,18 @@ cdef struct jump_t:             # from a linear address to the block there
 cdef struct page_t:             # one frame of RAM, as far as code goes
     uint64_t granules           # of 64 bytes that hold decoded code
     uint32_t generation         # grows when they are written
+    uint32_t unit               # a translator's first unit there, or 0
+
+cdef struct cpu_t
+
+# A monitor's tables in place of the guest's: the physical address of an access, or False after
+# a fault or an exit. `watched`: nothing is to be remembered, `after_write` follows the write.
+ctypedef bint (*translate_t)(void *monitor, cpu_t *c, uint32_t linear, uint32_t access,
+                             uint32_t user, uint64_t *pa, uint32_t *watched) noexcept nogil
+ctypedef void (*after_write_t)(void *monitor, cpu_t *c, uint64_t pa, uint32_t n) noexcept nogil
+# A monitor that keeps translations is told that the code of a frame was written, or NO_PAGE: that
+# no code is watched any more.
+ctypedef void (*code_written_t)(void *monitor, cpu_t *c, uint32_t frame) noexcept nogil
 
 cdef struct cpu_t:
     uint32_t gpr[9]             # EAX to EDI, and a zero
@@ -252,9 +266,19 @@ cdef struct cpu_t:
     uint64_t counters[35]
     # the engine's own: never copied from one processor to another
     physmem_t *memory
+    # a monitor's, see translate_t; NULL: the guest's tables are the machine's
+    translate_t translate
+    after_write_t after_write
+    code_written_t code_written
+    void *monitor
+    uint64_t window             # the processor's own accesses from this linear address on are to
+    uint8_t *window_host        # these bytes, which no instruction reaches; 1 << 32: none
+    uint32_t window_size
+    uint32_t watched            # the write that is under way goes to a watched page
     bus_t *bus                  # or NULL
     dimension_t *tables         # 32-bit, with PSE, PAE; and the three with WP
     look_t *look                # supervisor, then user
+    uint32_t tag                # of its live entries
     block_t *slots
     jump_t *jumps
     page_t *pages

@@ -74,6 +74,7 @@ cdef bint read_slow(
 cdef bint write_slow(
     cpu_t *c, uint32_t linear, uint32_t n, uint32_t user, uint32_t v
 ) noexcept nogil
+cdef bint window(cpu_t *c, uint32_t linear, uint32_t n, uint32_t *v, bint write) noexcept nogil
 cdef bint check_write(cpu_t *c, uint32_t linear, uint32_t n, uint32_t user) noexcept nogil
 cdef bint code_page(cpu_t *c, uint32_t linear, uint64_t *pa, const uint8_t **host) noexcept nogil
 cdef void flush(cpu_t *c) noexcept nogil
@@ -87,7 +88,7 @@ cdef inline bint read_linear(
     cpu_t *c, uint32_t linear, uint32_t n, uint32_t user, uint32_t *v
 ) noexcept nogil:
     cdef const look_t *e = &c.look[(user << LOOK_BITS) + (linear >> 12 & LOOK_MASK)]
-    if e.read == linear >> 12 and (linear & 4095) <= 4096 - n:
+    if e.read == (c.tag | linear >> 12) and (linear & 4095) <= 4096 - n:
         v[0] = fetch(e.host + (linear & 4095), n)
         return True
     return read_slow(c, linear, n, user, v)
@@ -97,7 +98,7 @@ cdef inline bint write_linear(
     cpu_t *c, uint32_t linear, uint32_t n, uint32_t user, uint32_t v
 ) noexcept nogil:
     cdef const look_t *e = &c.look[(user << LOOK_BITS) + (linear >> 12 & LOOK_MASK)]
-    if e.write == linear >> 12 and (linear & 4095) <= 4096 - n:
+    if e.write == (c.tag | linear >> 12) and (linear & 4095) <= 4096 - n:
         put(e.host + (linear & 4095), n, v)
         return True
     return write_slow(c, linear, n, user, v)
@@ -137,7 +138,7 @@ cdef inline bint load_for_write(
     if not may_write(s, offset, n) or not may_read(s, offset, n):
         segment_fault(c, segment)
         return False
-    if e.write == linear >> 12 and (linear & 4095) <= 4096 - n:
+    if e.write == (c.tag | linear >> 12) and (linear & 4095) <= 4096 - n:
         host[0] = e.host + (linear & 4095)
         v[0] = fetch(host[0], n)
         return True
@@ -156,8 +157,12 @@ cdef inline void store_back(
 
 cdef inline bint system_read(cpu_t *c, uint32_t linear, uint32_t n, uint32_t *v) noexcept nogil:
     """As the processor itself reads its tables: with supervisor rights."""
+    if linear >= c.window:
+        return window(c, linear, n, v, False)
     return read_linear(c, linear, n, 0, v)
 
 
 cdef inline bint system_write(cpu_t *c, uint32_t linear, uint32_t n, uint32_t v) noexcept nogil:
+    if linear >= c.window:
+        return window(c, linear, n, &v, True)
     return write_linear(c, linear, n, 0, v)

@@ -28,10 +28,13 @@ from pyvirt._core.interp.cpu cimport (
     EVENT_LEAVE,
     EXIT_NO_MEMORY,
     JUMP_BITS,
+    LAST_TAG,
     LOOK_BITS,
     LOOK_MASK,
+    LOOK_TAG,
     NO_PAGE,
     SLOT_BITS,
+    X_GP,
     X_PF,
     block_t,
     cpu_t,
@@ -69,11 +72,14 @@ cdef dimension_t *current(cpu_t *c) noexcept nogil:
 
 
 cdef void flush(cpu_t *c) noexcept nogil:
-    """Empty the look-aside."""
+    """Empty the look-aside: entries with another tag are dead."""
     cdef uint32_t i
-    for i in range(2 << LOOK_BITS):
-        c.look[i].read = NO_PAGE
-        c.look[i].write = NO_PAGE
+    c.tag += LOOK_TAG
+    if c.tag == LAST_TAG:           # NO_PAGE has that one
+        for i in range(2 << LOOK_BITS):
+            c.look[i].read = NO_PAGE
+            c.look[i].write = NO_PAGE
+        c.tag = 0
     c.epoch += 1
     if c.epoch >> 30:               # came round: old targets would match again
         memset(c.jumps, 0, sizeof(jump_t) << JUMP_BITS)
@@ -83,15 +89,17 @@ cdef void flush(cpu_t *c) noexcept nogil:
 
 cdef void flush_page(cpu_t *c, uint32_t linear) noexcept nogil:
     """What INVLPG does; a larger page is in there by 4 KiB pieces, so all go where one may be."""
-    cdef uint32_t i, page = linear >> 12
+    cdef uint32_t i, page = c.tag | linear >> 12
+    cdef look_t *e
     if c.cr4 & (CR4_PSE | CR4_PAE):
         flush(c)
         return
     for i in range(2):
-        if c.look[(i << LOOK_BITS) + (page & LOOK_MASK)].read == page:
-            c.look[(i << LOOK_BITS) + (page & LOOK_MASK)].read = NO_PAGE
-        if c.look[(i << LOOK_BITS) + (page & LOOK_MASK)].write == page:
-            c.look[(i << LOOK_BITS) + (page & LOOK_MASK)].write = NO_PAGE
+        e = &c.look[(i << LOOK_BITS) + (linear >> 12 & LOOK_MASK)]
+        if e.read == page:
+            e.read = NO_PAGE
+        if e.write == page:
+            e.write = NO_PAGE
     c.epoch += 1
     if c.epoch >> 30:
         flush(c)
@@ -105,6 +113,8 @@ cdef void forget_code(cpu_t *c) noexcept nogil:
     for i in range(c.page_count):
         c.pages[i].granules = 0
     c.arena_used = 0
+    if c.code_written != NULL:
+        c.code_written(c.monitor, c, NO_PAGE)
 
 
 cdef void mark_code(cpu_t *c, uint32_t frame, uint64_t granules) noexcept nogil:
@@ -120,10 +130,12 @@ cdef void mark_code(cpu_t *c, uint32_t frame, uint64_t granules) noexcept nogil:
     c.pages[frame].granules |= granules
 
 
-cdef void written(cpu_t *c, uint64_t pa, uint32_t n) noexcept nogil:
-    """A write to a frame that may hold code, within one page."""
+cdef void written(cpu_t *c, uint64_t pa, uint32_t n, uint32_t watched) noexcept nogil:
+    """A write within one page, which may hold code, or be watched by a monitor."""
     cdef uint32_t first = (pa & 4095) >> 6, last = ((pa & 4095) + n - 1) >> 6
     cdef uint64_t frame = pa >> 12, touched
+    if watched:
+        c.after_write(c.monitor, c, pa, n)
     if frame >= c.page_count:
         return
     touched = (<uint64_t>1 << first) | (<uint64_t>1 << last)
@@ -132,6 +144,8 @@ cdef void written(cpu_t *c, uint64_t pa, uint32_t n) noexcept nogil:
         c.pages[frame].generation += 1
         c.counters[COUNT_CODE_WRITES] += 1
         c.event |= EVENT_LEAVE
+        if c.code_written != NULL:
+            c.code_written(c.monitor, c, <uint32_t>frame)
 
 
 cdef uint8_t *page_of(
@@ -146,9 +160,13 @@ cdef uint8_t *page_of(
     cdef look_t *e
     cdef pm_status status
     cdef uint64_t frame
+    cdef uint32_t watched = 0
     cdef uint16_t code
     pa[0] = linear
-    if c.cr0 & CR0_PG:
+    if c.translate != NULL:
+        if not c.translate(c.monitor, c, linear, access, user, pa, &watched):
+            return NULL
+    elif c.cr0 & CR0_PG:
         if user:
             access |= ACCESS_USER
         pm_lock(c.memory)
@@ -183,19 +201,38 @@ cdef uint8_t *page_of(
                 c.exit_reason = EXIT_NO_MEMORY
                 return NULL
             flush(c)                # the frame has moved: old pointers are to its former content
+        if watched:
+            c.watched = 1
+            return host + (linear & 4095)
     else:
         host = <uint8_t *>pm_frame(c.memory, pa[0])
         if host == NULL:
             return &ONES[linear & 4095]
     frame = pa[0] >> 12
     e = &c.look[(user << LOOK_BITS) + (linear >> 12 & LOOK_MASK)]
-    if e.read != linear >> 12 or e.host != host:
+    if e.read != (c.tag | linear >> 12) or e.host != host:
         e.write = NO_PAGE
-    e.read = linear >> 12
+    e.read = c.tag | linear >> 12
     e.host = host
     if access & ACCESS_WRITE and frame < c.page_count and c.pages[frame].granules == 0:
-        e.write = linear >> 12
+        e.write = c.tag | linear >> 12
     return host + (linear & 4095)
+
+
+cdef bint window(cpu_t *c, uint32_t linear, uint32_t n, uint32_t *v, bint write) noexcept nogil:
+    """An access of the processor itself to the monitor's own tables; beyond them there are ones.
+
+    They are read-only: the monitor is told when an accessed or busy bit would be set.
+    """
+    cdef uint32_t at = linear - <uint32_t>c.window
+    if write:
+        raise_fault(c, X_GP, 1, 0)
+        return False
+    if at + n > c.window_size or at + n < n:
+        v[0] = <uint32_t>0xFFFFFFFF >> (32 - 8 * n)
+    else:
+        v[0] = fetch(c.window_host + at, n)
+    return True
 
 
 cdef bint read_slow(
@@ -224,9 +261,11 @@ cdef bint check_write(cpu_t *c, uint32_t linear, uint32_t n, uint32_t user) noex
     """Whether a write would go through; sets A and D, and makes the frames."""
     cdef uint64_t pa
     cdef uint32_t here = 4096 - (linear & 4095)
-    if page_of(c, linear, ACCESS_WRITE, user, &pa) == NULL:
-        return False
-    return n <= here or page_of(c, linear + here, ACCESS_WRITE, user, &pa) != NULL
+    cdef bint allowed = page_of(c, linear, ACCESS_WRITE, user, &pa) != NULL
+    if allowed and n > here:
+        allowed = page_of(c, linear + here, ACCESS_WRITE, user, &pa) != NULL
+    c.watched = 0
+    return allowed
 
 
 cdef bint write_slow(
@@ -236,14 +275,18 @@ cdef bint write_slow(
     cdef uint32_t here = 4096 - (linear & 4095), i
     cdef uint8_t *p = page_of(c, linear, ACCESS_WRITE, user, &pa)
     cdef uint8_t *q
+    cdef uint32_t watched = c.watched, other
+    c.watched = 0
     if p == NULL:
         return False
     if n <= here:
         for i in range(n):
             p[i] = <uint8_t>(v >> 8 * i)
-        written(c, pa, n)
+        written(c, pa, n, watched)
         return True
     q = page_of(c, linear + here, ACCESS_WRITE, user, &pb)
+    other = c.watched
+    c.watched = 0
     if q == NULL:
         return False
     for i in range(n):
@@ -251,8 +294,8 @@ cdef bint write_slow(
             p[i] = <uint8_t>(v >> 8 * i)
         else:
             q[i - here] = <uint8_t>(v >> 8 * i)
-    written(c, pa, here)
-    written(c, pb, n - here)
+    written(c, pa, here, watched)
+    written(c, pb, n - here, other)
     return True
 
 

@@ -125,6 +125,7 @@ cdef class Cpu:
             self.tables[i].mem = memory.pointer()
         self.c.tables = self.tables
         self.c.memory = memory.pointer()
+        self.c.window = <uint64_t>1 << 32
         self.memory = memory
         self.bus = bus
         self.c.epoch = 1

@@ -414,6 +414,7 @@ cdef void two_byte(const insn_t *i, uop_t *u) noexcept nogil:
         simple(u, K_CLTS, C_CLTS_LMSW)
     elif o == 0x08 or o == 0x09:
         simple(u, K_CACHE, C_CACHE)
+        u.op = o & 1
     elif o == 0x1F or o == 0x18 or o == 0x0D:
         u.kind = K_NOP              # hints: the Pentium Pro takes 0F 18 to 0F 1F for NOPs
     elif o == 0x20 or o == 0x22:

@@ -27,5 +27,9 @@ cdef enum value_t:
 
 
 cdef void set_registers(hyper_t *s, cpu_t *v) noexcept nogil
+cdef done_t mov_cr0(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil
+cdef done_t mov_cr3(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil
+cdef done_t mov_cr4(hyper_t *s, cpu_t *v, uint64_t value) noexcept nogil
+cdef void invlpg(hyper_t *s, cpu_t *v, uint64_t va) noexcept nogil
 cdef done_t run(hyper_t *s, const event_t *events, uint64_t n, uint16_t *codes, uint64_t *values,
                 bint stop, uint64_t *count) noexcept nogil

@@ -1,0 +1,28 @@
+from collections.abc import Sequence
+from typing import Any
+
+from pyvirt._core.interp.owner import Cpu
+from pyvirt._core.shadow.engine import HyperCore
+
+TECHNIQUES: tuple[str, ...]
+PAGINGS: tuple[str, ...]
+BOOKS: tuple[str, ...]
+EVENT_NAMES: tuple[str, ...]
+
+class MonitorCore:
+    @property
+    def cpu(self) -> Cpu: ...
+    @property
+    def tables(self) -> tuple[HyperCore, ...]: ...
+    def __init__(
+        self,
+        cpu: Cpu,
+        technique: str,
+        tables: Sequence[HyperCore] = (),
+        cache: tuple[int, int, bool] = ...,
+    ) -> None: ...
+    def forget(self) -> None: ...
+    def set_controls(self, intercept: int, exceptions: int, cluster: int, ports: bytes) -> None: ...
+    def run(self, budget: int) -> int: ...
+    def counts(self) -> dict[str, Any]: ...
+    def translation(self) -> tuple[dict[str, Any], list[tuple[Any, ...]]]: ...

@@ -1,0 +1,122 @@
+"""X3: random guest programs come to the same end however they are executed.
+
+Each program runs natively and under every technique, and registers, memory, output and the log of
+all port accesses, with their times, are compared. Without translation, at privilege 1, the end may
+be another one only if the program executed an instruction that shows the privilege without a trap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pyvirt._core.devices.owner import Board
+from pyvirt.validation.registry import Context, Outcome, experiment
+from pyvirt.validation.system_programs import MEMORY, Program, make_program, prepare
+from pyvirt.validation.tally import Tally
+from pyvirt.x86.machine import Exit, Machine
+from pyvirt.x86.monitor import TECHNIQUES, Monitor
+
+__all__ = ["PROGRAMS", "Bench", "benches", "generations"]
+
+PROGRAMS = 10_000
+BUDGET = 60_000
+WATCHED = 0x20000
+SEED = 1974
+
+#: Counters of instructions that show the privilege without a trap, or act otherwise: those of
+#: experiment X2, with IRET and far transfers.
+SENSITIVE = (
+    *("table_store", "smsw", "pushf", "popf", "verify", "segment_read", "segment", "far"),
+    *("int", "iret"),
+)
+
+Ending = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One machine with its board, and what runs it.
+
+    Attributes
+    ----------
+    name : str
+        Technique and paging.
+    machine, board
+        Used again for every program.
+    run : callable
+        Runs the machine for some cycles.
+    """
+
+    name: str
+    machine: Machine
+    board: Board
+    run: Callable[[int], Exit]
+
+    def ending(self, program: Program) -> Ending:
+        """Run a program, and give all that it left behind."""
+        prepare(self.machine, self.board, program)
+        before = self.board.accesses
+        found = self.run(BUDGET)
+        accesses = self.board.accesses - before
+        memory = self.machine.memory.read(0, WATCHED)
+        return (
+            found.reason,
+            self.machine.registers,
+            bytes(memory),
+            self.board.take_output(),
+            accesses,
+            self.board.log()[-accesses:].tobytes(),
+        )
+
+
+def bench(technique: str = "native", **options: Any) -> Bench:
+    """Make a machine that executes its guests by a technique."""
+    board = Board(memory=MEMORY, log=4096)
+    machine = Machine(MEMORY, board.bus_capsule)
+    if technique == "native":
+        return Bench("native", machine, board, machine.run)
+    monitor = Monitor(machine, technique, **options)
+    return Bench(f"{technique}, {monitor.paging} paging", machine, board, monitor.run)
+
+
+def benches() -> list[Bench]:
+    """Make one for each technique that keeps the guest's behaviour, and its pagings."""
+    made = [bench("hardware", paging="nested"), bench("hardware", paging="shadow")]
+    made += [bench("hardware", paging="nested", cluster=8)]
+    if "translation" in TECHNIQUES:
+        made.append(bench("translation"))
+    return made
+
+
+@experiment("X3", "random guest programs under every technique, against the machine itself")
+def generations(context: Context) -> Outcome:
+    """Compare the ends of programs."""
+    tally = Tally()
+    native = bench()
+    others = benches()
+    naive = bench("naive") if "naive" in TECHNIQUES else None
+    broken = clean = 0
+    for i in range(PROGRAMS):
+        if i % 500 == 0:
+            context.report(f"program {i:,} of {PROGRAMS:,}")
+        program = make_program(np.random.default_rng([SEED, i]))
+        wanted = native.ending(program)
+        for other in others:
+            same = other.ending(program) == wanted
+            tally.check(same, f"program {i} under {other.name}: {', '.join(program.operations)}")
+        if naive is not None:
+            executed = native.machine.counters
+            shows = any(int(executed[name]) for name in SENSITIVE)
+            same = naive.ending(program) == wanted
+            tally.check(same or shows, f"program {i} under {naive.name} differs without reason")
+            broken += not same
+            clean += same
+    runs = f"{PROGRAMS:,} programs under {len(others)} techniques end as on the machine itself"
+    note = ""
+    if naive is not None:
+        note = f"without translation at privilege 1 {broken:,} programs end otherwise"
+    return tally.outcome("X3", sentences=(runs, runs), note=note)
