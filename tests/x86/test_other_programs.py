@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from pyvirt.cli import main
+from pyvirt.x86.monitor import TECHNIQUES
 from pyvirt.x86.pc import PC
 
 QEMU = shutil.which("qemu-system-i386")
@@ -77,6 +78,20 @@ def test_invaders_paused_by_the_keyboard(invaders: PC):
     invaders.board.press(bytes((P, P | 0x80)))
     invaders.run(SECOND)
     assert pause not in invaders.screen
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_invaders_under_monitors(invaders: PC, technique: str):
+    """Nothing in it depends on its ring: even a naive monitor shows the same."""
+    other = PC("4MiB", frequency=SECOND, technique=technique)
+    other.boot(program("invaders.exec"))
+    for key in (b"", bytes((P, P | 0x80)), bytes((P, P | 0x80))):
+        for pc in (invaders, other):
+            pc.board.press(key)
+            assert pc.run(SECOND // 2).why == "budget"
+        assert other.screen == invaders.screen
+        assert other.board.counts() == invaders.board.counts()
+    assert other.machine.memory.read(0, 4 << 20) == invaders.machine.memory.read(0, 4 << 20)
 
 
 def test_invaders_on_the_command_line():
