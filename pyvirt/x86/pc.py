@@ -78,6 +78,8 @@ class PC:
         Who executes the guest: the machine itself, or a monitor (`pyvirt.x86.monitor.TECHNIQUES`).
     monitor : mapping, optional
         Further arguments of `pyvirt.x86.monitor.Monitor`: ``paging``, ``cluster``, ...
+    fpu : bool, default False
+        Whether the processor has an x87, see `Machine`.
     **devices
         Further arguments of the board: ``frequency`` (cycles a second, default 10**8),
         ``disk_delay``, ``station``, ``network``, ``epoch``, ``log``, ``output_limit``.
@@ -113,13 +115,14 @@ class PC:
         *,
         technique: str = "native",
         monitor: Mapping[str, Any] | None = None,
+        fpu: bool = False,
         **devices: Any,
     ) -> None:
         size = parse_size(memory, "memory")
         if size % 4096 or not _LEAST <= size <= _MOST:
             raise InvalidValueError(f"memory must be whole pages, 2 MiB to 4 GiB, got {size} bytes")
         self.board = Board(disk, memory=size, **devices)
-        self.machine = Machine(size, self.board.bus_capsule)
+        self.machine = Machine(size, self.board.bus_capsule, fpu=fpu)
         self.monitor = None
         if technique != "native":
             self.monitor = Monitor(self.machine, technique, **(monitor or {}))

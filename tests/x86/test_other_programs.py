@@ -5,6 +5,8 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from pyvirt.x86.monitor import TECHNIQUES
 from pyvirt.x86.pc import PC
 
 QEMU = shutil.which("qemu-system-i386")
-P, ESCAPE = 0x19, 0x01
+P, ENTER = 0x19, 0x1C
 
 
 def program(name: str) -> Path:
@@ -105,20 +107,40 @@ def test_invaders_on_the_command_line():
     assert lines[last - 1].strip() == "/ \\"
 
 
+@contextmanager
+def qemu(folder: Path, kernel: Path) -> Iterator[Callable[[str], bytes]]:
+    """QEMU with a kernel and 8 MiB; what it yields sends a command, and gives the text screen."""
+    where, dump = folder / "monitor", folder / "screen"
+    command = [
+        QEMU, "-display", "none", "-serial", "none", "-m", "8", "-net", "none",
+        "-monitor", f"unix:{where},server=on,wait=off", "-kernel", str(kernel),
+    ]  # fmt: skip
+    deadline = time.monotonic() + 60
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+        try:
+            with socket.socket(socket.AF_UNIX) as monitor:
+                while monitor.connect_ex(str(where)):
+                    assert time.monotonic() < deadline, "QEMU's monitor does not answer"
+                    time.sleep(0.05)
+
+                def screen(text: str) -> bytes:
+                    assert time.monotonic() < deadline, "QEMU does not show what is waited for"
+                    monitor.sendall(f'{text}\npmemsave 0xb8000 4000 "{dump}"\n'.encode())
+                    time.sleep(0.5)
+                    return dump.read_bytes() if dump.exists() else b""
+
+                yield screen
+        finally:
+            process.kill()
+
+
 @pytest.mark.skipif(QEMU is None, reason="qemu-system-i386 is not installed")
 def test_invaders_pause_as_on_qemu(invaders: PC, tmp_path: Path):
     """The two lines, their colours, and the ship: cells that do not depend on when P is pressed."""
-    dump, where = tmp_path / "screen", tmp_path / "monitor"
-    command = [
-        QEMU, "-display", "none", "-serial", "none", "-m", "4", "-net", "none",
-        "-monitor", f"unix:{where},server=on,wait=off",
-        "-kernel", str(program("invaders.exec")),
-    ]  # fmt: skip
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as qemu:
-        try:
-            theirs = _paused(where, dump)
-        finally:
-            qemu.kill()
+    with qemu(tmp_path, program("invaders.exec")) as screen:
+        theirs = screen("")
+        while b"PAUSE" not in theirs[::2]:
+            theirs = screen("sendkey p" if b"-*-" in theirs[::2] else "")
     invaders.run(SECOND // 2)
     invaders.board.press(bytes((P, P | 0x80)))
     invaders.run(SECOND)
@@ -129,24 +151,86 @@ def test_invaders_pause_as_on_qemu(invaders: PC, tmp_path: Path):
         assert ours[line + first : line + last] == theirs[line + first : line + last]
 
 
-def _paused(where: Path, dump: Path) -> bytes:
-    """Press P until the screen says so."""
-    deadline = time.monotonic() + 30
-    with socket.socket(socket.AF_UNIX) as monitor:
-        while True:
-            try:
-                monitor.connect(str(where))
-                break
-            except OSError:
-                assert time.monotonic() < deadline, "QEMU's monitor does not answer"
-                time.sleep(0.05)
-        while time.monotonic() < deadline:
-            time.sleep(0.5)
-            monitor.sendall(f'pmemsave 0xb8000 4000 "{dump}"\n'.encode())
-            time.sleep(0.2)
-            found = dump.read_bytes() if dump.exists() else b""
-            if len(found) == 4000 and b"PAUSE" in found[::2]:
-                return found
-            if b"-*-" in found[::2]:
-                monitor.sendall(b"sendkey p\n")
-    pytest.fail("the program on QEMU does not pause")
+# --- Memtest86+ (package memtest86+): a Linux boot image that needs an x87 ------------------------
+
+MHZ = 10
+
+
+def memtest(line: str = "", **options) -> PC:
+    pc = PC("8MiB", frequency=MHZ * 1_000_000, fpu=True, **options)
+    pc.boot(program("memtest86+ia32.bin"), line)
+    return pc
+
+
+def lines_of(pc: PC) -> list[str]:
+    return pc.screen.split("\n")
+
+
+def test_memtest_first_screen():
+    pc = memtest()
+    name, hint = words(program("memtest86+ia32.bin"), b"Memtest86+ v", b"Press <F1> to configure")
+    assert pc.run(MHZ * 500_000).why == "budget"
+    lines = lines_of(pc)
+    assert lines[0].strip().startswith(name)
+    assert lines[0].split("│")[1].strip() == "686"
+    assert f"{MHZ}MHz" in lines[1]  # it compares time stamp counter and timer
+    assert lines[5].split("│")[0].split() == ["Memory", ":", "8MB"]
+    assert lines[6] == "─" * 28 + "┴" + "─" * 13 + "┬" + "─" * 37
+    assert any(hint in line for line in lines)
+    assert pc.cursor is None or pc.cursor[0] < 25
+
+
+def test_memtest_without_an_x87():
+    """FNINIT is #UD, and its handler uses the screen before there is one."""
+    pc = PC("8MiB")
+    pc.boot(program("memtest86+ia32.bin"))
+    assert pc.run(10**7).why == "triple fault"
+
+
+def test_memtest_finds_a_planted_error():
+    """Its options are on the command line: begin at once, and no banner over the table."""
+    pc = memtest("nopause nobigstatus")
+    for _ in range(20):
+        pc.run(MHZ * 1_000_000)
+        if "Test #3" in pc.screen and "4MB - 8MB" in pc.screen:
+            break
+    assert "Errors: 0" in pc.screen
+    held = pc.machine.memory.read_u32(0x654320)
+    assert held in (0, 0xFFFFFFFF)  # moving inversions
+    pc.machine.load(b"\x5a", 0x654321)
+    planted = pc.machine.memory.read_u32(0x654320)
+    pc.run(MHZ * 1_000_000)
+    assert "Errors: 1" in pc.screen
+    (row,) = [line.split() for line in lines_of(pc) if f"{planted:08x}" in line]
+    # processor, pass, test, address, in MB, expected, found, bits that differ, and how many rows
+    assert row[:3] == ["0", "0", "3"]
+    assert [int(row[3], 16), *(int(word, 16) for word in row[5:8])] == [
+        0x654320, held, planted, held ^ planted,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_memtest_under_monitors(technique: str):
+    native, other = memtest(), memtest(technique=technique)
+    for key in (b"", bytes((ENTER, ENTER | 0x80))):
+        for pc in (native, other):
+            pc.board.press(key)
+            assert pc.run(MHZ * 500_000).why == "budget"
+        assert other.screen == native.screen
+        assert other.machine.fpu == native.machine.fpu
+    assert "Testing" in native.screen
+
+
+@pytest.mark.skipif(QEMU is None, reason="qemu-system-i386 is not installed")
+def test_memtest_looks_as_on_qemu(tmp_path: Path):
+    """Frames, labels and keys: what does not name a processor or a time, colours and all."""
+    with qemu(tmp_path, program("memtest86+ia32.bin")) as screen:
+        theirs = screen("")
+        while b"to configure" not in theirs[::2]:
+            theirs = screen("")
+    pc = memtest()
+    pc.run(MHZ * 500_000)
+    ours = pc.machine.memory.read(0xB8000, 4000)
+    for row, first, last in ((0, 0, 28), (6, 0, 80), (9, 0, 80), (18, 0, 80), (24, 0, 80)):
+        start, end = 2 * (80 * row + first), 2 * (80 * row + last)
+        assert ours[start:end] == theirs[start:end], row
