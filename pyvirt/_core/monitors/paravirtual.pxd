@@ -39,7 +39,7 @@ cdef enum:                      # what a frame is, above its count of references
     FRAME_SHARED = 4 << 28
     FRAME_KIND = 7 << 28
 
-cdef struct pv_t:               # what `translator` points to
+cdef struct pv_t:               # what `port` points to
     uint8_t window[0x21000]     # GDT, IDT and TSS of the monitor's: offsets of deprivilege.pxd
     uint8_t gdt[0x10000]        # as the guest gave it
     uint32_t gdt_size           # bytes

@@ -75,7 +75,7 @@ cdef enum:
 
 
 cdef inline pv_t *pv_of(const monitor_t *m) noexcept nogil:
-    return <pv_t *>m.translator
+    return <pv_t *>m.port
 
 
 cdef inline uint32_t *shared(const monitor_t *m) noexcept nogil:
@@ -770,7 +770,7 @@ cdef bint open_paravirtual(monitor_t *m) noexcept nogil:
     if p.kinds == NULL:
         free(p)
         return False
-    m.translator = p
+    m.port = p
     m.c.translate = translate_direct
     m.c.after_write = after_write
     m.c.monitor = m
@@ -781,7 +781,7 @@ cdef bint open_paravirtual(monitor_t *m) noexcept nogil:
 
 cdef void close_paravirtual(monitor_t *m) noexcept nogil:
     cdef pv_t *p = pv_of(m)
-    if m.technique != PARAVIRTUAL or p == NULL:
+    if p == NULL:
         return
     m.c.window = <uint64_t>1 << 32
     m.c.window_host = NULL
@@ -790,7 +790,7 @@ cdef void close_paravirtual(monitor_t *m) noexcept nogil:
     flush(m.c)
     free(p.kinds)
     free(p)
-    m.translator = NULL
+    m.port = NULL
 
 
 cdef uint32_t run_paravirtual(monitor_t *m, uint64_t end) noexcept nogil:

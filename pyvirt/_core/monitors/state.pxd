@@ -117,6 +117,7 @@ cdef struct monitor_t:
     virtual_t guest
     uint8_t *host_tables        # the monitor's GDT and IDT, at `cpu_t.window`
     void *translator            # state of the technique's own, or NULL
+    void *port                  # of a paravirtual guest: pv_t of paravirtual.pxd, or NULL
     # counts
     uint64_t booked[5]          # all but BOOKED_DIRECT, which is the rest
     uint64_t events[17]
