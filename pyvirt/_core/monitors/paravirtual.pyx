@@ -13,7 +13,7 @@ and interrupts go to the monitor, which enters the guest's kernel through its ga
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from pyvirt._core.frames cimport (
     PM_OK,
