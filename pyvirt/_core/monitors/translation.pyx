@@ -188,7 +188,8 @@ cdef void special(
         c.gpr[R_EDX] = <uint32_t>(now >> 32)
         return
     elif k == T_READ_CR:
-        v = m.guest.cr0 if u.op == 0 else c.cr2 if u.op == 2 else c.cr3 if u.op == 3 else c.cr4
+        v = (m.guest.cr0 if u.op == 0 else c.cr2 if u.op == 2 else c.cr3 if u.op == 3
+             else m.guest.cr4)
         reg4(c, u.rm)[0] = v
         return
     elif k == T_READ_SEGMENT:
