@@ -91,7 +91,8 @@ cdef void shadow_descriptor(monitor_t *m, table_t *t, uint32_t index) noexcept n
     cdef uint64_t raw = 0
     t.lowered[index] = 0
     if read_descriptor(m, t, index * 8, &raw):
-        if raw >> 45 & 3 == 0:
+        # conforming code of DPL 0 is within reach of all levels: it may show its own
+        if raw >> 45 & 3 == 0 and raw >> 40 & 0x1C != 0x1C:
             raw |= <uint64_t>1 << 45
             t.lowered[index] = 1
         if raw >> 40 & 0x17 == 4:           # a call gate, of 16 or 32 bits

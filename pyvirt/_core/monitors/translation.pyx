@@ -429,6 +429,8 @@ cdef uint32_t run_translation(monitor_t *m, uint64_t end) noexcept nogil:
                 why = GO_ON
         else:
             to_host(m)
+            # the host has UMIP (SDM vol. 3, 2.5): else user code would see the monitor's tables
+            c.intercept |= 1 << C_TABLE_STORE
             why = loop(c, end)
             to_guest(m)
             if why == EXIT_INTERCEPT or why == EXIT_EXCEPTION or why == EXIT_INTERRUPT:
