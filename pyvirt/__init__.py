@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyvirt.entitlement.pools import Shares
     from pyvirt.errors import (
         AdmissionError,
+        EstimateWarning,
         Fault,
         FrameExhaustedError,
         ImageFormatError,
@@ -104,6 +105,7 @@ _HOME = {
     "Shares": "pyvirt.entitlement.pools",
     "calibrate": "pyvirt.x86.calibrate",
     "AdmissionError": "pyvirt.errors",
+    "EstimateWarning": "pyvirt.errors",
     "Fault": "pyvirt.errors",
     "FrameExhaustedError": "pyvirt.errors",
     "ImageFormatError": "pyvirt.errors",
@@ -156,6 +158,7 @@ __all__ = [
     "ClusterSpec",
     "Comparison",
     "CostModel",
+    "EstimateWarning",
     "ExitCosts",
     "Fault",
     "FrameExhaustedError",

@@ -13,6 +13,7 @@ from typing import Self
 
 __all__ = [
     "AdmissionError",
+    "EstimateWarning",
     "Fault",
     "FrameExhaustedError",
     "ImageFormatError",
@@ -180,6 +181,10 @@ class PowerStateError(PyvirtError, RuntimeError):
 
 class MissingDependencyError(PyvirtError, ImportError):
     """An optional library is needed; the message names the extra to install."""
+
+
+class EstimateWarning(UserWarning):
+    """An estimate that its model cannot carry, such as rates of memory events times costs."""
 
 
 class UnsupportedHostError(PyvirtError, NotImplementedError):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pyvirt.machine.dirtying import log_writes
     from pyvirt.machine.disks import Disk
     from pyvirt.machine.modes import MonitorMode, Processor, Selection, family, select_mode
+    from pyvirt.machine.pricing import Estimate, Priced, estimate, price
     from pyvirt.machine.snapshots import Snapshot, SnapshotTree
     from pyvirt.machine.stats import HostStats
     from pyvirt.machine.streams import Stream
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Disk": "disks",
+    "Estimate": "pricing",
     "EventCosts": "techniques",
     "Execution": "techniques",
     "HostStats": "stats",
     "MonitorMode": "modes",
+    "Priced": "pricing",
     "Processor": "modes",
     "Selection": "modes",
     "ServiceConsole": "console",
@@ -38,10 +41,12 @@ _HOME = {
     "VM": "vm",
     "VMM": "vmm",
     "VMkernel": "vmkernel",
+    "estimate": "pricing",
     "execution": "techniques",
     "family": "modes",
     "log_writes": "dirtying",
     "measure": "translation",
+    "price": "pricing",
     "select_mode": "modes",
 }
 
@@ -49,10 +54,12 @@ __all__ = [
     "VM",
     "VMM",
     "Disk",
+    "Estimate",
     "EventCosts",
     "Execution",
     "HostStats",
     "MonitorMode",
+    "Priced",
     "Processor",
     "Selection",
     "ServiceConsole",
@@ -61,10 +68,12 @@ __all__ = [
     "Stream",
     "Translation",
     "VMkernel",
+    "estimate",
     "execution",
     "family",
     "log_writes",
     "measure",
+    "price",
     "select_mode",
 ]
 

@@ -129,7 +129,9 @@ class Monitors:
             memory=translation is None,
             tools=spec.tools,
         )
-        made = VMM(machine, selection, priced, translation, self._spec.mhz, seed=self._seed)
+        made = VMM(
+            machine, selection, priced, translation, self._spec.mhz, seed=self._seed, costs=costs
+        )
         made.memory_reserved, made.memory_overhead = self._memory_needed(spec, mode)
         return made
 

@@ -30,9 +30,9 @@ __all__ = [
 GROUPS: Groups = {
     "execution": (
         *("syscall", "interrupt_flag", "call_return", "exception", "io", "interrupt"),
-        *("halt", "cpuid", "msr", "translation_unit"),
+        *("halt", "cpuid", "msr", "translation_unit", "emulated", "hypercall"),
     ),
-    "memory": ("page_fault", "page_table_update", "context_switch", "invlpg"),
+    "memory": ("page_fault", "page_table_update", "context_switch", "invlpg", "hidden_fault"),
 }
 #: Every event that can have a cost.
 EVENTS = tuple(name for group in GROUPS.values() for name in group)

@@ -11,7 +11,7 @@ from typing import Any
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.machine.modes import MonitorMode
 from pyvirt.machine.streams import Stream
-from pyvirt.machine.techniques import GROUPS, EventCosts, MonitorExitCosts, cost_table
+from pyvirt.machine.techniques import EventCosts, MonitorExitCosts, cost_table
 from pyvirt.mmu.compare import Comparison, Run, compare
 from pyvirt.mmu.exits import ExitCosts
 from pyvirt.mmu.shadow import ShadowRules
@@ -207,9 +207,7 @@ def _added(native: Run, there: Run) -> dict[str, float]:
 def _calls(there: Run, costs: EventCosts) -> dict[str, float]:
     """Price what a guest on tables of its own has to ask the hypervisor for."""
     counted: Mapping[str, Any] = {event: there.counters[name] for event, name in CALLS.items()}
-    made = {
-        event: float(counted[event]) * costs.table.get(event, 0.0) for event in GROUPS["memory"]
-    }
+    made = {event: float(counted[event]) * costs.table.get(event, 0.0) for event in CALLS}
     return {event: cycles for event, cycles in made.items() if cycles}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from pyvirt.machine.vm import VM
 
 if TYPE_CHECKING:
     from pyvirt.cluster import DirtyLog
+    from pyvirt.machine.pricing import Estimate
     from pyvirt.machine.translation import Translation
 
 __all__ = ["VMM", "Counted"]
@@ -66,6 +68,8 @@ class VMM:
         Time that the host made its vCPUs wait for pages.
     seed : int
         Of its stream, where that has none of its own.
+    costs : EventCosts or None
+        What events cost here; None: the default of its mode.
     """
 
     vm: VM
@@ -80,6 +84,7 @@ class VMM:
     memory_overhead: int = 0
     swap_wait_ns: int = 0
     seed: int = 0
+    costs: EventCosts | None = None
     _host: Any = None
     _since: int = 0  # when its worlds began
     _claim: Any = None  # arguments of the scheduler
@@ -185,6 +190,29 @@ class VMM:
             cpus=counted.run / (1.0 + self.overhead) / elapsed,
             fetches=fetches,
         )
+
+    def estimate(self, rates: Mapping[str, Any]) -> Estimate:
+        """Estimate what guests of some rates would cost under this monitor.
+
+        Parameters
+        ----------
+        rates : mapping of str to float or array
+            Events in a second of guest CPU time; see `pyvirt.machine.estimate`.
+
+        Returns
+        -------
+        Estimate
+            Of this mode, its cost table and this host's processor.
+
+        Warns
+        -----
+        EstimateWarning
+            Where memory events dominate, which rates cannot tell.
+        """
+        from pyvirt.machine.pricing import estimate
+
+        given = None if self.costs is None else {self.mode: self.costs}
+        return estimate(rates, self.mode, self.mhz, costs=given, tools=self.vm.spec.tools)
 
     def _routes(self, events: dict[str, float]) -> dict[str, float]:
         made = dict.fromkeys((*ROUTES, "console"), 0.0)

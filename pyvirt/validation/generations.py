@@ -59,14 +59,17 @@ class Bench:
     def ending(self, program: Program) -> Ending:
         """Run a program, and give all that it left behind."""
         prepare(self.machine, self.board, program)
+        before = self.board.accesses
         found = self.run(BUDGET)
+        accesses = self.board.accesses - before
         memory = self.machine.memory.read(0, WATCHED)
         return (
             found.reason,
             self.machine.registers,
             bytes(memory),
-            self.board.output,
-            self.board.log().tobytes(),
+            self.board.take_output(),
+            accesses,
+            self.board.log()[-accesses:].tobytes(),
         )
 
 

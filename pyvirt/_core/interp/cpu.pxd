@@ -62,7 +62,8 @@ cdef enum:                      # CR0 and CR4
     CR4_PSE = 0x10
     CR4_PAE = 0x20
     CR4_PGE = 0x80
-    CR4_ALLOWED = 0xB4          # TSD, PSE, PAE, PGE
+    CR4_UMIP = 0x800
+    CR4_ALLOWED = 0x8B4         # TSD, PSE, PAE, PGE, UMIP
     CR0_ALLOWED = 0x6005003F    # without PG, which does not fit an int
 cdef enum:
     CR0_PG = 0x80000000
