@@ -182,8 +182,8 @@ cdef inline bint step(cpu_t *c, const uop_t *u, uint32_t start) noexcept nogil:
     elif k == K_STRING:
         c.start = start
         string_op(c, u)
-    elif k >= K_SYSTEM:
-        return False
-    else:
+    else:                           # no further condition: so the compiler makes a table of jumps
+        if k >= K_SYSTEM:
+            return False
         other(c, u)
     return True
