@@ -234,7 +234,9 @@ cdef uint32_t run_units(monitor_t *m, translator_t *t, uint64_t horizon) noexcep
                 special(m, t, u, eip[0], tsc + <uint64_t>(u - first))
             u += 1
             eip += 1
-            if c.event or u == end:
+            if c.event:
+                break
+            if u == end:
                 break
         if c.event:
             count = <uint32_t>(u - first)
