@@ -1,7 +1,7 @@
 """Random system programs: the same on the bare machine and under a monitor, over a timer.
 
-Each instruction has a slot of 16 bytes; the handler of a fault goes on in the next slot. GDT, IDT and
-page tables lie where the programs may write to them.
+Each instruction has a slot of 16 bytes; the handler of a fault goes on in the next slot. GDT, IDT
+and page tables lie where the programs may write to them.
 """
 
 import struct

@@ -8,7 +8,6 @@ from pyvirt._core.interp.cpu cimport (
     CLASSES,
     COUNT_RETIRED,
     EXIT_BUDGET,
-    NO_PAGE,
     cpu_t,
 )
 from pyvirt._core.interp.memory cimport flush, forget_code
@@ -76,7 +75,7 @@ cdef uint32_t run_for(monitor_t *m, uint64_t budget) noexcept nogil:
         guest_registers(m, c.cr0, c.cr3, c.cr4)
     if m.back != NULL:
         settle_front(m)
-    m.checked_page = NO_PAGE        # the time may not go on from where it was
+    m.checked_page = <uint32_t>0xFFFFFFFF       # what was found belongs to another run
     c.exit_reason = EXIT_BUDGET
     c.exit_class = 0
     c.exit_reason = run_by(m, end)

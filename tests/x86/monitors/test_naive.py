@@ -1,4 +1,4 @@
-"""Naive trap and emulate at CPL 1: what traps is right, and what does not trap is wrong as documented."""
+"""Naive trap and emulate at CPL 1: what traps is right, what does not is wrong as documented."""
 
 import struct
 
