@@ -188,8 +188,8 @@ cdef void special(
         c.gpr[R_EDX] = <uint32_t>(now >> 32)
         return
     elif k == T_READ_CR:
-        v = m.guest.cr0 if u.op == 0 else c.cr2 if u.op == 2 else c.cr3 if u.op == 3 else c.cr4
-        reg4(c, u.rm)[0] = v
+        reg4(c, u.rm)[0] = (m.guest.cr0 if u.op == 0 else c.cr2 if u.op == 2
+                            else m.guest.cr3 if u.op == 3 else m.guest.cr4)
         return
     elif k == T_READ_SEGMENT:
         rm_put(c, u, 2 if u.mem else u.size, m.guest.seg[u.op].selector)
@@ -438,8 +438,6 @@ cdef uint32_t run_translation(monitor_t *m, uint64_t end) noexcept nogil:
                 why = GO_ON
         else:
             to_host(m)
-            # the host has UMIP (SDM vol. 3, 2.5): else user code would see the monitor's tables
-            c.intercept |= 1 << C_TABLE_STORE
             why = loop(c, end)
             to_guest(m)
             if why == EXIT_INTERCEPT or why == EXIT_EXCEPTION or why == EXIT_INTERRUPT:
