@@ -265,7 +265,9 @@ def guest(rng: np.random.Generator, code: bytes, period: int, *, paging: bool) -
         machine.load(struct.pack("<HI", limit, base), POINTERS + 8 * i)
     machine.load(code, PROGRAM)
     # what the processor reads on its own it reads from the monitor's tables: no bit is set for that
-    machine.load(np.arange(0x67, 0x100067, 0x1000, dtype="<u4").tobytes(), TABLE)
+    entries_of_pages = np.arange(0x67, 0x100067, 0x1000, dtype="<u4")
+    entries_of_pages[[*range(8), 0xD]] &= ~np.uint32(4)  # tables are not ring 3's to change
+    machine.load(entries_of_pages.tobytes(), TABLE)
     machine.set(
         gdt_limit=8 * ENTRIES - 1, idt_limit=0x30 * 8 - 1, eip=PROGRAM, esp=0x70000,
         tr=(TASK, TSS, 0x67, 0x8B),
