@@ -100,8 +100,8 @@ def _ported_ending(bench: Bench, program: Program, *, port: bool) -> Ending:
     before = bench.board.accesses
     found = bench.run(BUDGET)
     accesses = bench.board.accesses - before
-    log = bench.board.log()[-accesses:] if accesses else []
-    devices = [tuple(access)[1:] for access in log]
+    # -0 would be all of it
+    devices = [tuple(access)[1:] for access in bench.board.log()[-accesses:] if accesses]
     return found.reason, left_behind(bench.machine), bench.board.take_output(), devices
 
 
