@@ -132,8 +132,6 @@ class Monitors:
         made = VMM(
             machine, selection, priced, translation, self._spec.mhz, seed=self._seed, costs=costs
         )
-        made.memory_reserved, made.memory_overhead = self._memory_needed(spec, mode)
-        made = VMM(machine, selection, priced, translation, self._spec.mhz, seed=self._seed)
         made.memory_reserved, made.memory_overhead = self.memory_needed(spec, mode)
         return made
 

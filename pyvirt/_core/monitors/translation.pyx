@@ -188,9 +188,6 @@ cdef void special(
         c.gpr[R_EDX] = <uint32_t>(now >> 32)
         return
     elif k == T_READ_CR:
-        v = (m.guest.cr0 if u.op == 0 else c.cr2 if u.op == 2 else c.cr3 if u.op == 3
-             else m.guest.cr4)
-        reg4(c, u.rm)[0] = v
         reg4(c, u.rm)[0] = (m.guest.cr0 if u.op == 0 else c.cr2 if u.op == 2
                             else m.guest.cr3 if u.op == 3 else m.guest.cr4)
         return
@@ -245,7 +242,7 @@ cdef uint32_t run_units(monitor_t *m, translator_t *t, uint64_t horizon) noexcep
             count = <uint32_t>(u - first)
             if c.event & (EVENT_FAULT | EVENT_EXIT | EVENT_OUT):
                 count -= 1
-                c.eip = eip[-1]
+                c.eip = (eip - 1)[0]
             tsc += count
             c.tsc = tsc
             if c.event & EVENT_OUT:
