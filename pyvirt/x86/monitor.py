@@ -130,8 +130,9 @@ class Monitor:
         It is run by this monitor from now on.
     technique : str
         One of `TECHNIQUES`.
-    paging : {"shadow", "nested"}, optional
-        Whose tables translate; None: what the technique usually has.
+    paging : {"shadow", "nested", "direct"}, optional
+        Whose tables translate; None: what the technique usually has, ``direct`` under paravirtual
+        alone: its guests' own.
     rules : mapping of str to int, optional
         Rules of shadow tables: ``dataclasses.asdict(pyvirt.ShadowRules(...))``. None: KVM's; with
         translation those of its policy ``trace``.
