@@ -492,8 +492,8 @@ def test_random_computation(seed, length, capacity, paging):
         machine.load(memory, 0x3800)
         machine.load(text + b"\xf4", 0x20000)
         names_of = ("eax", "ecx", "edx", "ebx", "ebp", "esi", "edi")
-        machine.set(eip=0x20000, esp=0x6800, cr3=0x40000,
-                    **{name: int(v) for name, v in zip(names_of, registers, strict=True)})  # fmt: skip
+        machine.set(eip=0x20000, esp=0x6800, cr3=0x40000)
+        machine.set(**{name: int(v) for name, v in zip(names_of, registers, strict=True)})
         runner = machine if options is None else Monitor(machine, "translation", **options)
         found = runner.run(5000)
         ends.append((found, machine.registers, machine.memory.read(0, 1 << 20)))
@@ -513,7 +513,7 @@ def test_random_system_programs(seed):
 )
 def test_tables_that_change_under_a_timer(options):
     for seed in range(25):
-        found, monitor, machine = compare(seed, "translation", 3000, **options)
+        found, monitor, _ = compare(seed, "translation", 3000, **options)
         assert found == [], seed
         counts = monitor.counts
         assert sum(counts.booked.values()) == counts.instructions
