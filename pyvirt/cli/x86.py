@@ -92,10 +92,11 @@ def run(
     budget: int,
     as_json: bool,
 ) -> None:
-    """Boot GUEST, a 32-bit multiboot kernel, on a PC of its own, and show its console.
+    """Boot GUEST on a PC of its own, and show its console and its screen.
 
-    Nobody is between guest and machine: it runs natively. GUEST is a file, or "kernel" for the
-    kernel that comes with pyvirt, with a disk of its own. The exit code is 0 where the guest ended
+    Nobody is between guest and machine: it runs natively. GUEST is a 32-bit multiboot kernel, a
+    Linux boot image that begins in protected mode, or "kernel" for the kernel that comes with
+    pyvirt, with a disk of its own. The exit code is 0 where the guest ended
     by itself (the exit port 0xF4, a reset, HLT without interrupts), else 1.
     """
     from pyvirt.cli.terminal import count_progress
@@ -125,11 +126,15 @@ def run(
             "cycles": ending.cycles,
             "counts": counts,
             "console": pc.console,
+            "screen": pc.screen.split("\n"),
         }
         json.dump(document, sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        click.echo(pc.console, nl=not pc.console.endswith("\n"))
+        if pc.console or not pc.screen.strip():
+            click.echo(pc.console, nl=not pc.console.endswith("\n"))
+        if pc.screen.strip():
+            click.echo("\n".join(("-" * 80, pc.screen, "-" * 80)))
         value = "" if ending.exit_value is None else f" with {ending.exit_value:#x}"
         detail = f": {ending.detail}" if ending.detail else ""
         click.echo(f"ended by {ending.why}{value}{detail} after {ending.cycles:,} cycles")

@@ -20,8 +20,10 @@ from pyvirt.machine.stats import since as since_then
 from pyvirt.machine.vm import VM
 from pyvirt.machine.vmm import VMM, Counted
 from pyvirt.sched import Scheduler
+from pyvirt.sched.esx import pool_rows
 from pyvirt.sched.workloads import Always, Workload
-from pyvirt.spec import HostSpec, PoolSpec, VMSpec
+from pyvirt.spec import Claimant, HostSpec, PoolSpec, VMSpec
+from pyvirt.spec.base import fields_of
 from pyvirt.units import parse_time
 
 __all__ = ["VMkernel"]
@@ -391,6 +393,93 @@ class VMkernel:
         self._gone_run += last.run + last.device_run
         del self._vmms[vmm.name], self._keys[vmm.name]
 
+    # --- shares and bounds ---
+
+    def reconfigure(self, vm: VM | VMM | str, **claims: Any) -> None:
+        """Give a machine that is on other shares, reservations and limits, from now on.
+
+        Parameters
+        ----------
+        vm : VM, VMM or str
+            The machine; its description changes.
+        **claims
+            Fields of `Claimant`: ``cpu``, ``mem``, ``cpu_reservation``, ``cpu_limit``,
+            ``memory_reservation``, ``memory_limit``; those that are left out stay.
+
+        Raises
+        ------
+        AdmissionError
+            A reservation is not to be had.
+        InvalidValueError, InvalidTypeError
+            For what cannot be. Nothing has changed then.
+        """
+        vmm = self.vmm(vm)
+        _check_claims(claims)
+        old, spec = vmm.vm.spec, vmm.vm.spec.replace(**claims)
+        claim = self._chosen.claim(spec, self.profile, self.admission)
+        memory = 0
+        if self.admission.has_memory:
+            memory, _ = self.monitors.memory_needed(spec, vmm.mode)
+        before = (vmm.cpu_reservation, vmm.memory_reserved)
+        after = (spec.cpu_reservation, memory)
+        self.admission.change(spec.name, spec.pool, before, after)
+        try:
+            if self.memory is not None and spec.memory:
+                self.memory.reclaim(spec, vmm.memory_overhead)
+            self._give(vmm, claim)
+        except BaseException:
+            self.admission.change(spec.name, spec.pool, after, before)
+            if self.memory is not None and spec.memory:
+                self.memory.reclaim(old, vmm.memory_overhead)
+            raise
+        vmm.cpu_reservation, vmm.memory_reserved = after
+        vmm._claim, vmm.vm.spec = claim, spec
+
+    def _give(self, vmm: VMM, claim: dict[str, Any]) -> None:
+        """Tell the scheduler: what a claim does not have is as at a power-on."""
+        rows = self.scheduler.counters()
+        weight, quota = claim["weight"], claim.get("quota")
+        fixed = ("weight", "reservation", "limit", "quota")
+        params = self._chosen.params | {k: v for k, v in claim.items() if k not in fixed}
+        self.scheduler.set_vm(
+            int(rows["vm"][vmm.worlds[0]]),
+            weight=weight,
+            reservation=claim.get("reservation", 0),
+            limit=claim.get("limit", -1),
+            **params,
+        )
+        if quota is not None or vmm._claim.get("quota") is not None:
+            for world in vmm.worlds:
+                self.scheduler.set_limit(world, quota)
+        for world in vmm.device_worlds.values():
+            self.scheduler.set_vm(int(rows["vm"][world]), weight=weight)
+
+    def set_pools(self, pools: Sequence[PoolSpec]) -> None:
+        """Give the resource pools other shares, reservations and limits, from now on.
+
+        Parameters
+        ----------
+        pools : sequence of PoolSpec
+            All, with the names and parents that they have.
+
+        Raises
+        ------
+        AdmissionError
+            What is reserved does not fit.
+        InvalidValueError
+            Other pools. Nothing has changed then.
+        """
+        made = self.admission.with_pools(pools)
+        if list(made.paths.items()) != list(self.admission.paths.items()):
+            raise InvalidValueError(
+                f"pools must be those of host {self.name!r:.80}, got {list(made.paths)[1:]!r:.80}"
+            )
+        self.admission = made
+        for path, (_, shares, reservation, limit) in pool_rows(made.cpu_tree, self.spec.mhz):
+            number = self._chosen.pools.get(path)
+            if number:
+                self.scheduler.set_pool(number, shares=shares, reservation=reservation, limit=limit)
+
     # --- what power_on does ---
 
     def _check_place(self, machine: VM) -> None:
@@ -646,6 +735,16 @@ def _count(vmm: VMM, rows: Any) -> Counted:
     if vmm.device_worlds:
         made.device_run = int(rows[list(vmm.device_worlds.values())]["run"].sum())
     return made
+
+
+def _check_claims(claims: Mapping[str, Any]) -> None:
+    known = fields_of(Claimant)
+    for name in claims:
+        if name not in known or name == "name":
+            there = ", ".join(one for one in known if one != "name")
+            raise InvalidValueError(
+                f"what is reconfigured must be one of {there}, got {name!r:.80}"
+            )
 
 
 def _never(time: int | None) -> int:

@@ -15,18 +15,27 @@ import numpy.typing as npt
 from pyvirt._core.devices.owner import Board
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.units import parse_size
+from pyvirt.x86.bzimage import is_bzimage
+from pyvirt.x86.linuxboot import BOOT_CODE, BOOT_DATA, read_linux
 from pyvirt.x86.machine import Exit, ExitReason, Machine
 from pyvirt.x86.monitor import Monitor
-from pyvirt.x86.multiboot import BOOT_MAGIC, boot_information, read_kernel
+from pyvirt.x86.multiboot import BOOT_MAGIC, Loaded, boot_information, is_multiboot, read_kernel
 
 __all__ = ["PC", "Ending"]
 
-# The flat segments that a multiboot loader leaves: 4 GiB from 0, 32 bit, at CPL 0.
-_CODE = (0x08, 0, 0xFFFFFFFF, 0xC09B)
-_DATA = (0x10, 0, 0xFFFFFFFF, 0xC093)
 _PROTECTED = 0x11  # CR0: PE, and ET, which is always set
 _LEAST, _MOST = 2 << 20, 4 << 30
 _CHUNK = 1 << 22
+_SCREEN, _CELLS = 0xB8000, 1 << 14  # colour text memory: characters, each with its colours
+_LINES, _COLUMNS = 25, 80
+_BLANK = b" \x07" * _CELLS
+#: What code page 437 shows for control characters.
+_GLYPHS = dict(enumerate(" ☺☻♥♦♣♠•◘○◙♂♀♪♫☼►◄↕‼¶§▬↨↑↓→←∟↔▲▼")) | {127: "⌂"}
+
+
+def _flat(selector: int, attributes: int) -> tuple[int, int, int, int]:
+    """Give a segment that a loader leaves: 4 GiB from 0."""
+    return selector, 0, 0xFFFFFFFF, attributes
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +128,15 @@ class PC:
         self._size = size
 
     def boot(self, kernel: bytes | str | os.PathLike[str], command_line: str = "") -> None:
-        """Load a multiboot kernel; `run` begins it.
+        """Load a kernel; `run` begins it.
 
         Parameters
         ----------
         kernel : bytes or path
-            See `pyvirt.x86.multiboot.read_kernel`.
+            A multiboot kernel (`pyvirt.x86.multiboot.read_kernel`), or a Linux boot image
+            (`pyvirt.x86.linuxboot.read_linux`), which begins in protected mode.
         command_line : str
-            Up to 1,023 ASCII characters.
+            ASCII, up to 1,023 characters, or as many as the boot image takes.
 
         Raises
         ------
@@ -136,19 +146,51 @@ class PC:
         image = Path(kernel).read_bytes() if isinstance(kernel, (str, os.PathLike)) else kernel
         if not isinstance(image, bytes):
             raise InvalidTypeError(f"kernel must be bytes or a path, got {type(kernel).__name__}")
-        loaded = read_kernel(image, self._size)
-        where, information = boot_information(self._size, command_line)
+        if is_bzimage(image) and not is_multiboot(image):
+            linux = read_linux(image, self._size, command_line)
+            loaded = linux.loaded
+            code, data = _flat(BOOT_CODE, 0xC09B), _flat(BOOT_DATA, 0xC093)
+            tables = {"gdt_base": linux.gdt, "gdt_limit": linux.gdt_limit}
+            registers = {"esi": linux.parameters} | tables
+        else:
+            loaded = read_kernel(image, self._size)
+            where, information = boot_information(self._size, command_line)
+            loaded = Loaded(loaded.entry, (*loaded.parts, (where, information, len(information))))
+            code, data = _flat(0x08, 0xC09B), _flat(0x10, 0xC093)
+            registers = {"eax": BOOT_MAGIC, "ebx": where}
         self.board.reset()
         self.machine.reset()
-        for at, data, size in loaded.parts:
-            self.machine.load(data, at)
-            for start in range(len(data), size, _CHUNK):
+        for at, content, size in loaded.parts:
+            self.machine.load(content, at)
+            for start in range(len(content), size, _CHUNK):
                 self.machine.load(bytes(min(_CHUNK, size - start)), at + start)
-        self.machine.load(information, where)
+        self.machine.load(_BLANK, _SCREEN)
         self.machine.set(
-            cs=_CODE, ds=_DATA, es=_DATA, fs=_DATA, gs=_DATA, ss=_DATA, cr0=_PROTECTED,
-            eip=loaded.entry, eax=BOOT_MAGIC, ebx=where,
+            cs=code, ds=data, es=data, fs=data, gs=data, ss=data, cr0=_PROTECTED,
+            eip=loaded.entry, **registers,
         )  # fmt: skip
+
+    @property
+    def screen(self) -> str:
+        """What the screen shows in text mode: 25 lines, without blanks at their ends.
+
+        Read from memory at 0xB8000, from where the CRT controller's start address says; characters
+        are those of code page 437.
+        """
+        first = self.board.screen_start % _CELLS
+        memory = self.machine.memory.read(_SCREEN, 2 * _CELLS)
+        shown = (memory + memory)[2 * first :: 2]
+        rows = (shown[at : at + _COLUMNS] for at in range(0, _LINES * _COLUMNS, _COLUMNS))
+        return "\n".join(row.decode("cp437").translate(_GLYPHS).rstrip(" \xa0") for row in rows)
+
+    @property
+    def cursor(self) -> tuple[int, int] | None:
+        """Line and column of the cursor, from 0; None where it is off or not on the screen."""
+        place = self.board.cursor
+        if place is None:
+            return None
+        line, column = divmod((place - self.board.screen_start) % _CELLS, _COLUMNS)
+        return (line, column) if line < _LINES else None
 
     @property
     def console(self) -> str:

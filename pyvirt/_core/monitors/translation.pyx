@@ -242,7 +242,7 @@ cdef uint32_t run_units(monitor_t *m, translator_t *t, uint64_t horizon) noexcep
             count = <uint32_t>(u - first)
             if c.event & (EVENT_FAULT | EVENT_EXIT | EVENT_OUT):
                 count -= 1
-                c.eip = eip[-1]
+                c.eip = (eip - 1)[0]
             tsc += count
             c.tsc = tsc
             if c.event & EVENT_OUT:

@@ -9,7 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from pyvirt.cluster import NONE, Cluster
-from pyvirt.cluster.shares import BUSY, CORE, DEMAND, GIVEN, ON, STILL, HostShares
+from pyvirt.cluster.described import claims_of
+from pyvirt.cluster.shares import (
+    BUSY,
+    CORE,
+    DEMAND,
+    FLOOR,
+    GIVEN,
+    LIMIT,
+    ON,
+    SHARE,
+    STILL,
+    HostShares,
+)
 from pyvirt.machine.admission import Admission
 from pyvirt.machine.loads import device_cores, device_table
 from pyvirt.machine.monitors import Monitors
@@ -21,7 +33,7 @@ from pyvirt.machine.scenario.wanted import Wanted
 from pyvirt.machine.scheduling import check_pools
 from pyvirt.machine.vm import VM
 from pyvirt.machine.vmm import VMM
-from pyvirt.spec import HostSpec, PoolSpec
+from pyvirt.spec import HostSpec, PoolSpec, VMSpec
 
 __all__ = ["DemandFleet"]
 
@@ -284,6 +296,31 @@ class DemandFleet:
         self._still[row] = False
         self._shares.vm[STILL, row] = 0
         self._divide(int(self._home[row]))
+
+    def reconfigure(self, row: int, spec: VMSpec) -> None:
+        """Give a machine other shares and bounds."""
+        host, vmm = int(self._home[row]), self._running.get(row)
+        if vmm is not None:
+            before = (vmm.cpu_reservation, vmm.memory_reserved)
+            memory, _ = self._monitors[host].memory_needed(spec, vmm.mode)
+            after = (spec.cpu_reservation, memory)
+            self._admission[host].change(spec.name, spec.pool, before, after)
+            vmm.cpu_reservation, vmm.memory_reserved = after
+        claims = claims_of([spec])
+        limit = int(claims["limit"][0, 0])
+        self._shares.vm[LIMIT, row], self._limit[row] = limit, np.inf if limit < 0 else limit
+        self._shares.vm[FLOOR, row] = claims["reservation"][0, 0]
+        self._shares.vm[SHARE, row] = claims["shares"][0, 0]
+        if vmm is not None:
+            self._regroup(host)
+            self._divide(host)
+
+    def set_pools(self, pools: Sequence[Sequence[PoolSpec]]) -> None:
+        """Give the pools of each host other shares and bounds."""
+        made = [one.with_pools(mine) for one, mine in zip(self._admission, pools, strict=True)]
+        self._admission = made
+        if self._pooled is not None:
+            self._pooled.set_pools(pools)
 
     def burden(self, host: int, cores: float) -> int:
         """Let a migration take so many cores."""

@@ -16,7 +16,8 @@ from pyvirt.machine.vm import VM
 from pyvirt.machine.vmkernel import VMkernel
 from pyvirt.machine.vmm import VMM
 from pyvirt.sched.demand import Demand
-from pyvirt.spec import HostSpec, NetworkSpec, PoolSpec
+from pyvirt.spec import Claimant, HostSpec, NetworkSpec, PoolSpec, VMSpec
+from pyvirt.spec.base import fields_of
 
 __all__ = ["ExactFleet"]
 
@@ -136,6 +137,20 @@ class ExactFleet:
         """End what `stun` began."""
         host, vmm = self._where[row]
         self.kernels[host].go_on(vmm)
+
+    def reconfigure(self, row: int, spec: VMSpec) -> None:
+        """Give a machine other shares and bounds."""
+        if row in self._where:
+            host, vmm = self._where[row]
+            claims = {name: getattr(spec, name) for name in fields_of(Claimant) if name != "name"}
+            self.kernels[host].reconfigure(vmm, **claims)
+
+    def set_pools(self, pools: Sequence[Sequence[PoolSpec]]) -> None:
+        """Give the pools of each host other shares and bounds."""
+        for kernel, mine in zip(self.kernels, pools, strict=True):
+            kernel.admission.with_pools(mine)
+        for kernel, mine in zip(self.kernels, pools, strict=True):
+            kernel.set_pools(mine)
 
     def burden(self, host: int, cores: float) -> int:
         """Let a migration take so many cores, by worlds of the VMkernel."""

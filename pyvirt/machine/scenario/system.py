@@ -17,7 +17,7 @@ from pyvirt.cluster import (
     choices,
     place,
 )
-from pyvirt.cluster.described import masks_of, store_numbers
+from pyvirt.cluster.described import claims_of, masks_of, store_numbers
 from pyvirt.cluster.entitle import memory_demand
 from pyvirt.errors import AdmissionError, InvalidValueError, PowerStateError
 from pyvirt.machine.profile import load
@@ -31,7 +31,7 @@ from pyvirt.machine.scenario.meter import Meter
 from pyvirt.machine.scenario.result import VM_STATES, Event, Monitor
 from pyvirt.machine.vm import VM
 from pyvirt.machine.vmm import VMM
-from pyvirt.spec import ClusterSpec, PoolSpec, ScenarioSpec
+from pyvirt.spec import ClusterSpec, PoolSpec, ScenarioSpec, VMSpec
 from pyvirt.spec.cluster import STATES
 
 __all__ = ["DOWN", "OFF", "ON", "SUSPENDED", "Follower", "System"]
@@ -89,6 +89,8 @@ class System:
         Who is told of machines that start, stop and move, and of states of hosts.
     kept : tuple of int
         Hosts that HA keeps free.
+    pools : tuple of PoolSpec
+        Those of the cluster, as they are now.
     """
 
     def __init__(
@@ -115,7 +117,8 @@ class System:
         self.registered = self.cluster.vms.host.copy()
         self.cluster.vms.on[:] = 0
         self.cluster.vms.host[:] = NONE
-        pools = _divided(described)
+        self.pools = described.pools
+        pools = _divided(described, described.pools)
         if spec.mode == "exact":
             self.fleet: Fleet = ExactFleet(
                 hosts, pools, len(self.vms), seed, paths, threads, site, described.networks
@@ -332,6 +335,63 @@ class System:
         for one in self.followers:
             one.stopped(row, host)
 
+    def reconfigure(self, row: int, spec: VMSpec) -> None:
+        """Give a machine the shares, reservations and limits of another description.
+
+        Raises
+        ------
+        AdmissionError, InvalidValueError
+            It cannot be; nothing has changed.
+        """
+        machine, vms, runs = self.vms[row], self.cluster.vms, self.state[row] == ON
+        columns = {name: getattr(vms, name) for name in ("shares", "reservation", "limit")}
+        before = {name: column[:, row].copy() for name, column in columns.items()}
+        old = machine.spec
+        try:
+            for name, values in claims_of([spec]).items():
+                columns[name][:, row] = values[:, 0]
+            if runs:
+                host, vmm = int(vms.host[row]), self.vmms[row]
+                if (columns["reservation"][:, row] > before["reservation"]).any():
+                    self._admit_again(row, host)
+                self.memory.reclaim(row, spec, host, vmm.memory_overhead)
+            try:
+                self.fleet.reconfigure(row, spec)
+            except BaseException:
+                if runs:
+                    self.memory.reclaim(row, old, host, vmm.memory_overhead)
+                raise
+        except BaseException:
+            for name, kept in before.items():
+                columns[name][:, row] = kept
+            raise
+        machine.spec = spec
+
+    def _admit_again(self, row: int, host: int) -> None:
+        """Ask for a machine that runs as if it came."""
+        self.cluster.vms.on[row] = 0
+        try:
+            for one in self.followers:
+                one.admit(row, host)
+        finally:
+            self.cluster.vms.on[row] = 1
+
+    def set_pool(self, name: str, claims: dict[str, Any]) -> None:
+        """Give a resource pool other shares, reservations and limits.
+
+        Raises
+        ------
+        AdmissionError, InvalidValueError
+            It cannot be; nothing has changed.
+        """
+        at = [one.name for one in self.pools].index(name)
+        changed = self.pools[at].replace(**claims)
+        pools = (*self.pools[:at], changed, *self.pools[at + 1 :])
+        self.fleet.set_pools(_divided(self.spec.cluster, pools))
+        self.pools = pools
+        for column, values in claims_of([changed]).items():
+            getattr(self.cluster.pools, column)[:, at] = values[:, 0]
+
     def lose(self, row: int, what: str, text: str = "") -> None:
         """Let a machine go down, by what failed."""
         self.stop(row, DOWN, "power_off", what, text)
@@ -468,21 +528,21 @@ def _kept_apart(cluster: ClusterSpec) -> ClusterSpec:
     return cluster.replace(hosts=hosts, vms=vms)
 
 
-def _divided(cluster: ClusterSpec) -> list[tuple[PoolSpec, ...]]:
+def _divided(cluster: ClusterSpec, pools: tuple[PoolSpec, ...]) -> list[tuple[PoolSpec, ...]]:
     """Give each host the cluster's pools.
 
     Of several hosts each has the part of a pool's reservation and limit that it has of the
     cluster's capacity, and pools that may take what they lack from their parents.
     """
     hosts = cluster.hosts
-    if len(hosts) == 1 or not cluster.pools:
-        return [cluster.pools for _ in hosts]
+    if len(hosts) == 1 or not pools:
+        return [pools for _ in hosts]
     cpu = sum(host.cores * host.mhz for host in hosts)
     memory = sum(host.memory for host in hosts)
     made = []
     for host in hosts:
         a, b = host.cores * host.mhz / cpu, host.memory / memory if memory else 0.0
-        made.append(tuple(_part(pool, a, b) for pool in cluster.pools))
+        made.append(tuple(_part(pool, a, b) for pool in pools))
     return made
 
 

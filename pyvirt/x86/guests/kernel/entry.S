@@ -38,6 +38,9 @@ vector_\n:
     plain 129
 
 enter:
+#ifdef PARAVIRT
+    movl $0, %ss:0xFE000                /* INT 0x80 comes here without the monitor: arch_pv.h */
+#endif
     pushal
     pushl %ds
     pushl %es
