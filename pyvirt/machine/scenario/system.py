@@ -20,6 +20,7 @@ from pyvirt.cluster import (
 from pyvirt.cluster.described import claims_of, masks_of, store_numbers
 from pyvirt.cluster.entitle import memory_demand
 from pyvirt.errors import AdmissionError, InvalidValueError, PowerStateError
+from pyvirt.machine.paths import Latencies, Site
 from pyvirt.machine.profile import load
 from pyvirt.machine.scenario.calendar import Calendar
 from pyvirt.machine.scenario.demand import DemandFleet
@@ -119,14 +120,18 @@ class System:
         self.cluster.vms.host[:] = NONE
         self.pools = described.pools
         pools = _divided(described, described.pools)
+        latencies = _latencies(described)
         if spec.mode == "exact":
             self.fleet: Fleet = ExactFleet(
-                hosts, pools, len(self.vms), seed, paths, threads, site, described.networks
+                *(hosts, pools, len(self.vms), seed, paths, threads, site, described.networks),
+                latencies,
             )
             memory_step = SECOND
         else:
             inside = [vm.pool for vm in described.vms]
-            self.fleet = DemandFleet(hosts, pools, self.cluster, seed, spec.step_ns, inside)
+            self.fleet = DemandFleet(
+                hosts, pools, self.cluster, seed, spec.step_ns, inside, latencies
+            )
             memory_step = min(spec.step_ns, LONGEST_MEMORY_STEP)
         self.memory = ClusterMemory(
             described,
@@ -514,6 +519,14 @@ class System:
     def finish(self) -> None:
         """Check that all pages are there."""
         self.memory.check()
+
+
+def _latencies(cluster: ClusterSpec) -> Latencies | None:
+    """Give the times of requests with all paths as they are meant, where any machine waits."""
+    works = (vm.workload for vm in cluster.vms if vm.workload is not None)
+    if not any(work.disk.think_ns for work in works):
+        return None
+    return Latencies(Site(cluster).engine())
 
 
 def _kept_apart(cluster: ClusterSpec) -> ClusterSpec:

@@ -5,6 +5,7 @@ import pytest
 
 from machine.scenario.generate import GIB, MIB, SECOND
 from machine.scenario.test_arrows import MODES, host, machine
+from machine.scenario.test_pools import mhz_of as mhz
 from machine.scenario.test_pools import run, tree
 from pyvirt.entitlement import solve
 from pyvirt.spec import ClaimSpec, EventSpec, HASpec, MemoryLoadSpec, PolicySpec, PoolSpec
@@ -37,12 +38,6 @@ CHANGES = {
     "a reservation of a pool": ("p", ClaimSpec(cpu_reservation=4000)),
     "all of a pool": ("q", ClaimSpec(cpu="low", cpu_reservation=500, cpu_limit=1500)),
 }
-
-
-def mhz(result, name, first, last):
-    """What a machine had, between two times in seconds."""
-    run_ns = result.vm(name)["run_ns"][first // 5 : last // 5].sum()
-    return run_ns / ((last - first) * SECOND) * 2000
 
 
 @pytest.mark.parametrize("mode", MODES)
