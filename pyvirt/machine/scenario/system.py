@@ -196,8 +196,9 @@ class System:
     def power_on(self, rows: Sequence[int], what: str = "power-on") -> list[int]:
         """Power machines on where they are registered, or else where they are placed.
 
-        They are placed where that host is not on, or is one that HA keeps free (but at the start,
-        where a description means what it says); on such a host none is placed.
+        They are placed where that host is not on, does not reach their datastores, or is one that
+        HA keeps free (but at the start, where a description means what it says); on such a host
+        none is placed. Where the host that was found has not what they reserve, the next is asked.
 
         Returns
         -------
@@ -208,8 +209,9 @@ class System:
         homeless = []
         for row in rows:
             home = int(self.registered[row])
-            kept = home in self.kept and self.now > 0
-            if home == NONE or kept or hosts.state[home] != HostState.ON:
+            away = home == NONE or hosts.state[home] != HostState.ON
+            away = away or (home in self.kept and self.now > 0)
+            if away or self.unreached(row, home):
                 homeless.append(row)
         targets = {row: int(self.registered[row]) for row in rows}
         if homeless:
@@ -219,9 +221,12 @@ class System:
                 targets[row] = host
                 if host == NONE:
                     self.note("refused", vm=row, text=f"{what}: {self._why_nowhere(chosen, row)}")
-        found = [(row, targets[row]) for row in rows if targets[row] != NONE]
-        ready = [(row, host, self._prepared(row, host, what)) for row, host in found]
-        sure = [(row, host, vmm) for row, host, vmm in ready if vmm is not None]
+        sure, free = [], set(homeless)
+        for row in rows:
+            if targets[row] != NONE:
+                host, vmm = self._prepared(row, targets[row], what, row in free)
+                if vmm is not None:
+                    sure.append((row, host, vmm))
         together = self.memory.add_many(
             [(row, self.vms[row].spec, host, vmm.memory_overhead) for row, host, vmm in sure]
         )
@@ -246,23 +251,42 @@ class System:
 
     def start(self, row: int, host: int, what: str = "power-on") -> bool:
         """Power a machine on, or let a suspended one go on, on a host; False: it was refused."""
-        vmm = self._prepared(row, host, what)
+        _, vmm = self._prepared(row, host, what)
         if vmm is None or not self._has_memory(row, host, vmm, what):
             return False
         self._start(row, host, vmm, what)
         return True
 
-    def _prepared(self, row: int, host: int, what: str) -> VMM | None:
-        machine = self.vms[row]
+    def _prepared(
+        self, row: int, host: int, what: str, others: bool = False
+    ) -> tuple[int, VMM | None]:
+        """Set aside what a machine needs on a host, or on one of `others`; None: it is refused."""
+        avoid = list(self.kept)
         try:
-            machine.check("power_on")
-            self._check_stores(row, host)
-            for one in self.followers:
-                one.admit(row, host)
-            return self.fleet.prepare(machine, host)
+            while True:
+                try:
+                    return host, self._asked(row, host)
+                except FailoverError:  # of the cluster, wherever it is
+                    raise
+                except AdmissionError:
+                    avoid.append(host)
+                    following = NONE
+                    if others:
+                        following = int(place(self.cluster, [row], avoid=avoid).host[0])
+                    if following == NONE:
+                        raise
+                    host = following
         except (AdmissionError, PowerStateError, InvalidValueError) as error:
             self.note("refused", vm=row, host=host, text=f"{what}: {error}")
-            return None
+            return host, None
+
+    def _asked(self, row: int, host: int) -> VMM:
+        machine = self.vms[row]
+        machine.check("power_on")
+        self._check_stores(row, host)
+        for one in self.followers:
+            one.admit(row, host)
+        return self.fleet.prepare(machine, host)
 
     def _check_stores(self, row: int, host: int) -> None:
         lost = self.unreached(row, host)
@@ -275,6 +299,8 @@ class System:
     def unreached(self, row: int, host: int) -> list[str]:
         """Give the datastores that a machine needs, and that a host does not reach now."""
         missing = self.cluster.vms.datastores[row] & ~self.cluster.hosts.datastores[host]
+        if not missing.any():
+            return []
         return [
             name
             for name, at in self._store_numbers.items()
