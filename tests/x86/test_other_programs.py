@@ -1,5 +1,6 @@
 """Programs that other people wrote for bare machines, from Debian's packages, as they come."""
 
+import gzip
 import os
 import shutil
 import socket
@@ -235,3 +236,76 @@ def test_memtest_looks_as_on_qemu(tmp_path: Path):
     for row, first, last in ((0, 0, 28), (6, 0, 80), (9, 0, 80), (18, 0, 80), (24, 0, 80)):
         start, end = 2 * (80 * row + first), 2 * (80 * row + last)
         assert ours[start:end] == theirs[start:end], row
+
+
+# --- GNU Mach (package gnumach-image-1.8-486 of i386): the microkernel of the Hurd ----------------
+
+#: Lines about memory's size, about PCI, IDE, and floppy disks, which QEMU has, and the clock.
+ITS_OWN = ("biosmem", "vm_page", "pci", "Probing PCI", "ide", "Controller on PCI", "FDC", "floppy",
+           "RTC")  # fmt: skip
+PANIC = "bootstrap_create: No bootstrap code loaded with the kernel!"
+
+
+def mach(**options) -> PC:
+    pc = PC("64MiB", frequency=10_000_000, fpu=True, **options)
+    pc.boot(program("gnumach-1.8-486.gz"), "console=com0")
+    return pc
+
+
+@pytest.fixture(scope="module")
+def mach_console() -> str:
+    """Natively, until it misses the servers that a boot loader would have brought."""
+    pc = mach()
+    assert pc.run(10**8).why == "budget"
+    return pc.console
+
+
+def test_mach_boots(mach_console: str):
+    lines = [line for line in mach_console.splitlines() if line]
+    content = gzip.decompress(program("gnumach-1.8-486.gz").read_bytes())
+    (name,) = [line for line in lines if line.startswith("GNU Mach ")]
+    assert name.encode() in content
+    assert "biosmem: 000000000000100000:000000000004000000, available" in lines
+    assert any(line.startswith("RTC time is 2000-01-01 00:00:") for line in lines)
+    assert lines[-1].endswith(PANIC)
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_mach_under_monitors(technique: str, mach_console: str):
+    pc = mach(technique=technique)
+    pc.run(10**8)
+    assert pc.console == mach_console
+
+
+def test_mach_wants_an_x87():
+    pc = PC("64MiB")
+    pc.boot(program("gnumach-1.8-486.gz"), "console=com0")
+    pc.run(10**8)
+    assert PANIC not in pc.console
+
+
+@pytest.mark.skipif(QEMU is None, reason="qemu-system-i386 is not installed")
+def test_mach_on_qemu(mach_console: str, tmp_path: Path):
+    """The same messages in the same order, but for those about the machine itself."""
+    kernel, log = tmp_path / "mach", tmp_path / "log"
+    kernel.write_bytes(gzip.decompress(program("gnumach-1.8-486.gz").read_bytes()))
+    command = [
+        QEMU, "-display", "none", "-monitor", "none", "-serial", f"file:{log}", "-m", "64",
+        "-net", "none", "-nodefaults", "-kernel", str(kernel), "-append", "console=com0",
+    ]  # fmt: skip
+    deadline = time.monotonic() + 60
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+        try:
+            while PANIC not in (theirs := log.read_text("latin-1") if log.exists() else ""):
+                assert time.monotonic() < deadline, theirs
+                time.sleep(0.2)
+        finally:
+            process.kill()
+
+    def told(text: str) -> list[str]:
+        text = text.replace("qlogicisp : PCI bios not present", "")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return [line for line in lines if not line.startswith(ITS_OWN)]
+
+    assert told(mach_console) == told(theirs)
+    assert len(told(theirs)) > 20
