@@ -78,6 +78,12 @@ def scan(file: Path, as_json: bool, plot: Path | None) -> None:
 @click.option("--disk-out", type=OUTPUT, help="Write the disk as the guest left it to a new file.")
 @click.option("--append", default="", help="The kernel's command line.")
 @click.option(
+    "--ramdisk",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Initial RAM disk of a Linux kernel.",
+)
+@click.option("--unpack", is_flag=True, help="Decompress a Linux kernel here, not in the guest.")
+@click.option(
     "--frequency", default=10**8, show_default=True, help="Cycles a second, one an instruction."
 )
 @click.option("--budget", default=10**10, show_default=True, help="Cycles to run at most.")
@@ -89,6 +95,8 @@ def run(
     disk: Path | None,
     disk_out: Path | None,
     append: str,
+    ramdisk: Path | None,
+    unpack: bool,
     frequency: int,
     budget: int,
     fpu: bool,
@@ -114,7 +122,7 @@ def run(
         frequency=frequency,
         fpu=fpu,
     )
-    pc.boot(guests.KERNEL_PATH if own else guest, append)
+    pc.boot(guests.KERNEL_PATH if own else guest, append, ramdisk, unpack=unpack)
     with count_progress("running") as progress:
         ending = pc.run(budget, progress=progress)
     if disk_out is not None and pc.board.disk is not None:
