@@ -89,7 +89,7 @@ def test_a_kernel_that_is_unpacked_here():
     kernel = elf([(".text", 6, 0x400000, code)], bits=32, segments=[(5, 0x400000, code)])
     kernel = kernel[:24] + struct.pack("<I", 0x400000) + kernel[28:]
     payload = gzip.compress(kernel)
-    made = image(b"\xf4" * 16 + payload, x248=16)
+    made = image(b"\xf4" * 16 + payload, x248=16, x22c=0x7FFFFFFF)
     made = made[:0x24C] + struct.pack("<I", len(payload)) + made[0x250:]
     pc = PC(MEMORY)
     pc.boot(made, unpack=True)
