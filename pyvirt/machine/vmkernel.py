@@ -60,7 +60,8 @@ class VMkernel:
     paths : PathEngine, optional
         Storage and network paths (`pyvirt.machine.paths`): they come along in time. Its device
         ``host/datastore`` is that of a datastore; while all its paths are down, the worlds that
-        serve disks there stand still, and make up for it afterwards.
+        serve disks there stand still, and make up for it afterwards, and so do vCPUs that wait for
+        their requests (``think_ns``).
     alone : bool, default True
         False: one of several hosts, whose memory and paths somebody else lets go on in time, and
         says so by `wait_for_pages` and `see_paths`.
@@ -83,6 +84,9 @@ class VMkernel:
         None: the host's description gives it no CPU time (``console_cpu_mhz``).
     paths : PathEngine or None
         As given.
+    latencies : Latencies or None
+        For how long vCPUs wait for requests to disks, from `paths` as they were at first, or as
+        somebody else knows them; found for a machine when it comes here. None: not at all.
     state : {"on", "standby", "maintenance", "failed"}
         What it is doing; only one that is on takes machines.
 
@@ -148,6 +152,11 @@ class VMkernel:
                 self.scheduler, spec.mhz, spec.console_cpu_mhz, spec.console_memory, 1000
             )
         self.paths = paths
+        self.latencies: Any = None
+        if paths is not None and alone:
+            from pyvirt.machine.paths.latency import Latencies
+
+            self.latencies = Latencies(paths)
         self._devices = {} if paths is None else {n: i for i, n in enumerate(paths.device_names)}
         self._stalled: set[int] = set()
         self._stunned: set[str] = set()
@@ -512,7 +521,7 @@ class VMkernel:
     ) -> None:
         spec, factor, claim = vmm.vm.spec, 1.0 + vmm.overhead, vmm._claim
         if workload is None:
-            works = loads.cpu_work(spec, self.spec.mhz, factor)
+            works = loads.cpu_work(spec, self.spec.mhz, factor, self._latency(spec))
             works = [loads.going_on(one, elapsed_ns) for one in works]
         else:
             listed = workload if isinstance(workload, Sequence) else [workload] * spec.vcpus
@@ -527,7 +536,8 @@ class VMkernel:
             if quota is not None:
                 for world in vmm.worlds:
                     self.scheduler.set_limit(world, quota)
-            for name, rate, kind in loads.device_rates(spec):
+            asked = loads.device_rates(spec, self.spec.mhz, factor, self._latency(spec))
+            for name, rate, kind in asked:
                 work = loads.device_work(rate, kind, self.spec.mhz)
                 if work is not None:
                     one = self.scheduler.add_vm(1, work, weight=arguments["weight"])
@@ -540,6 +550,10 @@ class VMkernel:
         except BaseException:
             self._remove_worlds(vmm)
             raise
+
+    def _latency(self, spec: VMSpec) -> int:
+        """Give the time of a request that its vCPUs wait for."""
+        return 0 if self.latencies is None else self.latencies.of(self.name, spec)
 
     def _remove_worlds(self, vmm: VMM) -> None:
         for world in (*vmm.worlds, *vmm.device_worlds.values()):
@@ -607,10 +621,15 @@ class VMkernel:
         if self.paths is None:
             return
         for vmm in self._vmms.values():
-            for disk in vmm.vm.spec.disks:
+            spec, lost = vmm.vm.spec, False
+            for disk in spec.disks:
                 device = self._devices.get(f"{self.name}/{disk.datastore}")
                 dead = device is not None and int(self.paths.state(device)) != 0
                 self._stall_one(vmm, disk.name, dead)
+                lost |= dead
+            if spec.workload is not None and spec.workload.disk.think_ns:
+                for world in vmm.worlds:
+                    self._stall_world(vmm, world, lost)
             for nic in vmm.vm.spec.nics:
                 team, port = self._teams.get(nic.network), self._ports.get((vmm.name, nic.name))
                 if team is not None and port is not None:
@@ -618,8 +637,10 @@ class VMkernel:
 
     def _stall_one(self, vmm: VMM, device: str, dead: bool) -> None:
         world = vmm.device_worlds.get(device)
-        if world is None:
-            return
+        if world is not None:
+            self._stall_world(vmm, world, dead)
+
+    def _stall_world(self, vmm: VMM, world: int, dead: bool) -> None:
         if dead and world not in self._stalled:
             self.scheduler.block(world)
             self._stalled.add(world)

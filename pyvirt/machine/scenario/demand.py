@@ -25,6 +25,7 @@ from pyvirt.cluster.shares import (
 from pyvirt.machine.admission import Admission
 from pyvirt.machine.loads import device_cores, device_table
 from pyvirt.machine.monitors import Monitors
+from pyvirt.machine.paths.latency import Latencies
 from pyvirt.machine.profile import load
 from pyvirt.machine.scenario.fleet import HOST_TIMES, VM_TIMES
 from pyvirt.machine.scenario.guests import derived
@@ -66,6 +67,8 @@ class DemandFleet:
         Of the scenario.
     pool_names : sequence of str
         The pool of each machine; empty: none.
+    latencies : Latencies or None
+        For how long vCPUs wait for requests to disks.
 
     Raises
     ------
@@ -81,8 +84,9 @@ class DemandFleet:
         seed: int,
         step_ns: int,
         pool_names: Sequence[str],
+        latencies: Latencies | None = None,
     ) -> None:
-        self._hosts, self._step = list(hosts), step_ns
+        self._hosts, self._step, self._latencies = list(hosts), step_ns, latencies
         self._state = [host.state for host in hosts]
         self._admission = [Admission(h, p) for h, p in zip(hosts, pools, strict=True)]
         self._monitors = [Monitors(h, load(h), seed=derived(seed, h.name)) for h in hosts]
@@ -254,10 +258,12 @@ class DemandFleet:
         self._running[row] = vmm
         self._home[row], self._factor[row] = host, 1.0 + vmm.overhead
         self._began[row] = self._now - elapsed_ns
-        self._device[row] = device_cores(spec, there.mhz)
+        factor = float(self._factor[row])
+        wait = 0 if self._latencies is None else self._latencies.of(there.name, spec)
+        self._device[row] = device_cores(spec, there.mhz, factor, wait)
         self._console[row] = _console_cores(spec, there)
         self._waiting[row] = 0.0
-        wanted = self._wanted[row] = Wanted(spec, there.mhz)
+        wanted = self._wanted[row] = Wanted(spec, there.mhz, factor, wait)
         edges = self._table_from + np.arange(self._table.shape[1] + 1) * self._step
         if self._table.shape[1]:
             self._table[row] = wanted.mean(np.maximum(edges - self._began[row], 0))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pyvirt.machine.paths.latency import Latencies
 from pyvirt.machine.scenario.fleet import HOST_TIMES, VM_TIMES
 from pyvirt.machine.scenario.guests import derived
 from pyvirt.machine.vm import VM
@@ -54,6 +55,8 @@ class ExactFleet:
         What the paths are of.
     networks : sequence of NetworkSpec
         Those of the cluster.
+    latencies : Latencies or None
+        For how long vCPUs wait for requests to disks.
     """
 
     def __init__(
@@ -66,11 +69,14 @@ class ExactFleet:
         threads: int,
         site: Any = None,
         networks: Sequence[NetworkSpec] = (),
+        latencies: Latencies | None = None,
     ) -> None:
         self.kernels = [
             VMkernel(host, pools=mine, seed=derived(seed, host.name), paths=paths, alone=False)
             for host, mine in zip(hosts, pools, strict=True)
         ]
+        for kernel in self.kernels:
+            kernel.latencies = latencies
         if site is not None:
             for kernel in self.kernels:
                 found = {one.name: site.team.get((kernel.name, one.switch)) for one in networks}

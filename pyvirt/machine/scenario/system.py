@@ -20,6 +20,7 @@ from pyvirt.cluster import (
 from pyvirt.cluster.described import claims_of, masks_of, store_numbers
 from pyvirt.cluster.entitle import memory_demand
 from pyvirt.errors import AdmissionError, InvalidValueError, PowerStateError
+from pyvirt.machine.paths import Latencies, Site
 from pyvirt.machine.profile import load
 from pyvirt.machine.scenario.calendar import Calendar
 from pyvirt.machine.scenario.demand import DemandFleet
@@ -119,14 +120,18 @@ class System:
         self.cluster.vms.host[:] = NONE
         self.pools = described.pools
         pools = _divided(described, described.pools)
+        latencies = _latencies(described)
         if spec.mode == "exact":
             self.fleet: Fleet = ExactFleet(
-                hosts, pools, len(self.vms), seed, paths, threads, site, described.networks
+                *(hosts, pools, len(self.vms), seed, paths, threads, site, described.networks),
+                latencies,
             )
             memory_step = SECOND
         else:
             inside = [vm.pool for vm in described.vms]
-            self.fleet = DemandFleet(hosts, pools, self.cluster, seed, spec.step_ns, inside)
+            self.fleet = DemandFleet(
+                hosts, pools, self.cluster, seed, spec.step_ns, inside, latencies
+            )
             memory_step = min(spec.step_ns, LONGEST_MEMORY_STEP)
         self.memory = ClusterMemory(
             described,
@@ -191,8 +196,9 @@ class System:
     def power_on(self, rows: Sequence[int], what: str = "power-on") -> list[int]:
         """Power machines on where they are registered, or else where they are placed.
 
-        They are placed where that host is not on, or is one that HA keeps free (but at the start,
-        where a description means what it says); on such a host none is placed.
+        They are placed where that host is not on, does not reach their datastores, or is one that
+        HA keeps free (but at the start, where a description means what it says); on such a host
+        none is placed. Where the host that was found has not what they reserve, the next is asked.
 
         Returns
         -------
@@ -203,8 +209,9 @@ class System:
         homeless = []
         for row in rows:
             home = int(self.registered[row])
-            kept = home in self.kept and self.now > 0
-            if home == NONE or kept or hosts.state[home] != HostState.ON:
+            away = home == NONE or hosts.state[home] != HostState.ON
+            away = away or (home in self.kept and self.now > 0)
+            if away or self.unreached(row, home):
                 homeless.append(row)
         targets = {row: int(self.registered[row]) for row in rows}
         if homeless:
@@ -214,9 +221,12 @@ class System:
                 targets[row] = host
                 if host == NONE:
                     self.note("refused", vm=row, text=f"{what}: {self._why_nowhere(chosen, row)}")
-        found = [(row, targets[row]) for row in rows if targets[row] != NONE]
-        ready = [(row, host, self._prepared(row, host, what)) for row, host in found]
-        sure = [(row, host, vmm) for row, host, vmm in ready if vmm is not None]
+        sure, free = [], set(homeless)
+        for row in rows:
+            if targets[row] != NONE:
+                host, vmm = self._prepared(row, targets[row], what, row in free)
+                if vmm is not None:
+                    sure.append((row, host, vmm))
         together = self.memory.add_many(
             [(row, self.vms[row].spec, host, vmm.memory_overhead) for row, host, vmm in sure]
         )
@@ -241,23 +251,42 @@ class System:
 
     def start(self, row: int, host: int, what: str = "power-on") -> bool:
         """Power a machine on, or let a suspended one go on, on a host; False: it was refused."""
-        vmm = self._prepared(row, host, what)
+        _, vmm = self._prepared(row, host, what)
         if vmm is None or not self._has_memory(row, host, vmm, what):
             return False
         self._start(row, host, vmm, what)
         return True
 
-    def _prepared(self, row: int, host: int, what: str) -> VMM | None:
-        machine = self.vms[row]
+    def _prepared(
+        self, row: int, host: int, what: str, others: bool = False
+    ) -> tuple[int, VMM | None]:
+        """Set aside what a machine needs on a host, or on one of `others`; None: it is refused."""
+        avoid = list(self.kept)
         try:
-            machine.check("power_on")
-            self._check_stores(row, host)
-            for one in self.followers:
-                one.admit(row, host)
-            return self.fleet.prepare(machine, host)
+            while True:
+                try:
+                    return host, self._asked(row, host)
+                except FailoverError:  # of the cluster, wherever it is
+                    raise
+                except AdmissionError:
+                    avoid.append(host)
+                    following = NONE
+                    if others:
+                        following = int(place(self.cluster, [row], avoid=avoid).host[0])
+                    if following == NONE:
+                        raise
+                    host = following
         except (AdmissionError, PowerStateError, InvalidValueError) as error:
             self.note("refused", vm=row, host=host, text=f"{what}: {error}")
-            return None
+            return host, None
+
+    def _asked(self, row: int, host: int) -> VMM:
+        machine = self.vms[row]
+        machine.check("power_on")
+        self._check_stores(row, host)
+        for one in self.followers:
+            one.admit(row, host)
+        return self.fleet.prepare(machine, host)
 
     def _check_stores(self, row: int, host: int) -> None:
         lost = self.unreached(row, host)
@@ -270,6 +299,8 @@ class System:
     def unreached(self, row: int, host: int) -> list[str]:
         """Give the datastores that a machine needs, and that a host does not reach now."""
         missing = self.cluster.vms.datastores[row] & ~self.cluster.hosts.datastores[host]
+        if not missing.any():
+            return []
         return [
             name
             for name, at in self._store_numbers.items()
@@ -514,6 +545,14 @@ class System:
     def finish(self) -> None:
         """Check that all pages are there."""
         self.memory.check()
+
+
+def _latencies(cluster: ClusterSpec) -> Latencies | None:
+    """Give the times of requests with all paths as they are meant, where any machine waits."""
+    works = (vm.workload for vm in cluster.vms if vm.workload is not None)
+    if not any(work.disk.think_ns for work in works):
+        return None
+    return Latencies(Site(cluster).engine())
 
 
 def _kept_apart(cluster: ClusterSpec) -> ClusterSpec:

@@ -78,7 +78,19 @@ def random_scenario(rng, mode=None, *, duration=60 * SECOND):
     if mode == "demand" and hypervisor in (None, "esxi") and made.seed % 3 == 0:
         # drawn apart, for scenarios of before to stay as they were
         made = with_pools(random.Random(made.seed), made)
+    if made.seed % 5 == 2:
+        made = with_waits(random.Random(made.seed), made)
     return with_claims(random.Random(made.seed), made) if made.seed % 4 == 1 else made
+
+
+def with_waits(rng, made):
+    vms = []
+    for vm in made.cluster.vms:
+        if vm.workload is not None and vm.workload.cpu.kind == "constant":
+            disk = vm.workload.disk.replace(think_ns=rng.choice([0, 300_000, 7 * MS]))
+            vm = vm.replace(workload=vm.workload.replace(disk=disk))
+        vms.append(vm)
+    return made.replace(cluster=made.cluster.replace(vms=vms))
 
 
 def with_pools(rng, made):

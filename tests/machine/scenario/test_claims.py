@@ -1,13 +1,27 @@
 """Shares, reservations and limits that operators change while a scenario runs."""
 
+import pickle
+
 import numpy as np
 import pytest
 
 from machine.scenario.generate import GIB, MIB, SECOND
 from machine.scenario.test_arrows import MODES, host, machine
+from machine.scenario.test_pools import mhz_of as mhz
 from machine.scenario.test_pools import run, tree
 from pyvirt.entitlement import solve
-from pyvirt.spec import ClaimSpec, EventSpec, HASpec, MemoryLoadSpec, PolicySpec, PoolSpec
+from pyvirt.machine.scenario import Scenario
+from pyvirt.spec import (
+    ClaimSpec,
+    ClusterSpec,
+    DiskLoadSpec,
+    EventSpec,
+    HASpec,
+    MemoryLoadSpec,
+    PolicySpec,
+    PoolSpec,
+    ScenarioSpec,
+)
 
 POOLS = [
     PoolSpec("p", cpu=2000),
@@ -37,12 +51,6 @@ CHANGES = {
     "a reservation of a pool": ("p", ClaimSpec(cpu_reservation=4000)),
     "all of a pool": ("q", ClaimSpec(cpu="low", cpu_reservation=500, cpu_limit=1500)),
 }
-
-
-def mhz(result, name, first, last):
-    """What a machine had, between two times in seconds."""
-    run_ns = result.vm(name)["run_ns"][first // 5 : last // 5].sum()
-    return run_ns / ((last - first) * SECOND) * 2000
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -181,3 +189,31 @@ def test_memory_follows_its_limit_and_shares(mode):
     assert pages["v"][29] <= 256 * MIB // 4096
     assert pages["v"][-1] > 0.9 * GIB // 4096
     assert pages["w"][-1] == GIB // 4096
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_kept_run_goes_on_alike(mode):
+    """Pools, changes and waits for disks are part of what is kept."""
+    waits = DiskLoadSpec(think_ns=2_000_000)
+    vms = [vm.replace(workload=vm.workload.replace(disk=waits)) for vm in MACHINES]
+    events = [
+        EventSpec(
+            (7 + 5 * i) * SECOND,
+            "reconfigure-pool" if whom in "pqr" else "reconfigure",
+            whom,
+            claim=claim,
+        )
+        for i, (whom, claim) in enumerate(CHANGES.values())
+    ]
+    cluster = ClusterSpec(hosts=[host("a", cpus=4), host("b")], vms=vms, pools=POOLS)
+    spec = ScenarioSpec(cluster, 80 * SECOND, mode=mode, step_ns=5 * SECOND, events=events)
+    scenario = Scenario(spec)
+    whole, engine = scenario.run(), scenario.engine()
+    for until in (20, 40, 60, 80):
+        engine.run(until * SECOND)
+        engine = pickle.loads(pickle.dumps(engine))
+    kept = scenario.result(engine)
+    assert kept.events == whole.events
+    assert len(kept.of("reconfigured")) > 8
+    for name, values in whole.vms.items():
+        np.testing.assert_array_equal(kept.vms[name], values, name)

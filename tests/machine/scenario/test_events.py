@@ -531,6 +531,32 @@ def test_a_power_on_goes_elsewhere_than_to_a_failover_host(mode, home):
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_the_next_host_is_asked_where_one_has_not_what_is_reserved(mode):
+    """Placement does not know what the console of the emptier host has set aside."""
+    hosts = [host("a", console_cpu_mhz=3500), host("b"), host("c", console_cpu_mhz=3000)]
+    vms = [machine("w", "b", cpu=100, cpu_reservation=500)]
+    vms += [machine(f"v{i}", "", power_on=False, cpu_reservation=1500) for i in range(3)]
+    events = [EventSpec((i + 1) * SECOND, "power-on", f"v{i}") for i in range(3)]
+    result = run(hosts, vms, mode, events=events)
+    assert [one.host for one in result.of("power-on")] == ["b", "b", "b"]
+    (refused,) = result.of("refused")
+    assert refused.vm == "v2"
+    assert "needs 1500 and has" in refused.text
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_host_that_does_not_reach_a_disk_is_no_home(mode):
+    vms = [stored(where="b", power_on=on) for on in (True, False)]
+    hosts = [host("a", datastores=["store"]), host("b")]
+    cluster = {"datastores": [DatastoreSpec("store", capacity=GIB)]}
+    events = [EventSpec(10 * SECOND, "power-on", "v")]
+    for vm, at in zip(vms, (0, 10), strict=True):
+        result = run(hosts, [vm], mode, cluster=cluster, events=events[: at // 10])
+        (on,) = result.of("power-on")
+        assert (on.time_ns, on.host) == (at * SECOND, "a")
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_at_the_start_a_description_means_what_it_says(mode):
     policy = PolicySpec(ha=HASpec(admission="hosts", failover_hosts=["b"]))
     vms = [machine("u", "a", cpu=3000, vcpus=2), machine("w", "", cpu=100)]
