@@ -23,7 +23,7 @@ SOURCES := pyproject.toml setup.py README.md $(shell find pyvirt \
 ASAN_TESTS := $(wildcard tests/core tests/mmu tests/mmu_sim tests/fuzz tests/traces \
     tests/entitlement tests/scheduling tests/guest $(addprefix tests/shadow/test_,agile_random.py \
     front_random.py dirty_log_random.py quadrants.py pcid.py engine_bad_input.py engine_policies.py)) \
-    $(filter-out %_qemu.py %guest_kernel.py,$(wildcard tests/x86/test_*.py))
+    $(filter-out %_qemu.py %guest_kernel.py,$(wildcard tests/x86/test_*.py tests/x86/monitors/test_*.py))
 
 # The current directory holds a pyvirt/ without compiled modules; it must not hide the installed one.
 export PYTHONSAFEPATH := 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
@@ -22,8 +23,12 @@ from pyvirt.cli.x86_guests import (
 from pyvirt.x86.scan import CodeCounts, Scan
 from pyvirt.x86.scan import scan as scan_file
 
+if TYPE_CHECKING:
+    from pyvirt.x86.sensitive import Derivation
+
 __all__ = ["x86"]
 
+_KINDS = ("control", "mode", "location")
 OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
 
 
@@ -166,6 +171,62 @@ def run(
             print_table(table)
     if found.ending.why not in ("exit", "reset", "halt"):
         sys.exit(1)
+
+
+@x86.command()
+@click.option("--umip", is_flag=True, help="With CR4.UMIP set.")
+@click.option(
+    "--assisted",
+    is_flag=True,
+    help="In ring 0 with exits, as hardware assistance has it, and not deprivileged.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, with all opcodes.")
+def sensitive(umip: bool, assisted: bool, as_json: bool) -> None:
+    """Find the instructions that a monitor cannot leave to traps, by executing all.
+
+    Each opcode runs on the processor that a guest's kernel thinks it has, and on the one that a
+    monitor gives it: in ring 1, with the guest's tables, with ring 0 of these turned into ring 1,
+    and with the monitor's own. What differs without a trap is sensitive.
+    """
+    from pyvirt.cli.terminal import count_progress
+    from pyvirt.x86.sensitive import derive
+
+    with count_progress("executing") as progress:
+        found = derive("assisted" if assisted else "deprivileged", umip=umip, progress=progress)
+    if as_json:
+        json.dump(found.as_dict(), sys.stdout, indent=2)
+        sys.stdout.write("\n")
+        return
+    _sensitive(found)
+    click.echo(f"privileged: {' '.join(found.privileged)}")
+    number = len(found.sensitive)
+    click.echo(
+        f"{number} sensitive instructions do not trap, of {len(found.forms):,} encodings in "
+        f"{found.cases:,} comparisons"
+    )
+
+
+def _sensitive(found: Derivation) -> None:
+    """Print one row a mnemonic; opcodes without ModRM.reg where all of its values are the same."""
+    if not found.sensitive:
+        return
+    table = Table()
+    for name in ("instruction", "control", "mode", "location"):
+        table.add_column(name)
+    for name in ("opcodes", "differs", "for example"):
+        table.add_column(name, overflow="fold")
+    for name, forms in found.by_mnemonic().items():
+        opcodes = dict.fromkeys(
+            form.encoding.removesuffix(" m").removesuffix(" r") for form in forms
+        )
+        table.add_row(
+            name,
+            *("yes" if any(getattr(f, kind) for f in forms) else "" for kind in _KINDS),
+            ", ".join(opcodes),
+            " ".join(sorted(set().union(*(form.differs for form in forms)))),
+            forms[0].example,
+        )
+    print_table(table)
 
 
 def _classes(found: Scan) -> None:

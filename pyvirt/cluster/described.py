@@ -15,7 +15,7 @@ from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.spec import ClusterSpec, PoolSpec, VMSpec
 from pyvirt.spec.cluster import AUTOMATIONS, RESTARTS, RULES, STATES
 
-__all__ = ["from_spec"]
+__all__ = ["from_spec", "masks_of", "store_numbers"]
 
 MIB = 2**20
 
@@ -26,7 +26,7 @@ def from_spec(spec: ClusterSpec) -> dict[str, Any]:
         raise InvalidTypeError(f"spec must be a ClusterSpec, not {spec!r:.80}")
     bits = {
         "features": _numbers((*spec.hosts, *spec.vms), "features"),
-        "datastores": _numbers((*spec.hosts, *spec.vms), "datastores"),
+        "datastores": store_numbers(spec),
         "networks": _numbers((*spec.hosts, *spec.vms), "networks"),
     }
     if len(bits["features"]) > 64:
@@ -69,6 +69,7 @@ def _vms(spec: ClusterSpec, bits: dict[str, dict[str, int]]) -> VMs:
     vms = spec.vms
     host = {each.name: row for row, each in enumerate(spec.hosts)}
     pool = {each.name: row for row, each in enumerate(spec.pools)}
+    reached = spec.reached
     active = _column(vm.memory_active // PAGE for vm in vms)
     consumed = _column(vm.memory_consumed // PAGE for vm in vms)
     return VMs(
@@ -93,7 +94,7 @@ def _vms(spec: ClusterSpec, bits: dict[str, dict[str, int]]) -> VMs:
         restart=_column(RESTARTS.index(vm.restart) for vm in vms),
         automation=_column(AUTOMATIONS.index(vm.automation) for vm in vms),
         features=_masks(vms, "features", bits)[:, 0],
-        datastores=_masks(vms, "datastores", bits),
+        datastores=masks_of([vm.stores(reached) for vm in vms], bits["datastores"]),
         networks=_masks(vms, "networks", bits),
         **_bounds(vms),
     )
@@ -157,6 +158,11 @@ def _pair(cpu: Sequence[float], memory: Sequence[float]) -> npt.NDArray[np.int64
     return np.rint(np.array([cpu, memory], dtype=np.float64)).astype(np.int64)
 
 
+def store_numbers(spec: ClusterSpec) -> dict[str, int]:
+    """Number the datastores of a cluster as the bits of its tables do."""
+    return _numbers((*spec.hosts, *spec.vms), "datastores")
+
+
 def _numbers(specs: Iterable[Any], field: str) -> dict[str, int]:
     """Number the names that hosts and VMs use, in the order in which they come."""
     seen = dict.fromkeys(name for spec in specs for name in getattr(spec, field))
@@ -166,10 +172,14 @@ def _numbers(specs: Iterable[Any], field: str) -> dict[str, int]:
 def _masks(
     specs: Sequence[Any], field: str, bits: dict[str, dict[str, int]]
 ) -> npt.NDArray[np.uint64]:
-    numbers = bits[field]
-    masks = np.zeros((len(specs), max(1, -(-len(numbers) // 64))), dtype=np.uint64)
-    for row, spec in enumerate(specs):
-        for name in getattr(spec, field):
+    return masks_of([getattr(spec, field) for spec in specs], bits[field])
+
+
+def masks_of(names: Sequence[Sequence[str]], numbers: dict[str, int]) -> npt.NDArray[np.uint64]:
+    """Give a row of bits for each list of names."""
+    masks = np.zeros((len(names), max(1, -(-len(numbers) // 64))), dtype=np.uint64)
+    for row, mine in enumerate(names):
+        for name in mine:
             word, bit = divmod(numbers[name], 64)
             masks[row, word] |= np.uint64(1 << bit)
     return masks

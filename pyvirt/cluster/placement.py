@@ -8,12 +8,14 @@ possible. The measure of a host is ours: the larger of its two loads over its ca
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from pyvirt.cluster.checks import whole
 from pyvirt.cluster.groups import group_of, joint_classes
 from pyvirt.cluster.reach import Reach
 from pyvirt.cluster.tables import MEMORY, NONE, HostState
@@ -54,12 +56,15 @@ class Placements:
     how : ndarray of uint8, shape (n,)
         0: its demand fits; 1: only its reservation does; 2: a should rule speaks against the host;
         3: there is none.
+    avoided : tuple of int
+        Hosts that were not to be taken.
     """
 
     cluster: Cluster
     vm: Ints
     host: Ints
     how: npt.NDArray[np.uint8]
+    avoided: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return self.vm.size
@@ -84,7 +89,10 @@ class Placements:
         after = self.cluster.copy()
         after.vms.host[self.vm] = self.host
         reach = Reach(after)
-        refusals = [reach.refusal(vm, host) for host in range(len(after.hosts))]
+        refusals = [
+            "not to be taken" if host in self.avoided else reach.refusal(vm, host)
+            for host in range(len(after.hosts))
+        ]
         counted = Counter(
             one or "those that are kept together with it do not fit" for one in refusals
         )
@@ -117,7 +125,9 @@ class Choice:
     refusal: str
 
 
-def place(cluster: Cluster, vms: npt.ArrayLike | None = None) -> Placements:
+def place(
+    cluster: Cluster, vms: npt.ArrayLike | None = None, *, avoid: Iterable[int] = ()
+) -> Placements:
     """Find hosts for VMs that have none.
 
     Parameters
@@ -126,6 +136,8 @@ def place(cluster: Cluster, vms: npt.ArrayLike | None = None) -> Placements:
         What is placed where counts; it is not changed.
     vms : array_like of int, optional
         Rows of VMs without a host; by default all that are on and have none. They count as on.
+    avoid : iterable of int
+        Hosts that take none of them, such as those that HA keeps free.
 
     Returns
     -------
@@ -136,7 +148,8 @@ def place(cluster: Cluster, vms: npt.ArrayLike | None = None) -> Placements:
     Raises
     ------
     InvalidValueError
-        A row that there is not, or that comes twice, or whose VM has a host.
+        A row that there is not, or that comes twice, or whose VM has a host; a host that there is
+        not.
 
     Examples
     --------
@@ -154,14 +167,19 @@ def place(cluster: Cluster, vms: npt.ArrayLike | None = None) -> Placements:
     from pyvirt.cluster.kernels import place as kernel
 
     rows = _rows(cluster, vms)
+    avoided = tuple(whole(host, "each of avoid", 0, len(cluster.hosts) - 1) for host in avoid)
     reach, demand, where = _prepared(cluster, rows)
+    if avoided:
+        up = reach.arrays.up.copy()
+        up[list(avoided)] = 0
+        reach.arrays = reach.arrays._replace(up=up)
     group = group_of(reach) if len(cluster.rules) else np.empty(0, np.int64)
     arrays = joint_classes(reach.arrays, group)
     fleet = make_fleet(cluster, arrays, where, demand)
     order, company = _order(cluster, rows, demand, arrays.need, group)
     how = np.zeros(len(cluster.vms), dtype=np.uint8)
     kernel.place_all(arrays, fleet, where, demand, company, order, how)
-    return Placements(cluster, order, where[order], how[order])
+    return Placements(cluster, order, where[order], how[order], avoided)
 
 
 def choices(cluster: Cluster, vm: int) -> list[Choice]:

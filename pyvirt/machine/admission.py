@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from pyvirt.entitlement import Ledger, Pool, Shares
+from pyvirt.entitlement import Client, Ledger, Pool, Shares
 from pyvirt.errors import AdmissionError, InvalidTypeError, InvalidValueError
 from pyvirt.spec import HostSpec, PoolSpec
 
-__all__ = ["Admission", "pool_tree"]
+__all__ = ["Admission", "pool_of", "pool_tree"]
 
 
 def pool_tree(root: str, pools: Iterable[PoolSpec], resource: str) -> tuple[Pool, dict[str, str]]:
@@ -39,12 +39,13 @@ def pool_tree(root: str, pools: Iterable[PoolSpec], resource: str) -> tuple[Pool
         paths[one.name] = f"{paths[one.parent]}/{one.name}"
 
     def below(parent: str) -> list[Pool]:
-        return [_pool(one, below(one.name), resource) for one in listed if one.parent == parent]
+        return [pool_of(one, below(one.name), resource) for one in listed if one.parent == parent]
 
     return Pool(root, below("")), paths
 
 
-def _pool(spec: PoolSpec, children: list[Pool], resource: str) -> Pool:
+def pool_of(spec: PoolSpec, children: Sequence[Pool | Client], resource: str) -> Pool:
+    """Give a described pool of a resource, with what is in it."""
     shares = spec.cpu if resource == "cpu" else spec.mem
     limit = getattr(spec, f"{resource}_limit")
     return Pool(

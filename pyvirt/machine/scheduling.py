@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,9 @@ from pyvirt.machine.profile import Profile
 from pyvirt.sched import POLICIES, Plug, Scheduler, Topology
 from pyvirt.sched.esx import pool_rows
 from pyvirt.sched.policies import PLUGS
-from pyvirt.spec import HostSpec, VMSpec
+from pyvirt.spec import HostSpec, PoolSpec, VMSpec
 
-__all__ = ["Chosen", "choose_scheduler", "topology_of"]
+__all__ = ["Chosen", "check_pools", "choose_scheduler", "topology_of"]
 
 SECOND = 1_000_000_000
 PERIOD_NS = 100_000_000
@@ -130,15 +131,34 @@ def choose_scheduler(
         known = dict.fromkeys((*profile.schedulers, *POLICIES, *PLUGS))
         raise InvalidValueError(f"scheduler must be one of {', '.join(known)}, got {wanted!r:.80}")
     if pools.children and not is_esx:
-        raise InvalidValueError(
-            f"pools of host {spec.name!r:.80} must be empty: the scheduler "
-            f"{wanted if isinstance(wanted, str) else name or 'given'} knows of none"
-        )
+        raise _no_pools(spec, wanted if isinstance(wanted, str) else name or "given")
     made = Scheduler(policy=policy, rng=seed, **shape, **beside)
     numbers = {}
     if pools.children:
         numbers = {path: i for i, (path, _) in enumerate(pool_rows(pools, spec.mhz))}
     return Chosen(made, name, spec.mhz, numbers)
+
+
+def check_pools(spec: HostSpec, profile: Profile, pools: Sequence[PoolSpec]) -> None:
+    """Refuse resource pools on a host whose described scheduler knows of none.
+
+    Raises
+    ------
+    InvalidValueError
+        As `choose_scheduler`.
+    """
+    policy = name = spec.scheduler
+    if name is None or name in profile.schedulers:
+        found = profile.scheduling(name)
+        name, policy = found.name, found.policy
+    if pools and policy != "esx":
+        raise _no_pools(spec, str(name))
+
+
+def _no_pools(spec: HostSpec, scheduler: str) -> InvalidValueError:
+    return InvalidValueError(
+        f"pools of host {spec.name!r:.80} must be empty: the scheduler {scheduler} knows of none"
+    )
 
 
 def topology_of(spec: HostSpec) -> Topology | None:

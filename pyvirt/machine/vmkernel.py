@@ -520,8 +520,8 @@ class VMkernel:
         for vmm in self._vmms.values():
             for disk in vmm.vm.spec.disks:
                 device = self._devices.get(f"{self.name}/{disk.datastore}")
-                if device is not None:
-                    self._stall_one(vmm, disk.name, int(self.paths.state(device)) != 0)
+                dead = device is not None and int(self.paths.state(device)) != 0
+                self._stall_one(vmm, disk.name, dead)
             for nic in vmm.vm.spec.nics:
                 team, port = self._teams.get(nic.network), self._ports.get((vmm.name, nic.name))
                 if team is not None and port is not None:

@@ -356,6 +356,35 @@ class Scheduler(SchedCore):
         number = vm.number if isinstance(vm, VM) else vm
         self._set_vm(number, weight, reservation, limit, list(params.items()))
 
+    def set_pool(
+        self,
+        pool: int,
+        *,
+        shares: float | None = None,
+        reservation: int | None = None,
+        limit: int | None = None,
+    ) -> None:
+        """Change what is given of a resource pool of the policy ``esx``, at the present time.
+
+        Parameters
+        ----------
+        pool : int
+            Its number, in the order of `Esx.pools`.
+        shares : float, optional
+            Against its siblings.
+        reservation, limit : int, optional
+            CPU time in ns per second of time; a limit of -1: none. What was used of the present
+            period stays used.
+
+        Raises
+        ------
+        InvalidValueError, InvalidTypeError
+            Another policy, or what cannot be; nothing is changed then.
+        """
+        from pyvirt._core.sched.policies.esx import set_pool
+
+        set_pool(self, pool, shares, reservation, limit)
+
     def run(self, until_ns: int, *, events: int | None = None) -> int:
         """Let time pass.
 

@@ -73,6 +73,11 @@ class ClusterSpec(Spec):
     networks: tuple[NetworkSpec, ...] = parts(NetworkSpec)
     switches: tuple[SwitchSpec, ...] = parts(SwitchSpec)
 
+    @property
+    def reached(self) -> frozenset[str]:
+        """Datastores that any host names; others are in reach of all."""
+        return frozenset(name for host in self.hosts for name in host.datastores)
+
     def check(self, whose: str) -> None:
         """Check that all that is named is there."""
         hosts = {host.name for host in self.hosts}

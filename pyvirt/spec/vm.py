@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -99,7 +100,8 @@ class DiskSpec(Spec):
     size : int
         Bytes; or text as ``"40GiB"``.
     datastore : str
-        Where it is; empty: where no datastore is looked at.
+        Where it is; empty: where no datastore is looked at. If any host names it, the VM's host
+        must reach it, and else all do.
     provisioning : {"thin", "thick", "eager"}
         Whether its blocks are taken when first written, at once, or at once and zeroed.
     used : int or None
@@ -174,7 +176,8 @@ class VMSpec(Claimant):
     power_on : bool
         Whether it runs.
     features, datastores, networks : tuple of str
-        What its host must offer and reach.
+        What its host must offer and reach; beside these the datastores of its disks that any host
+        names (`stores`).
     restart : {"lowest", "low", "medium", "high", "highest"}
         Its priority for HA.
     automation : {"manual", "partial", "full", "disabled"}
@@ -259,6 +262,20 @@ class VMSpec(Claimant):
                 f"got {self.memory_startup}",
                 "memory_startup",
             )
+
+    def stores(self, reached: Container[str]) -> tuple[str, ...]:
+        """Give the datastores that its host must reach, each once.
+
+        Those that it names, and those of its disks that are any host's business; a VM that has
+        neither runs everywhere, and loses nothing with any datastore.
+
+        Parameters
+        ----------
+        reached : container of str
+            Datastores that hosts name: `ClusterSpec.reached`.
+        """
+        disks = (disk.datastore for disk in self.disks if disk.datastore in reached)
+        return tuple(dict.fromkeys((*self.datastores, *disks)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,6 +181,7 @@ def experiments() -> dict[str, Experiment]:
         exit_reasons,
         exits,
         failover,
+        generations,
         hostmem,
         hostmem_logs,
         invalidation,
@@ -198,6 +199,7 @@ def experiments() -> dict[str, Experiment]:
         scheduling_documented,
         scheduling_kernel,
         scheduling_together,
+        sensitive_sets,
         tlb_streams,
         walk_caches,
     )

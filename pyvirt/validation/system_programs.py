@@ -13,13 +13,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from pyvirt._core.devices.owner import Board
 from pyvirt.x86.machine import Machine
 
-__all__ = ["MEMORY", "Program", "make_program", "prepare"]
+__all__ = ["MEMORY", "Program", "initial_memory", "make_program", "prepare", "starting_point"]
 
 MEMORY = 1 << 21
 GDT, IDT, TSS, DIRECTORY, TABLE = 0x1000, 0x2000, 0x3000, 0x4000, 0x5000
@@ -168,25 +169,33 @@ _TIMER = bytes.fromhex(
 )
 
 
+def initial_memory(program: Program) -> bytes:
+    """Give the memory that a program begins with, from 0 on."""
+    memory = bytearray(LOG_END)
+    pattern = np.arange((LOG - DATA) // 4, dtype=np.uint32) * np.uint32(0x9E3779B1)
+    parts = [*_FIXED, (LOG_AT, _u32(LOG)), (KERNEL, program.kernel), (USER, program.user)]
+    for at, data in (*parts, (DATA, pattern.tobytes())):
+        memory[at : at + len(data)] = data
+    return bytes(memory)
+
+
+def starting_point() -> dict[str, Any]:
+    """Give the registers that a program begins with."""
+    flat = (DATA0, 0, 0xFFFFFFFF, 0xC093)
+    return {
+        "cr0": 0x80010011, "cr3": DIRECTORY, "gdt_base": GDT, "gdt_limit": 79, "idt_base": IDT,
+        "idt_limit": 511, "tr": (TASK, TSS, 0x67, 0x8B), "ldtr": (0, 0, 0, 0x82), "eip": KERNEL,
+        "esp": KERNEL_STACK, "edx": 0, "eflags": 2, "cs": (CODE0, 0, 0xFFFFFFFF, 0xC09B),
+        "ss": flat, "ds": flat, "es": flat, "fs": (0, 0, 0, 0), "gs": (0, 0, 0, 0),
+    }  # fmt: skip
+
+
 def prepare(machine: Machine, board: Board, program: Program) -> None:
     """Put a program into a machine of `MEMORY` bytes, in place of what was there."""
     board.reset()
     machine.reset()
-    machine.load(bytes(LOG_END), 0)
-    for at, data in _FIXED:
-        machine.load(data, at)
-    machine.load(_u32(LOG), LOG_AT)
-    machine.load(program.kernel, KERNEL)
-    machine.load(program.user, USER)
-    pattern = np.arange((LOG - DATA) // 4, dtype=np.uint32) * np.uint32(0x9E3779B1)
-    machine.load(pattern.tobytes(), DATA)
-    machine.set(
-        cr0=0x80010011, cr3=DIRECTORY, gdt_base=GDT, gdt_limit=79, idt_base=IDT, idt_limit=511,
-        tr=(TASK, TSS, 0x67, 0x8B), ldtr=(0, 0, 0, 0x82), eip=KERNEL, esp=KERNEL_STACK, eflags=2,
-        cs=(CODE0, 0, 0xFFFFFFFF, 0xC09B), ss=(DATA0, 0, 0xFFFFFFFF, 0xC093),
-        ds=(DATA0, 0, 0xFFFFFFFF, 0xC093), es=(DATA0, 0, 0xFFFFFFFF, 0xC093),
-        fs=(0, 0, 0, 0), gs=(0, 0, 0, 0),
-    )  # fmt: skip
+    machine.load(initial_memory(program), 0)
+    machine.set(**starting_point())
 
 
 # --- operations ----------------------------------------------------------------------------------
@@ -221,7 +230,8 @@ def _compute(rng: np.random.Generator, at: int) -> bytes:
         elif which == 5:
             code += bytes([0x0F, 0xAF, 0xC0 | reg << 3 | other])
         else:
-            code += bytes([0x0F, 0x90 | op, 5]) + _place(rng)
+            # flags of an addition and the like are defined, those of shifts and products not all
+            code += bytes([op << 3 | 1, 0xC0 | reg << 3 | other, 0x0F, 0x90 | op, 5]) + _place(rng)
     return code
 
 

@@ -129,7 +129,8 @@ class Machine:
     Without intercepts interrupts and exceptions go through the guest's own tables. Not modelled,
     and said so when a guest asks (`ExitReason.UNSUPPORTED`): virtual-8086 mode and task switches.
     Breakpoints of the debug registers, alignment checks (#AC), SYSENTER and memory-mapped devices
-    do not exist; CPUID reports what does.
+    do not exist; CPUID reports what does, but for UMIP (CR4 bit 11): leaf 7, where its bit
+    stands, is younger than this processor, so that software must be told.
 
     Parameters
     ----------

@@ -13,6 +13,7 @@ from pyvirt._core.monitors.owner import MonitorCore
 from pyvirt._core.shadow.engine import HyperCore
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.x86.machine import Exit, Machine, exit_of
+from pyvirt.x86.translation import TranslationCounts, TranslationUnit, counts_of, units_of
 
 __all__ = ["EXIT_REASONS", "TECHNIQUES", "Monitor", "MonitorCounts", "pagings"]
 
@@ -39,8 +40,8 @@ EXIT_REASONS = {
 }
 
 #: Techniques, with the paging that each has when none is asked for.
-TECHNIQUES: dict[str, str] = {"hardware": "nested", "naive": "shadow"}
-_PAGINGS = {"hardware": ("shadow", "nested"), "naive": ("shadow", "nested")}
+TECHNIQUES: dict[str, str] = {"hardware": "nested", "naive": "shadow", "translation": "shadow"}
+_PAGINGS = dict.fromkeys(TECHNIQUES, ("shadow", "nested"))
 
 # What exits from a guest with hardware assistance when nothing else is said, as under KVM: what the
 # processor always gives to the monitor, control registers, I/O, MSRs, HLT, INVLPG.
@@ -65,6 +66,8 @@ _KVM: dict[str, int] = {
     **{"prefetch": 8, "flood_limit": 3, "previous_roots": 3, "least_free": 5, "refill": 25},
     "batch": 16,
 }
+# VMware's, as Adams and Agesen describe them: pyvirt.ShadowRules.policy("trace").
+_TRACE: dict[str, int] = {**_KVM, "trace_limit": 16, "refill_at_write": 1}
 _REGION = 1 << 21
 
 
@@ -123,7 +126,8 @@ class Monitor:
     paging : {"shadow", "nested"}, optional
         Whose tables translate; None: what the technique usually has.
     rules : mapping of str to int, optional
-        Rules of shadow tables: ``dataclasses.asdict(pyvirt.ShadowRules(...))``. None: KVM's.
+        Rules of shadow tables: ``dataclasses.asdict(pyvirt.ShadowRules(...))``. None: KVM's; with
+        translation those of its policy ``trace``.
     page_limit : int, optional
         Tables that may exist at a time; None: 2 % of the guest's pages, at least 64.
     large_pages : bool
@@ -138,6 +142,13 @@ class Monitor:
     cluster : int
         Neighbouring instructions that one exit may emulate, 0 to 64 (O. Agesen et al., "Software
         techniques for avoiding hardware virtualization exits", USENIX ATC 2012).
+    cache_units : int
+        Translation: units that the code cache has room for, 1 to 1,048,576.
+    trace_threshold : int
+        Translation: writes to traced pages (of page tables, and with descriptors) after which the
+        instruction that makes them is retranslated into a call-out, 1 to 255; 0: never.
+    translate_user : bool
+        Translation: whether the code of CPL 3 runs out of the cache, too.
 
     Raises
     ------
@@ -169,6 +180,9 @@ class Monitor:
         exceptions: Iterable[int] = (),
         pass_through: Iterable[int] = (),
         cluster: int = 0,
+        cache_units: int = 4096,
+        trace_threshold: int = 4,
+        translate_user: bool = False,
     ) -> None:
         if not isinstance(machine, Machine):
             raise InvalidTypeError(f"machine must be a Machine, got {type(machine).__name__}")
@@ -185,9 +199,12 @@ class Monitor:
         controls = _controls(paging, exits, exceptions, cluster, pass_through)
         tables: tuple[HyperCore, ...] = ()
         if paging != "direct":
+            if rules is None:
+                rules = _TRACE if technique == "translation" else _KVM
             tables = _tables(machine, paging, rules, page_limit, large_pages)
         self.machine, self.technique, self.paging = machine, technique, paging
-        self._core = MonitorCore(machine._cpu, technique, tables)
+        cache = (cache_units, trace_threshold, translate_user)
+        self._core = MonitorCore(machine._cpu, technique, tables, cache)
         self._core.set_controls(*controls)
 
     def run(self, budget: int) -> Exit:
@@ -215,6 +232,28 @@ class Monitor:
         For guests with 32-bit tables, and for those with PAE.
         """
         return tuple(one.counters for one in self._core.tables)
+
+    @property
+    def translation_counts(self) -> TranslationCounts:
+        """What the translator counted.
+
+        Raises
+        ------
+        InvalidValueError
+            Under another technique.
+        """
+        return counts_of(self._core.translation()[0])
+
+    @property
+    def translation_units(self) -> list[TranslationUnit]:
+        """The units in the code cache, oldest first.
+
+        Raises
+        ------
+        InvalidValueError
+            Under another technique.
+        """
+        return units_of(self._core.translation()[1])
 
     def forget(self) -> None:
         """Begin to count anew."""
@@ -254,12 +293,12 @@ def _controls(
 def _tables(
     machine: Machine,
     paging: str,
-    rules: Mapping[str, int] | None,
+    rules: Mapping[str, int],
     page_limit: int | None,
     large_pages: bool,
 ) -> tuple[HyperCore, ...]:
     """Shadow or nested tables, for guests with 32-bit tables and with PAE."""
-    chosen = dict(_KVM if rules is None else rules)
+    chosen = dict(rules)
     if chosen.keys() != _KVM.keys():
         wrong = sorted(chosen.keys() ^ _KVM.keys())[0]
         raise InvalidValueError(f"rules must have the fields of pyvirt.ShadowRules: see {wrong!r}")

@@ -89,6 +89,29 @@ def test_no_such_file(tmp_path: Path):
     assert "does not exist" in result.stderr
 
 
+def test_sensitive_instructions():
+    result = CliRunner().invoke(main, ["x86", "sensitive", "--umip"])
+    assert result.exit_code == 0, result.output
+    rows = {line.split()[0]: line.split() for line in result.output.splitlines() if line.strip()}
+    assert rows["POPF"][:5] == ["POPF", "yes", "9d", "if", "iopl"]
+    assert not {"SGDT", "SMSW", "ADD"} & set(rows)
+    assert {"SGDT", "SMSW", "HLT"} <= set(rows["privileged:"])
+    assert rows["19"][1:5] == ["sensitive", "instructions", "do", "not"]
+
+
+def test_sensitive_instructions_as_json():
+    result = CliRunner().invoke(main, ["x86", "sensitive", "--assisted", "--json"])
+    found = json.loads(result.output)
+    assert (found["technique"], found["sensitive"], found["virtualizable"]) == (
+        "assisted",
+        [],
+        True,
+    )
+    forms = {form["encoding"]: form for form in found["forms"]}
+    assert forms["f4"]["kind"] == "privileged"
+    assert (forms["9d"]["kind"], forms["9d"]["pairs"]) == ("innocuous", [])
+
+
 def boot(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["x86", "run", *map(str, arguments)])
 

@@ -7,7 +7,7 @@ import pytest
 
 import pyvirt as pv
 from pyvirt.cluster import Cluster, RestartPriority, RuleKind
-from pyvirt.spec import ClusterSpec, HostSpec, PoolSpec, RuleSpec, VMSpec
+from pyvirt.spec import ClusterSpec, DiskSpec, HostSpec, PoolSpec, RuleSpec, VMSpec
 
 POWER = tuple(range(100, 211, 11))[:11]
 
@@ -67,6 +67,25 @@ def test_more_than_64_datastores():
     assert made.hosts.datastores.shape == (1, 3)
     assert made.vms.datastores.tolist() == [[0, 0, 2]]
     assert np.bitwise_count(made.hosts.datastores).sum() == 130
+
+
+def test_datastores_of_disks_count_where_any_host_names_them():
+    disks = [DiskSpec(f"d{i}", datastore=name) for i, name in enumerate(("san", "", "own", "san"))]
+    spec = ClusterSpec(
+        hosts=[HostSpec("h0", datastores=["nas", "san"]), HostSpec("h1")],
+        vms=[
+            VMSpec("v", disks=disks),
+            VMSpec("w", datastores=["nas", "san"], disks=disks),
+            VMSpec("x", datastores=["own"], disks=disks),
+            VMSpec("y"),
+        ],
+    )
+    assert spec.reached == {"nas", "san"}
+    stores = [vm.stores(spec.reached) for vm in spec.vms]
+    assert stores == [("san",), ("nas", "san"), ("own", "san"), ()]
+    made = Cluster.from_spec(spec)
+    assert made.hosts.datastores.tolist() == [[3], [0]]
+    assert made.vms.datastores.tolist() == [[2], [3], [6], [0]]
 
 
 def test_plain_data_and_back():

@@ -43,6 +43,20 @@ def test_what_is_placed_is_allowed(c):
         assert placed.reason(int(vm))
 
 
+@given(clusters(placed=False), st.data())
+def test_hosts_to_avoid_take_nothing_as_if_they_were_in_maintenance(c, data):
+    avoid = data.draw(st.lists(st.integers(0, len(c.hosts) - 1), unique=True))
+    placed = place(c, avoid=avoid)
+    assert not np.isin(placed.host, avoid).any()
+    without = c.copy()
+    without.hosts.state[avoid] = 2
+    other = place(without)
+    where = [dict(zip(one.vm.tolist(), one.host.tolist(), strict=True)) for one in (placed, other)]
+    assert where[0] == where[1]
+    for vm in placed.unplaced.tolist() if len(avoid) == len(c.hosts) else ():
+        assert placed.reason(vm) == f"no host: {len(avoid)} hosts: not to be taken"
+
+
 @given(clusters(placed=False, rules=0))
 def test_none_is_left_out_that_a_host_would_take(c):
     placed = place(c)
@@ -154,6 +168,13 @@ def test_bad_rows(vms, error, message):
     with pytest.raises(error, match=message) as caught:
         place(c, vms)
     assert isinstance(caught.value, pv.PyvirtError)
+
+
+@pytest.mark.parametrize("avoid", [[2], [-1], ["a"], [0.5]])
+def test_bad_hosts_to_avoid(avoid):
+    c = Cluster.from_arrays({"capacity": [[1, 1], [1, 1]]}, {"host": [-1]})
+    with pytest.raises(pv.PyvirtError, match="each of avoid must be"):
+        place(c, avoid=avoid)
 
 
 @given(clusters())

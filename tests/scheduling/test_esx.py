@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from oracle.slowsched import SlowPlugged
 from oracle.slowsched.esx import Esx as SlowEsx
 from pyvirt._core.sched.engine import SchedCore
+from pyvirt._core.sched.policies.esx import set_pool
 from pyvirt.entitlement import Pool, Shares
 from pyvirt.errors import AdmissionError, InvalidTypeError, InvalidValueError
 from pyvirt.sched import Esx, EsxHost, OnOff, Scheduler, Topology
@@ -122,14 +123,25 @@ class Drawn(Both):
             limit = r.choice([None, -1, r.randint(10**8, 3 * 10**9)])
             self.set_vm(worlds[id].vm, *some, limit, pool)
 
+    def change_pool(self) -> None:
+        number = self.draw.randrange(self.pool_count)
+        reservation, limit = self.bounds() if number else (0, self.limit())
+        shares = self.draw.choice([None, float(self.draw.randint(0, 5))])
+        set_pool(self.fast, number, shares, reservation, limit)
+        self.slow.policy.set_pool(number, shares, reservation, limit)
+        self.slow.serve()
 
-def play(seed: int) -> None:
+
+def play(seed: int, *, pools: bool = False) -> None:
     both = Drawn(seed)
     for _ in range(both.draw.randint(1, 4)):
         both.power_on()
     for _ in range(both.draw.randint(0, 20)):
         both.advance(both.slow.now + both.draw.randint(0, 60))
-        both.change()
+        if pools and both.draw.random() < 0.4:
+            both.change_pool()
+        else:
+            both.change()
         both.compare()
     both.advance(both.slow.now + 300)
 
@@ -139,10 +151,16 @@ def test_agrees(seed):
     play(seed)
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_agrees_where_pools_change(seed):
+    play(seed, pools=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1000, 4000))
 def test_agrees_on_many(seed):
     play(seed)
+    play(seed, pools=True)
 
 
 # --- entitlement ---
@@ -487,3 +505,59 @@ def test_bad_input_changes_nothing(call, message):
 def test_bad_parameters(arguments, message):
     with pytest.raises((InvalidValueError, InvalidTypeError), match=message):
         Esx(**arguments)
+
+
+# --- pools that change ---
+
+
+def test_pools_change_while_they_run_and_a_copy_goes_on_alike():
+    rows = [(0, 1.0, 0, -1), (0, 1000.0, 0, -1), (0, 1000.0, 0, -1)]
+    host = Scheduler(2, policy=Esx(pools=rows))
+    vms = [host.add_vm(2, pool=1 + i) for i in range(2)]
+
+    def parts():
+        """CPUs that each VM had in ten seconds; the copy has the same."""
+        before = host.counters()["run"].copy()
+        twin = pickle.loads(pickle.dumps(host))
+        for one in (host, twin):
+            one.run(one.now_ns + 10 * SECOND)
+        np.testing.assert_array_equal(host.counters()["run"], twin.counters()["run"])
+        run = host.counters()["run"] - before
+        return [run[vm.worlds].sum() / (10 * SECOND) for vm in vms]
+
+    assert parts() == pytest.approx([1, 1], abs=0.02)
+    host.set_pool(1, shares=3000.0)
+    assert parts() == pytest.approx([1.5, 0.5], abs=0.02)
+    host.set_pool(1, limit=SECOND // 4)
+    assert parts() == pytest.approx([0.25, 1.75], abs=0.02)
+    host.set_pool(2, limit=SECOND // 2)
+    host.set_pool(0, limit=SECOND // 2)
+    assert parts() == pytest.approx([0.25, 0.25], abs=0.02)
+    for pool in range(3):
+        host.set_pool(pool, limit=-1)
+    host.set_pool(2, shares=1.0, reservation=SECOND)
+    assert parts() == pytest.approx([1, 1], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"pool": 2}, InvalidValueError, "pool must be in"),
+        ({"pool": -1}, InvalidValueError, "pool must be in"),
+        ({"pool": 1.5}, InvalidTypeError, "pool must be an integer"),
+        ({"pool": 1, "shares": -1.0}, InvalidValueError, "shares of pool 1 must be 0, or 1e-12"),
+        ({"pool": 1, "shares": "x"}, InvalidTypeError, "shares of pool 1 must be a number"),
+        ({"pool": 1, "limit": 5}, InvalidValueError, "reservation of pool 1 must not exceed"),
+        ({"pool": 1, "reservation": -1}, InvalidValueError, "reservation of pool 1 must be"),
+    ],
+)
+def test_pools_that_cannot_be_changed_so(values, error, message):
+    host = Scheduler(policy=Esx(pools=[(0, 1.0, 0, -1), (0, 1.0, 10, -1)]))
+    with pytest.raises(error, match=message):
+        host.set_pool(**values)
+
+
+@pytest.mark.parametrize("policy", ["stride", "credit2", "percpu"])
+def test_only_esx_has_pools(policy):
+    with pytest.raises(InvalidValueError, match="policy must be esx where a pool is changed"):
+        Scheduler(policy=policy).set_pool(0, shares=1.0)

@@ -67,6 +67,52 @@ def test_exceptions_of_ring_3(code, vector):
     assert halted(machine, code, USER) == vector
 
 
+UMIP = 1 << 11
+DISCLOSING = [
+    "0f010500000100",
+    "0f010d00000100",
+    "0f000500000100",
+    "0f00c0",
+    "0f000d00000100",
+    "0f00c8",
+    "0f012500000100",
+    "0f01e0",
+]  # fmt: skip  (SGDT SIDT SLDT STR SMSW, to memory and to EAX)
+
+
+@pytest.mark.parametrize("code", DISCLOSING)
+def test_umip_hides_tables_from_programs(code):
+    for cpl in (0, 3):
+        for cr4 in (0, UMIP):
+            machine = system(user=bool(cpl))
+            machine.set(cr4=cr4)
+            machine.load(bytes.fromhex(code), USER if cpl else CODE)
+            machine.memory.write(0x10000, b"\xaa" * 6)
+            machine.stop_at(exceptions=range(32))
+            machine.set(eax=0xAAAAAAAA)
+            left = machine.memory.read(0x10000, 6), 0xAAAAAAAA
+            found = machine.run(1)
+            now = machine.memory.read(0x10000, 6), machine.registers.eax
+            if cpl and cr4:
+                assert (found.reason, found.vector, found.error) == (ExitReason.EXCEPTION, 13, 0)
+                assert now == left
+            else:
+                assert found.reason is ExitReason.BUDGET
+                assert now != left
+
+
+def test_umip_is_a_bit_of_cr4_and_intercepts_come_first():
+    machine = system()
+    machine.load(bytes.fromhex("b800080000 0f22e0 31c0 0f20e0 f4"), CODE)
+    assert machine.run(10).reason is ExitReason.HALT
+    assert machine.registers.eax == UMIP
+    machine = system(user=True)  # an intercept comes before the privilege, as for the others
+    machine.set(cr4=UMIP)
+    machine.stop_at("smsw")
+    machine.load(bytes.fromhex("0f01e0"), USER)
+    assert machine.run(1).instruction_class == "smsw"
+
+
 def test_page_fault_says_where_and_why():
     machine = system(paging=True, user=True)
     machine.memory.write_u32(TABLE + 4 * 0x100, 0x100000 | 3)  # the supervisor's

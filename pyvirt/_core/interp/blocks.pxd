@@ -8,9 +8,11 @@ from pyvirt._core.interp.cpu cimport (
     block_t,
     cpu_t,
     jump_t,
+    uop_t,
 )
 
 cdef block_t *build_block(cpu_t *c, jump_t *j) noexcept nogil
+cdef void undefined(uop_t *u, uint32_t length) noexcept nogil
 
 
 cdef inline uint32_t jump_tag(const cpu_t *c) noexcept nogil:

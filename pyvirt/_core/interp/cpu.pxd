@@ -62,7 +62,8 @@ cdef enum:                      # CR0 and CR4
     CR4_PSE = 0x10
     CR4_PAE = 0x20
     CR4_PGE = 0x80
-    CR4_ALLOWED = 0xB4          # TSD, PSE, PAE, PGE
+    CR4_UMIP = 0x800
+    CR4_ALLOWED = 0x8B4         # TSD, PSE, PAE, PGE, UMIP
     CR0_ALLOWED = 0x6005003F    # without PG, which does not fit an int
 cdef enum:
     CR0_PG = 0x80000000
@@ -207,6 +208,7 @@ cdef struct jump_t:             # from a linear address to the block there
 cdef struct page_t:             # one frame of RAM, as far as code goes
     uint64_t granules           # of 64 bytes that hold decoded code
     uint32_t generation         # grows when they are written
+    uint32_t unit               # a translator's first unit there, or 0
 
 cdef struct cpu_t
 
@@ -215,6 +217,9 @@ cdef struct cpu_t
 ctypedef bint (*translate_t)(void *monitor, cpu_t *c, uint32_t linear, uint32_t access,
                              uint32_t user, uint64_t *pa, uint32_t *watched) noexcept nogil
 ctypedef void (*after_write_t)(void *monitor, cpu_t *c, uint64_t pa, uint32_t n) noexcept nogil
+# A monitor that keeps translations is told that the code of a frame was written, or NO_PAGE: that
+# no code is watched any more.
+ctypedef void (*code_written_t)(void *monitor, cpu_t *c, uint32_t frame) noexcept nogil
 
 cdef struct cpu_t:
     uint32_t gpr[9]             # EAX to EDI, and a zero
@@ -264,6 +269,7 @@ cdef struct cpu_t:
     # a monitor's, see translate_t; NULL: the guest's tables are the machine's
     translate_t translate
     after_write_t after_write
+    code_written_t code_written
     void *monitor
     uint64_t window             # the processor's own accesses from this linear address on are to
     uint8_t *window_host        # these bytes, which no instruction reaches; 1 << 32: none

@@ -113,6 +113,8 @@ cdef void forget_code(cpu_t *c) noexcept nogil:
     for i in range(c.page_count):
         c.pages[i].granules = 0
     c.arena_used = 0
+    if c.code_written != NULL:
+        c.code_written(c.monitor, c, NO_PAGE)
 
 
 cdef void mark_code(cpu_t *c, uint32_t frame, uint64_t granules) noexcept nogil:
@@ -142,6 +144,8 @@ cdef void written(cpu_t *c, uint64_t pa, uint32_t n, uint32_t watched) noexcept 
         c.pages[frame].generation += 1
         c.counters[COUNT_CODE_WRITES] += 1
         c.event |= EVENT_LEAVE
+        if c.code_written != NULL:
+            c.code_written(c.monitor, c, <uint32_t>frame)
 
 
 cdef uint8_t *page_of(

@@ -284,5 +284,4 @@ cdef class Cpu:
         memcpy(&self.c, PyBytes_AS_STRING(state), state_size(&self.c))
         self.c.gpr[R_NONE] = 0
         set_cpl(&self.c, self.c.cpl & 3)
-        settle_tables(&self.c)
-        forget_code(&self.c)
+        settle_tables(&self.c)      # decoded code stays: it is memory's, not the processor's

@@ -9,6 +9,7 @@ from libc.stdint cimport uint32_t
 
 from pyvirt._core.interp.alu cimport sub
 from pyvirt._core.interp.cpu cimport (
+    EVENT_EXIT,
     EVENT_LEAVE,
     F_DF,
     R_EAX,
@@ -70,7 +71,8 @@ cdef void string_op(cpu_t *c, const uop_t *u) noexcept nogil:
         one(c, u, step)
         return
     while counted(c, u.amask):
-        if done == CHUNK or c.event:
+        # a write to decoded code does not end it: its time must not hang on what was decoded
+        if done == CHUNK or c.event & EVENT_EXIT:
             c.eip = c.start
             c.event |= EVENT_LEAVE
             return

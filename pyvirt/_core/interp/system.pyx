@@ -61,6 +61,15 @@ cdef inline bint privileged(cpu_t *c) noexcept nogil:
     return True
 
 
+cdef inline bint disclosed(cpu_t *c) noexcept nogil:
+    """#GP(0) for SGDT SIDT SLDT STR SMSW outside ring 0, where CR4.UMIP asks for it (SDM vol. 3,
+    2.5)."""
+    if c.cpl and c.cr4 & CR4_UMIP:
+        raise_fault(c, X_GP, 1, 0)
+        return False
+    return True
+
+
 cdef inline uint32_t iopl(const cpu_t *c) noexcept nogil:
     return (c.eflags & F_IOPL) >> 12
 
@@ -212,6 +221,8 @@ cdef void store_table(cpu_t *c, const uop_t *u) noexcept nogil:
     cdef uint32_t limit = c.idt_limit if u.op else c.gdt_limit
     cdef uint32_t base = c.idt_base if u.op else c.gdt_base
     cdef uint32_t high = (at + 2) & u.amask
+    if not disclosed(c):
+        return
     if not may_write(&c.seg[u.segment], at, 2) or not may_write(&c.seg[u.segment], high, 4):
         segment_fault(c, u.segment)
         return
@@ -362,7 +373,11 @@ cdef void debug_registers(cpu_t *c, const uop_t *u) noexcept nogil:
 
 
 cdef void cpuid(cpu_t *c) noexcept nogil:
-    """A Pentium Pro without FPU: TSC, MSR, CX8, PSE, PAE, PGE, CMOV."""
+    """A Pentium Pro without FPU: TSC, MSR, CX8, PSE, PAE, PGE, CMOV.
+
+    CR4.UMIP works but is not reported: its bit stands in leaf 7, which such a processor does not
+    have.
+    """
     cdef uint32_t leaf = c.gpr[R_EAX]
     if leaf == 0:
         c.gpr[R_EAX] = 1
@@ -502,7 +517,7 @@ cdef void system_op(cpu_t *c, const uop_t *u) noexcept nogil:
     elif k == K_SLDT:
         if not c.cr0 & CR0_PE:
             raise_fault(c, X_UD, 0, 0)
-        else:
+        elif disclosed(c):
             s = &c.tr if u.op else &c.ldtr
             rm_put(c, u, 2 if u.mem else u.size, s.selector)
     elif k == K_LLDT:
@@ -512,7 +527,8 @@ cdef void system_op(cpu_t *c, const uop_t *u) noexcept nogil:
     elif k == K_ARPL:
         adjust_rpl(c, u)
     elif k == K_SMSW:
-        rm_put(c, u, 2 if u.mem else u.size, c.cr0)
+        if disclosed(c):
+            rm_put(c, u, 2 if u.mem else u.size, c.cr0)
     elif k == K_LMSW:
         if privileged(c) and rm_get(c, u, 2, &v):
             # PE can be set, not cleared

@@ -91,7 +91,8 @@ cdef void shadow_descriptor(monitor_t *m, table_t *t, uint32_t index) noexcept n
     cdef uint64_t raw = 0
     t.lowered[index] = 0
     if read_descriptor(m, t, index * 8, &raw):
-        if raw >> 45 & 3 == 0:
+        # conforming code is anybody's: its level shows in LAR and does no harm
+        if raw >> 45 & 3 == 0 and raw >> 42 & 7 != 7:
             raw |= <uint64_t>1 << 45
             t.lowered[index] = 1
         if raw >> 40 & 0x17 == 4:           # a call gate, of 16 or 32 bits
@@ -269,7 +270,7 @@ cdef void begin(monitor_t *m) noexcept nogil:
 
 cdef inline void hold(segment_t *s, uint32_t cpl, bint stack_or_code) noexcept nogil:
     """What the processor gets in place of the guest's segment."""
-    if s.attributes & 0x70 == 0x10:
+    if s.attributes & 0x70 == 0x10 and s.attributes & 0xC != 0xC:
         s.attributes |= 0x20
     s.attributes |= HELD
     if stack_or_code:
@@ -325,6 +326,9 @@ cdef void to_host(monitor_t *m) noexcept nogil:
         if g.ldtr.selector & 0xFFFC:
             c.ldtr.selector = HOST_LDT
         c.cr0 = HOST_CR0 | (c.cr0 & (CR0_EM | CR0_TS))
+    else:
+        # SGDT and its like trap at CPL 3, too, on a host that has it (SDM vol. 3, 2.5)
+        c.cr4 |= CR4_UMIP
     c.intercept = 1 << C_INT
     c.exception_bitmap = <uint32_t>0xFFFFFFFF
     c.interrupt_exit = 1
@@ -384,6 +388,7 @@ cdef void to_guest(monitor_t *m) noexcept nogil:
     c.ldtr = g.ldtr
     c.tr = g.tr
     c.cr0 = g.cr0
+    c.cr4 = g.cr4
     c.intercept = 0
     c.exception_bitmap = 0
     c.interrupt_exit = 0

@@ -27,10 +27,18 @@ from pyvirt._core.monitors.state cimport (
     PAGING_NESTED,
     PAGING_SHADOW,
     REASONS,
+    TRANSLATION,
     X_REASON_EPT,
     X_REASON_EXCEPTION,
     monitor_t,
 )
+from pyvirt._core.monitors.translation cimport (
+    close_translation,
+    open_translation,
+    run_translation,
+)
+from pyvirt._core.monitors.unitlist cimport translation_counts, translation_units
+from pyvirt._core.monitors.units cimport forget_counts, translator_t
 from pyvirt._core.shadow.engine cimport HyperCore
 from pyvirt._core.shadow.state cimport counters_t
 from pyvirt.errors import InvalidTypeError, InvalidValueError
@@ -47,6 +55,8 @@ cdef uint32_t run_by(monitor_t *m, uint64_t end) noexcept nogil:
     """Run by the monitor's technique until `end`."""
     if m.technique == NAIVE:
         return run_naive(m, end)
+    if m.technique == TRANSLATION:
+        return run_translation(m, end)
     return run_hardware(m, end)
 
 
@@ -65,6 +75,7 @@ cdef uint32_t run_for(monitor_t *m, uint64_t budget) noexcept nogil:
         guest_registers(m, c.cr0, c.cr3, c.cr4)
     if m.back != NULL:
         settle_front(m)
+    m.checked_page = <uint32_t>0xFFFFFFFF       # what was found belongs to another run
     c.exit_reason = EXIT_BUDGET
     c.exit_class = 0
     c.exit_reason = run_by(m, end)
@@ -86,10 +97,17 @@ cdef class MonitorCore:
     tables : sequence of HyperCore
         For guests with 32-bit tables and with PAE, over the processor's memory; empty: the guest's
         tables are the machine's.
+    cache : tuple of int
+        With translation: units that the code cache has room for (1 to 2**20); writes to traced pages
+        after which an instruction is retranslated (0 to 255; 0: never); whether code of CPL 3 is
+        translated too.
     """
 
-    def __init__(self, Cpu cpu not None, technique, tables=()):
+    def __init__(self, Cpu cpu not None, technique, tables=(), cache=(4096, 4, False)):
         cdef int i
+        cdef uint32_t units = as_int(cache[0], "units", 1, 1 << 20)
+        cdef uint32_t threshold = as_int(cache[1], "threshold", 0, 255)
+        cdef bint user = cache[2]
         if self.cpu is not None:
             raise InvalidTypeError("this monitor is initialised already")
         if cpu.memory is None:
@@ -115,7 +133,9 @@ cdef class MonitorCore:
             self.m.paging = (PAGING_SHADOW if self.m.tables[0].mode == 0 else PAGING_NESTED)
             attach_paging(&self.m)
         self.m.c.monitor = &self.m
-        if technique == "naive" and not open_deprivileged(&self.m):
+        if technique in ("naive", "translation") and not open_deprivileged(&self.m):
+            raise MemoryError
+        if technique == "translation" and not open_translation(&self.m, units, threshold, user):
             raise MemoryError
         if cpu.c.bus != NULL:
             self.m.back = cpu.c.bus
@@ -126,6 +146,7 @@ cdef class MonitorCore:
 
     def __dealloc__(self):
         if self.cpu is not None:
+            close_translation(&self.m)
             close_deprivileged(&self.m)
             self.cpu.c.translate = NULL
             self.cpu.c.after_write = NULL
@@ -150,6 +171,8 @@ cdef class MonitorCore:
         self.m.retired = self.m.c.counters[COUNT_RETIRED]
         for one in self.tables:
             one.reset()
+        if self.m.translator != NULL:
+            forget_counts(<translator_t *>self.m.translator)
 
     def set_controls(self, intercept, exceptions, cluster, ports):
         """What exits from a guest with hardware assistance.
@@ -220,3 +243,11 @@ cdef class MonitorCore:
         booked["direct"] = retired - sum(self.m.booked[i] for i in range(1, BOOKED))
         return {"booked": booked, "events": events, "exits": {k: n for k, n in exits.items() if n},
                 "clustered": self.m.clustered, "instructions": retired}
+
+    def translation(self):
+        """Counts of the code cache by name, and its units, oldest first; see `unitlist`."""
+        self._check()
+        if self.m.translator == NULL:
+            raise InvalidValueError("only translation has a code cache")
+        return (translation_counts(<translator_t *>self.m.translator),
+                translation_units(<translator_t *>self.m.translator))

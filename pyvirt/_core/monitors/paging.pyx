@@ -55,6 +55,10 @@ from pyvirt._core.shadow.writes cimport table_written
 from pyvirt._core.shadow.zap cimport zap_all
 
 
+cdef enum:
+    NOTHING = 0xFFFFFFFF            # no page number is that
+
+
 cdef bint no_memory(cpu_t *c) noexcept nogil:
     c.event |= EVENT_EXIT
     c.exit_reason = EXIT_NO_MEMORY
@@ -148,6 +152,7 @@ cdef void after_write(void *monitor, cpu_t *c, uint64_t pa, uint32_t n) noexcept
     """A write to a table whose shadow must follow."""
     cdef monitor_t *m = <monitor_t *>monitor
     m.events[E_PAGE_TABLE_UPDATE] += 1
+    m.checked_page = NOTHING
     pm_lock(c.memory)
     mark_dirty(m.h, pa >> FRAME_SHIFT)
     table_written(m.h, m.v, pa, n)
@@ -160,7 +165,7 @@ cdef void attach_paging(monitor_t *m) noexcept nogil:
     """Have the processor translate through `tables`."""
     m.h = m.tables[0]
     m.v = &m.h.cpus[0]
-    m.checked_page = <uint32_t>0xFFFFFFFF
+    m.checked_page = NOTHING
     m.c.translate = translate
     m.c.after_write = after_write
     m.c.monitor = m

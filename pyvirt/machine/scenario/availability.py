@@ -160,6 +160,7 @@ class Availability(Follower):
         self._admission = None if policy is None else _admission(policy, system)
         rules = HARules(pdl_response="events") if policy is None else _rules(policy)
         kept = self._admission if isinstance(self._admission, FailoverHosts) else None
+        system.kept = () if kept is None else kept.hosts
         self.watch = Watch(system.cluster, incidents, rules, kept, {}, None)
         self.watch.quiet = policy is None
         self._told = 0

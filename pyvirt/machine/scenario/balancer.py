@@ -49,17 +49,18 @@ class Balancer(Follower):
         system, policy = self._system, self._system.spec.policies.drs
         assert policy is not None
         system.measure()
-        made = drs(system.cluster, level=policy.level)
+        made = drs(system.offered(), level=policy.level)
         applied = made.applied if policy.automation == "full" else np.zeros(len(made.vm), bool)
         goals = {int(made.vm[i]): int(made.target[i]) for i in np.flatnonzero(applied)}
         for at, (vm, target) in enumerate(zip(made.vm.tolist(), made.target.tolist(), strict=True)):
-            if not applied[at]:
+            if not applied[at] and target not in system.kept:
                 source = int(made.source[at])
                 text = f"priority {int(made.priority[at])}"
                 system.note("recommended", vm=vm, host=source, to=target, text=text)
         for vm, target in goals.items():
             # what is on its way already is seen where it was
-            if self._migrations.target(vm) == NONE and target not in self._leaving:
+            free = target not in self._leaving and target not in system.kept
+            if self._migrations.target(vm) == NONE and free:
                 self._migrations.ask(vm, target, "DRS")
         system.calendar.enter(system.now + policy.interval_ns, self._balance, rank=BEFORE)
 
@@ -68,15 +69,17 @@ class Balancer(Follower):
         assert policy is not None
         assert self._power is not None
         system.measure()
-        actions = self._power.step(system.cluster, system.now)
+        actions = self._power.step(system.offered(), system.now)
         if actions is not None:
             for host in actions.power_on:
                 self.wake(int(host), "DPM")
             for vm, target in np.asarray(actions.moves, np.int64).reshape(-1, 2).tolist():
-                if self._migrations.target(vm) == NONE and system.cluster.vms.host[vm] != target:
+                free = target != system.cluster.vms.host[vm] and target not in system.kept
+                if self._migrations.target(vm) == NONE and free:
                     self._migrations.ask(vm, target, "DPM")
             for host in actions.power_off:
-                self.leave(int(host), HostState.STANDBY, "DPM", moves=False)
+                if int(host) not in system.kept:
+                    self.leave(int(host), HostState.STANDBY, "DPM", moves=False)
         system.calendar.enter(system.now + policy.interval_ns, self._manage_power, rank=BEFORE)
 
     # --- hosts ---
@@ -91,7 +94,7 @@ class Balancer(Follower):
         system.note("host-leaving", host=host, text=why)
         if moves:
             system.measure()
-            plan = evacuate(system.cluster, [host])
+            plan = evacuate(system.offered(), [host])
             for vm, target in zip(plan.vm.tolist(), plan.target.tolist(), strict=True):
                 if self._migrations.target(vm) == NONE:
                     self._migrations.ask(vm, target, why)

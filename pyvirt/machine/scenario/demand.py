@@ -16,7 +16,9 @@ from pyvirt.machine.monitors import Monitors
 from pyvirt.machine.profile import load
 from pyvirt.machine.scenario.fleet import HOST_TIMES, VM_TIMES
 from pyvirt.machine.scenario.guests import derived
+from pyvirt.machine.scenario.pooled import PooledTime
 from pyvirt.machine.scenario.wanted import Wanted
+from pyvirt.machine.scheduling import check_pools
 from pyvirt.machine.vm import VM
 from pyvirt.machine.vmm import VMM
 from pyvirt.spec import HostSpec, PoolSpec
@@ -36,18 +38,27 @@ class DemandFleet:
 
     What a machine wants and does not get is lost, and does not wait as under an exact scheduler. A
     host's CPU time goes to its machines between reservation and limit by their shares
-    (`pyvirt.cluster.kernels.share`), after what migrations, devices and the console take.
+    (`pyvirt.cluster.kernels.share`), over its resource pools if there are any (`PooledTime`), after
+    what migrations, devices and the console take. Limits come first: what they keep from a machine,
+    its own and those of its pools, counts as limited, and what is missing beyond that as ready.
 
     Parameters
     ----------
     hosts : sequence of HostSpec
     pools : sequence of sequence of PoolSpec
-        For each host, for admission.
+        For each host.
     cluster : Cluster
         With shares, reservations and limits; no machine is on yet.
     seed : int
     step_ns : int
         Of the scenario.
+    pool_names : sequence of str
+        The pool of each machine; empty: none.
+
+    Raises
+    ------
+    InvalidValueError
+        Pools on a host whose scheduler knows of none, as under `ExactFleet`.
     """
 
     def __init__(
@@ -57,6 +68,7 @@ class DemandFleet:
         cluster: Cluster,
         seed: int,
         step_ns: int,
+        pool_names: Sequence[str],
     ) -> None:
         self._hosts, self._step = list(hosts), step_ns
         self._state = [host.state for host in hosts]
@@ -70,6 +82,11 @@ class DemandFleet:
         nowhere.vms.on[:], nowhere.vms.host[:] = 1, NONE
         self._shares = HostShares(nowhere, 0.0)
         self._core = self._shares.host[CORE, :-1].astype(np.float64)  # kHz
+        self._pooled: PooledTime | None = None
+        if any(pools):
+            for host, mine in zip(hosts, pools, strict=True):
+                check_pools(host, load(host), mine)
+            self._pooled = PooledTime(pools, self._shares, pool_names)
         vms = len(cluster.vms)
         self._vcpus = cluster.vms.vcpus.astype(np.float64)
         self._limit = np.where(
@@ -104,6 +121,8 @@ class DemandFleet:
         if not dt:
             return
         self._now = to_ns
+        if self._pooled is not None:
+            self._pooled.divide(self._on, self._home)
         on = self._on & ~self._still
         home = self._home
         core = self._core[home]
@@ -112,11 +131,15 @@ class DemandFleet:
         wish = np.minimum(self._wish, most)
         within = np.minimum(wish, self._limit)
         able = np.minimum(within, most * (1.0 - self._waiting))
+        cut = wish - within
+        if self._pooled is not None:
+            allowed = np.minimum(able, self._pooled.allowed)
+            cut, able = cut + (able - allowed), allowed
         rest = self._vcpus * (1.0 - self._waiting) - able / core
         parts = {
             "run_ns": given,
             "ready_ns": np.where(on, np.maximum(able / core - given, 0.0), 0.0),
-            "limited_ns": np.where(on, np.minimum((wish - within) / core, rest), 0.0),
+            "limited_ns": np.where(on, np.minimum(cut / core, rest), 0.0),
             "swap_wait_ns": np.where(on, self._vcpus * self._waiting, 0.0),
         }
         # whole ns, of which none is counted twice
@@ -177,6 +200,8 @@ class DemandFleet:
             s.refresh(*hosts)
         else:
             s.new_demand(demand, 0)
+        if self._pooled is not None:
+            self._pooled.stale.update(hosts or range(len(self._hosts)))
 
     def _burden_hosts(self, hosts: Sequence[int]) -> None:
         own = np.bincount(
@@ -230,6 +255,7 @@ class DemandFleet:
             self._wish[row] = rest[0] * self._core[host] * self._factor[row]
         self._shares.vm[STILL, row] = 0
         self._shares.shift(row, self._shares.nowhere, host)
+        self._regroup(host)
         self._divide(host)
 
     def stop(self, row: int) -> list[int]:
@@ -239,8 +265,13 @@ class DemandFleet:
         self._shares.shift(row, host, self._shares.nowhere)
         del self._wanted[row]
         self.forget(self._running.pop(row), host)
+        self._regroup(host)
         self._divide(host)
         return []
+
+    def _regroup(self, host: int) -> None:
+        if self._pooled is not None:
+            self._pooled.changed(host)
 
     def stun(self, row: int) -> None:
         """Let a machine stand still."""

@@ -110,7 +110,12 @@ class Migrations(Follower):
         if source == target:
             return "it is there"
         ours, theirs = (system.spec.cluster.hosts[host].hypervisor for host in (source, target))
-        return "" if ours == theirs else f"it runs under {ours}, not {theirs}"
+        if ours != theirs:
+            return f"it runs under {ours}, not {theirs}"
+        if target in system.kept:
+            return "the host is kept for failures"
+        lost = system.unreached(row, target)
+        return f"the host does not reach its datastores {', '.join(lost)}" if lost else ""
 
     def cancel(self, row: int, text: str) -> None:
         """End a migration, begun or not, without a move."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pyvirt.cluster import ConstantRate, Disk, migrate_storage
+from pyvirt.cluster import NONE, ConstantRate, Disk, migrate_storage
 from pyvirt.errors import AdmissionError
 from pyvirt.machine.paths import Datastores, Site
 from pyvirt.machine.paths.site import PATH_FAULTS
@@ -142,6 +142,9 @@ class Storage(Follower):
                 "refused", vm=row, text=f"storage migration: nothing of it is beside {store}"
             )
             return
+        sources = {stores.names[int(stores.disks["store"][k])] for k in mine.values()}
+        if not self._in_reach(row, store, *sorted(sources)):
+            return
         free = stores.free(to)
         if size > free:
             text = f"storage migration: {store} has {free:,} bytes free, {size:,} are needed"
@@ -169,14 +172,27 @@ class Storage(Follower):
         assert stores is not None
         self._system.go_on(row, "storage migration")
         mine = self._moving.pop(row)
+        if not self._in_reach(row, store):
+            return
         try:
             for disk in mine.values():
                 stores.move(disk, to)
         except AdmissionError as error:
             system.note("refused", vm=row, text=f"storage migration: {error}")
             return
+        system.put_disks(row, mine, store)
         system.note("storage-migrated", vm=row, text=f"to {store}", value=downtime_ns)
         self._retry()
+
+    def _in_reach(self, row: int, *stores: str) -> bool:
+        """Say whether a machine's host, if it has one, reaches datastores, and note it if not."""
+        system = self._system
+        host = int(system.cluster.vms.host[row])
+        lost = [one for one in stores if host != NONE and not system.reaches(host, one)]
+        if lost:
+            text = f"storage migration: the host does not reach {', '.join(lost)}"
+            system.note("refused", vm=row, host=host, text=text)
+        return not lost
 
     def _speed(self, store: str) -> float:
         described = self._system.spec.cluster

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pyvirt.cluster import NONE, Cluster, HostState, place
+from pyvirt.cluster import (
+    NONE,
+    Cluster,
+    FailoverError,
+    HostState,
+    Placements,
+    choices,
+    place,
+)
+from pyvirt.cluster.described import masks_of, store_numbers
 from pyvirt.cluster.entitle import memory_demand
 from pyvirt.errors import AdmissionError, InvalidValueError, PowerStateError
 from pyvirt.machine.profile import load
@@ -78,6 +87,8 @@ class System:
         What happened so far.
     followers : list
         Who is told of machines that start, stop and move, and of states of hosts.
+    kept : tuple of int
+        Hosts that HA keeps free.
     """
 
     def __init__(
@@ -99,6 +110,7 @@ class System:
         awake = [host.replace(state="on") for host in hosts]
         self.cluster = Cluster.from_spec(_kept_apart(described.replace(hosts=awake)))
         self.cluster.hosts.state[:] = [STATES.index(host.state) for host in hosts]
+        self._store_numbers, self._reached = store_numbers(described), described.reached
         # where a machine is registered: what it is powered on at, without another word
         self.registered = self.cluster.vms.host.copy()
         self.cluster.vms.on[:] = 0
@@ -110,12 +122,8 @@ class System:
             )
             memory_step = SECOND
         else:
-            if described.pools:
-                raise InvalidValueError(
-                    "pools of a scenario must be left out where mode is 'demand': its hosts "
-                    f"divide time by the shares of VMs, got {described.pools[0].name!r:.80}"
-                )
-            self.fleet = DemandFleet(hosts, pools, self.cluster, seed, spec.step_ns)
+            inside = [vm.pool for vm in described.vms]
+            self.fleet = DemandFleet(hosts, pools, self.cluster, seed, spec.step_ns, inside)
             memory_step = min(spec.step_ns, LONGEST_MEMORY_STEP)
         self.memory = ClusterMemory(
             described,
@@ -133,6 +141,7 @@ class System:
         self.events: list[Event] = []
         self.monitors: list[Monitor] = []
         self.followers: list[Follower] = []
+        self.kept: tuple[int, ...] = ()
         self._measured = (0, self.fleet.vm_times(), self.meter.vm["on_ns"].copy())
 
     # --- time ---
@@ -179,6 +188,9 @@ class System:
     def power_on(self, rows: Sequence[int], what: str = "power-on") -> list[int]:
         """Power machines on where they are registered, or else where they are placed.
 
+        They are placed where that host is not on, or is one that HA keeps free (but at the start,
+        where a description means what it says); on such a host none is placed.
+
         Returns
         -------
         list of int
@@ -188,16 +200,17 @@ class System:
         homeless = []
         for row in rows:
             home = int(self.registered[row])
-            if home == NONE or hosts.state[home] != HostState.ON:
+            kept = home in self.kept and self.now > 0
+            if home == NONE or kept or hosts.state[home] != HostState.ON:
                 homeless.append(row)
         targets = {row: int(self.registered[row]) for row in rows}
         if homeless:
             self.measure()
-            chosen = place(self.cluster, homeless)
+            chosen = place(self.cluster, homeless, avoid=self.kept)
             for row, host in zip(chosen.vm.tolist(), chosen.host.tolist(), strict=True):
                 targets[row] = host
                 if host == NONE:
-                    self.note("refused", vm=row, text=f"{what}: {chosen.reason(row)}")
+                    self.note("refused", vm=row, text=f"{what}: {self._why_nowhere(chosen, row)}")
         found = [(row, targets[row]) for row in rows if targets[row] != NONE]
         ready = [(row, host, self._prepared(row, host, what)) for row, host in found]
         sure = [(row, host, vmm) for row, host, vmm in ready if vmm is not None]
@@ -211,6 +224,18 @@ class System:
                 started.append(row)
         return started
 
+    def _why_nowhere(self, chosen: Placements, row: int) -> str:
+        """Say why no host takes a machine: those that HA keeps free, if one of them could."""
+        if self.kept:
+            after = self.cluster.copy()
+            after.vms.host[chosen.vm] = chosen.host
+            able = [one.host for one in choices(after, row) if not one.refusal]
+            free = [host for host in self.kept if host in able]
+            if free:
+                name = self.host_names[free[0]]
+                return str(FailoverError(name, 1, 0, self.vm_names[row], "place: a failover host"))
+        return chosen.reason(row)
+
     def start(self, row: int, host: int, what: str = "power-on") -> bool:
         """Power a machine on, or let a suspended one go on, on a host; False: it was refused."""
         vmm = self._prepared(row, host, what)
@@ -223,12 +248,51 @@ class System:
         machine = self.vms[row]
         try:
             machine.check("power_on")
+            self._check_stores(row, host)
             for one in self.followers:
                 one.admit(row, host)
             return self.fleet.prepare(machine, host)
         except (AdmissionError, PowerStateError, InvalidValueError) as error:
             self.note("refused", vm=row, host=host, text=f"{what}: {error}")
             return None
+
+    def _check_stores(self, row: int, host: int) -> None:
+        lost = self.unreached(row, host)
+        if lost:
+            raise InvalidValueError(
+                f"host {self.host_names[host]!r:.80} does not reach the datastores of VM "
+                f"{self.vm_names[row]!r:.80}: {', '.join(lost)}"
+            )
+
+    def unreached(self, row: int, host: int) -> list[str]:
+        """Give the datastores that a machine needs, and that a host does not reach now."""
+        missing = self.cluster.vms.datastores[row] & ~self.cluster.hosts.datastores[host]
+        return [
+            name
+            for name, at in self._store_numbers.items()
+            if int(missing[at // 64]) >> (at % 64) & 1
+        ]
+
+    def reaches(self, host: int, store: str) -> bool:
+        """Say whether a host reaches a datastore now; one that no host names they all do."""
+        if store not in self._reached:
+            return True
+        word, bit = divmod(self._store_numbers[store], 64)
+        return bool(int(self.cluster.hosts.datastores[host, word]) >> bit & 1)
+
+    def put_disks(self, row: int, names: Collection[str], store: str) -> None:
+        """Know that disks of a machine are on another datastore now."""
+        machine = self.vms[row]
+        disks = [
+            one.replace(datastore=store) if one.name in names else one for one in machine.spec.disks
+        ]
+        machine.spec = machine.spec.replace(disks=disks)
+        for disk in machine.disks:
+            if disk.name in names:
+                disk.datastore = store
+        needed = machine.spec.stores(self._reached)
+        self.cluster.vms.datastores[row] = masks_of([needed], self._store_numbers)[0]
+        self.fleet.see_paths()
 
     def _has_memory(self, row: int, host: int, vmm: VMM, what: str) -> bool:
         try:
@@ -376,6 +440,16 @@ class System:
             vms.consumed = np.where(running, mapped, vms.consumed)
             wanted = memory_demand(vms.active, np.maximum(vms.consumed, vms.active))
             vms.demand[1] = np.where(running, wanted, vms.demand[1])
+
+    def offered(self) -> Cluster:
+        """Give the cluster to those who look for places: without empty hosts that HA keeps free."""
+        empty = [host for host in self.kept if not self.on_host(host)]
+        if not empty:
+            return self.cluster
+        made = self.cluster.copy()
+        on = [host for host in empty if made.hosts.state[host] == HostState.ON]
+        made.hosts.state[on] = HostState.MAINTENANCE
+        return made
 
     def finish(self) -> None:
         """Check that all pages are there."""

@@ -1,5 +1,7 @@
 """Scenarios made at random: small clusters to which much happens."""
 
+import random
+
 from pyvirt.spec import (
     AdapterSpec,
     ArraySpec,
@@ -60,7 +62,7 @@ def random_scenario(rng, mode=None, *, duration=60 * SECOND):
         ],
         arrays=[ArraySpec("san", processors=2, fabrics=2)],
     )
-    return ScenarioSpec(
+    made = ScenarioSpec(
         cluster,
         duration,
         policies=policies(rng, hosts),
@@ -72,6 +74,18 @@ def random_scenario(rng, mode=None, *, duration=60 * SECOND):
         hypervisor=hypervisor,
         seed=rng.randrange(1000),
     )
+    if mode == "demand" and hypervisor in (None, "esxi") and made.seed % 3 == 0:
+        # drawn apart, for scenarios of before to stay as they were
+        return with_pools(random.Random(made.seed), made)
+    return made
+
+
+def with_pools(rng, made):
+    limit = rng.choice([None, 700, 3000])
+    pools = [PoolSpec("p0", cpu=rng.choice(["low", 3000]), cpu_limit=limit)]
+    pools.append(PoolSpec("p1", parent="p0", cpu_reservation=rng.choice([0, 200])))
+    vms = [vm.replace(pool=rng.choice(["", "p0", "p1"])) for vm in made.cluster.vms]
+    return made.replace(cluster=made.cluster.replace(pools=pools, vms=vms))
 
 
 def host(rng, i):

@@ -15,6 +15,8 @@ from pyvirt.spec import (
     DatastoreSpec,
     DiskLoadSpec,
     DiskSpec,
+    DPMSpec,
+    DRSSpec,
     EventSpec,
     FaultSpec,
     HASpec,
@@ -172,14 +174,11 @@ STORAGE = {
 }
 
 
-def stored(name="v", **fields):
+def stored(name="v", *, named=(), **fields):
     vm = machine(name, cpu=200, **fields)
     work = vm.workload.replace(disk=DiskLoadSpec(reads_per_s=1000.0))
-    return vm.replace(
-        workload=work,
-        datastores=["store"],
-        disks=[DiskSpec("d", size=256 * MIB, datastore="store")],
-    )
+    disk = DiskSpec("d", size=256 * MIB, datastore="store")
+    return vm.replace(workload=work, datastores=named, disks=[disk])
 
 
 def storage():
@@ -232,17 +231,113 @@ def test_responses_to_paths_that_are_all_down(response, seconds, end):
     assert VM_STATES[result.vm("v")["state"][-1]] == end
 
 
-def test_a_device_that_is_lost_for_good():
+#: How a machine may say that it needs a datastore: by its disk, by itself, by both.
+NAMED = {
+    "disk": stored(),
+    "machine": stored(named=["store"]).replace(disks=[]),
+    "both": stored(named=["store"]),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("how", NAMED)
+def test_a_device_that_is_lost_for_good(mode, how):
     hosts, cluster = storage()
     policy = PolicySpec(ha=HASpec(admission="none"))
     faults = [FaultSpec(20 * SECOND, "device-lost", "a/store")]
-    result = run(hosts, [stored()], "exact", cluster=cluster, faults=faults, policies=policy)
+    vms = [NAMED[how], machine("w", cpu=200)]
+    result = run(hosts, vms, mode, cluster=cluster, faults=faults, policies=policy)
+    # who names nothing has lost nothing
+    assert result.vm("w")["on_ns"].sum() == 60 * SECOND
     (lost,) = result.of("storage-lost")
     (off,) = result.of("vm-powered-off")
     assert (lost.time_ns, lost.host) == (off.time_ns, off.host) == (20 * SECOND, "a")
     (again,) = result.of("restarted")
     assert again.host == "b"
     assert result.vm("v")["down_ns"].sum() == again.time_ns - 20 * SECOND
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_machines_are_where_their_disks_are(mode):
+    """Host a has the store of the disk, b another, c both."""
+    stores = {"a": ["store"], "b": ["other"], "c": ["store", "other"]}
+    hosts = [host(name, datastores=mine) for name, mine in stores.items()]
+    cluster = {"datastores": [DatastoreSpec(name, capacity=GIB) for name in ("store", "other")]}
+    # it is placed where it may be, not where least is to do
+    busy = machine("w", "a", cpu=2000)
+    events = [
+        EventSpec(5 * SECOND, "power-on", "v", "b"),
+        EventSpec(10 * SECOND, "power-on", "v"),
+        EventSpec(15 * SECOND, "migrate", "v", "b"),
+        EventSpec(20 * SECOND, "migrate", "v", "a"),
+        EventSpec(40 * SECOND, "migrate-storage", "v", "other"),
+        EventSpec(45 * SECOND, "migrate", "v", "c"),
+        EventSpec(60 * SECOND, "migrate-storage", "v", "other"),
+        EventSpec(75 * SECOND, "migrate", "v", "b"),
+        EventSpec(90 * SECOND, "migrate", "v", "a"),
+    ]
+    vms = [stored(where="", power_on=False), busy]
+    result = run(hosts, vms, mode, seconds=100, cluster=cluster, events=events)
+    mine = [one for one in result.events if one.vm == "v"]
+    found = [(one.time_ns // SECOND // 5 * 5, one.what, one.host, one.to) for one in mine]
+    assert [one for one in found if "migration" not in one[1]] == [
+        (5, "refused", "b", ""),
+        (10, "power-on", "c", ""),
+        (15, "refused", "", "b"),
+        (20, "migrated", "c", "a"),
+        (40, "refused", "a", ""),
+        (45, "migrated", "a", "c"),
+        (60, "storage-migrated", "", ""),
+        (75, "migrated", "c", "b"),
+        (90, "refused", "", "a"),
+    ]
+    assert all("does not reach" in one.text for one in result.of("refused"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_datastore_that_no_host_names_is_in_reach_of_all(mode):
+    cluster = {"datastores": [DatastoreSpec("store", capacity=GIB)]}
+    events = [EventSpec(10 * SECOND, "migrate", "v", "b")]
+    result = run([host("a"), host("b")], [stored()], mode, cluster=cluster, events=events)
+    assert result.of("migrated")
+
+
+def test_disks_that_moved_follow_the_paths_of_their_new_datastore():
+    adapters = [AdapterSpec("h0", "hba")]
+    both = ["store", "other"]
+    hosts = [host(name, adapters=adapters, datastores=both) for name in "ab"]
+    cluster = {
+        "datastores": [DatastoreSpec(one, capacity=GIB, array=f"{one} san") for one in both],
+        "arrays": [ArraySpec(f"{one} san") for one in both],
+    }
+    faults = [
+        FaultSpec(20 * SECOND, "array", "store san", 60 * SECOND),
+        FaultSpec(100 * SECOND, "device-lost", "a/store"),
+        FaultSpec(110 * SECOND, "array", "other san", 60 * SECOND),
+        FaultSpec(200 * SECOND, "device-lost", "other"),
+    ]
+    events = [
+        # from what is not in reach nothing can be copied
+        EventSpec(60 * SECOND, "migrate-storage", "v", "other"),
+        EventSpec(90 * SECOND, "migrate-storage", "v", "other"),
+    ]
+    policy = PolicySpec(ha=HASpec(admission="none"))
+    result = run(
+        *(hosts, [stored()], "exact"),
+        seconds=220,
+        cluster=cluster,
+        faults=faults,
+        events=events,
+        policies=policy,
+    )
+    (refused, *_), (moved,) = result.of("refused"), result.of("storage-migrated")
+    assert (refused.time_ns, moved.time_ns // SECOND) == (60 * SECOND, 90)
+    assert "does not reach store" in refused.text
+    usual = served(result, 0, 20)
+    assert served(result, 55, 80) == served(result, 145, 170) == 0.0 < usual
+    assert served(result, 95, 110) == pytest.approx(usual, rel=0.02)
+    # the loss of the old one is nothing to it, that of the new one is
+    assert [one.time_ns // SECOND for one in result.of("vm-powered-off")] == [200]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -317,9 +412,7 @@ def test_admission(mode, name):
         )
         for i in range(9)
     ]
-    # it is not placed: that may be at a host that is kept
-    to = "a" if name == "hosts" else ""
-    events = [EventSpec((i + 1) * SECOND, "power-on", f"v{i}", to) for i in range(9)]
+    events = [EventSpec((i + 1) * SECOND, "power-on", f"v{i}") for i in range(9)]
     hosts = [host("a"), host("b")]
     result = run(hosts, vms, mode, seconds=20, events=events, policies=PolicySpec(ha=policy))
     started = [one.vm for one in result.of("power-on")]
@@ -335,3 +428,59 @@ def test_a_failover_host_takes_nothing(mode):
     result = run([host("a"), host("b")], vms, mode, events=events, policies=policy)
     (refused,) = result.of("refused")
     assert "failover host" in refused.text
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("home", ["", "b"])
+def test_a_power_on_goes_elsewhere_than_to_a_failover_host(mode, home):
+    """Wherever it is registered, and however much is to do elsewhere; at last nothing is left."""
+    policy = PolicySpec(ha=HASpec(admission="hosts", failover_hosts=["b"]))
+    vms = [machine("w", "a", cpu=3000, vcpus=2)]
+    vms += [machine(f"v{i}", home, cpu=100, power_on=False, cpu_reservation=1900) for i in range(3)]
+    events = [EventSpec((i + 1) * SECOND, "power-on", f"v{i}") for i in range(3)]
+    result = run([host("a"), host("b")], vms, mode, events=events, policies=policy)
+    started = [(one.vm, one.host) for one in result.of("power-on")]
+    assert started == [("w", "a"), ("v0", "a"), ("v1", "a")]
+    (refused,) = result.of("refused")
+    assert refused.text.startswith("power-on: HA of 'b' needs 1 place: a failover host to start")
+    # what no host at all takes is refused for what it lacks
+    large = [machine("v", home, power_on=False, cpu_reservation=4100, vcpus=3)]
+    events = [EventSpec(SECOND, "power-on", "v")]
+    result = run([host("a"), host("b")], large, mode, events=events, policies=policy)
+    (refused,) = result.of("refused")
+    assert "failover host" not in refused.text
+    assert "1 hosts: not to be taken" in refused.text
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_at_the_start_a_description_means_what_it_says(mode):
+    policy = PolicySpec(ha=HASpec(admission="hosts", failover_hosts=["b"]))
+    vms = [machine("u", "a", cpu=3000, vcpus=2), machine("w", "", cpu=100)]
+    result = run([host("a"), host("b")], vms, mode, policies=policy)
+    assert {one.vm: one.host for one in result.of("power-on")} == {"u": "a", "w": "a"}
+    vms = [machine("v", "b", cpu=100), machine("w", "", cpu=100)]
+    result = run([host("a"), host("b")], vms, mode, policies=policy)
+    assert {one.vm: one.host for one in result.of("power-on")} == {"v": "b", "w": "a"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_moves_to_a_failover_host_but_what_failed(mode):
+    policy = PolicySpec(
+        ha=HASpec(admission="hosts", failover_hosts=["c"]),
+        drs=DRSSpec(level=5, interval_ns=10 * SECOND),
+        dpm=DPMSpec(interval_ns=10 * SECOND, on_window_ns=SECOND, off_window_ns=10 * SECOND),
+    )
+    vms = [machine(f"v{i}", "ab"[i % 2], cpu=1000) for i in range(6)]
+    events = [
+        EventSpec(15 * SECOND, "migrate", "v0", "c"),
+        EventSpec(25 * SECOND, "enter-maintenance", "b"),
+        EventSpec(60 * SECOND, "exit-maintenance", "b"),
+    ]
+    faults = [FaultSpec(100 * SECOND, "host", "a")]
+    hosts = [host(name) for name in "abc"]
+    result = run(*(hosts, vms, mode), seconds=200, events=events, faults=faults, policies=policy)
+    assert "kept for failures" in result.of("refused")[0].text
+    assert not [one for one in result.of("migrated") if one.to == "c"]
+    # it stays on, and takes what failed
+    assert not [one for one in result.events if one.what == "host-standby" and one.host == "c"]
+    assert {one.host for one in result.of("restarted")} == {"c"}

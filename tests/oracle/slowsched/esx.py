@@ -515,6 +515,26 @@ class Esx(SlowPolicy):
         self.see_fit(vm)
         self.tend_refill()
 
+    def set_pool(self, number: int, shares, reservation, limit) -> None:
+        """Other bounds of a pool: what ran under it is known, whether there was a limit or not."""
+        pool, bucket = self.pools[number], self.pool_buckets[number]
+        pool.shares = pool.shares if shares is None else shares
+        pool.reservation = pool.reservation if reservation is None else reservation
+        pool.limit = pool.limit if limit is None else limit
+        self.stale = True
+        quota = self.quota(pool.limit)
+        if bucket.quota == quota:
+            return
+        bucket.advance(self.host.now)
+        if bucket.quota is None:
+            bucket.used = 0
+        bucket.quota = quota
+        bucket.spent = quota is not None and quota - bucket.used < max(1, bucket.running)
+        for vm in sorted(self.wholes, key=lambda vm: vm.number):
+            self.park_all(self.members(vm))
+        self.unpark_all()
+        self.tend_refill()
+
     def enqueue(self, id: int, why: str) -> None:
         w = self.world(id)
         part = self.parts[w]

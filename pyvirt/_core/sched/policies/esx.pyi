@@ -1,8 +1,17 @@
 from collections.abc import Sequence
 
+from pyvirt._core.sched.engine import SchedCore
 from pyvirt._core.sched.plug import Plug
 
 COSCHED: dict[str, int]
+
+def set_pool(
+    host: SchedCore,
+    pool: int,
+    shares: float | None,
+    reservation: int | None,
+    limit: int | None,
+) -> None: ...
 
 class Esx(Plug):
     def __init__(

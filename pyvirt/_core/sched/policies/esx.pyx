@@ -1,14 +1,16 @@
 """The ESX policy: the world that has had least of what it is entitled to runs."""
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport calloc, free
 
 from pyvirt._core.arrays cimport as_int
+from pyvirt._core.sched.engine cimport SchedCore
+from pyvirt._core.sched.hooks cimport hook_begins, hook_ends
 from pyvirt._core.sched.numa cimport numa_vm_t, read_numa
 from pyvirt._core.sched.plug cimport Plug
 from pyvirt._core.sched.policies.esx_clock cimport begin, timed
 from pyvirt._core.sched.policies.esx_leap cimport leaps
-from pyvirt._core.sched.policies.esx_members cimport add, change, remove
+from pyvirt._core.sched.policies.esx_members cimport add, change, change_bounds, remove
 from pyvirt._core.sched.policies.esx_run cimport run
 from pyvirt._core.sched.policies.esx_state cimport (
     COSCHED_BALANCE,
@@ -21,6 +23,7 @@ from pyvirt._core.sched.policies.esx_state cimport (
     esx_t,
     esx_vm_t,
     esx_world_t,
+    pools_of,
 )
 from pyvirt._core.sched.policies.esx_turns cimport (
     charge,
@@ -30,7 +33,7 @@ from pyvirt._core.sched.policies.esx_turns cimport (
     stopped,
     timeslice,
 )
-from pyvirt._core.sched.state cimport MOST_SLICE
+from pyvirt._core.sched.state cimport HOOK_CHANGE, MOST_SLICE, sched_t
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 
 COSCHED = {
@@ -145,6 +148,59 @@ skew_start_ns, laggard_ns, charge_used, balance_ns, imbalance_percent, numa
         self.table.leaps = &leaps
 
 
+def set_pool(SchedCore host, pool, shares, reservation, limit):
+    """Change what is not None of a pool of a host under this policy.
+
+    Parameters
+    ----------
+    host : SchedCore
+    pool : int
+        Its number.
+    shares : float or None
+    reservation, limit : int or None
+        ns of CPU time a second; a limit of -1: none.
+    """
+    cdef sched_t *s = &host.s
+    cdef esx_pool_t *p
+    cdef uint32_t number, before
+    cdef double parts
+    cdef int64_t low, most
+    host._check()
+    if not isinstance(host.plugin, Esx):
+        raise InvalidValueError(f"policy must be esx where a pool is changed, got {host.policy!r}")
+    number = as_int(pool, "pool", 0, len(host.plugin.parameters["pools"]) - 1)
+    p = pools_of(s) + number
+    parts, low, most = check_bounds(
+        number,
+        p.shares if shares is None else shares,
+        p.reservation if reservation is None else reservation,
+        p.limit if limit is None else limit)
+    host._begin()
+    before = s.hook
+    if hook_begins(s, HOOK_CHANGE):
+        change_bounds(s, number, parts, low, most)
+        hook_ends(s, before)
+    host._end()
+
+
+cdef object check_bounds(object number, object shares, object reservation, object limit):
+    """Shares, reservation and limit of a pool, if they can be."""
+    try:
+        shares = float(shares)
+    except (TypeError, ValueError):
+        raise InvalidTypeError(
+            f"shares of pool {number} must be a number, not {shares!r:.80}") from None
+    if not (shares == 0 or 1e-12 <= shares <= 1e15):
+        raise InvalidValueError(
+            f"shares of pool {number} must be 0, or 1e-12 to 1e15, got {shares!r}")
+    reservation = as_int(reservation, f"reservation of pool {number}", 0, 1 << 50)
+    limit = as_int(limit, f"limit of pool {number}", -1, 1 << 50)
+    if 0 <= limit < reservation:
+        raise InvalidValueError(f"reservation of pool {number} must not exceed its limit, "
+                                f"got {reservation:,} > {limit:,} ns a second")
+    return shares, reservation, limit
+
+
 cdef object check_pools(object pools):
     """The same as tuples, if they are pools in breadth-first order."""
     result = []
@@ -157,15 +213,7 @@ cdef object check_pools(object pools):
                                    f"got {pool!r:.80}") from None
         low = result[len(result) - 1][0] if result else 0
         parent = as_int(parent, f"parent of pool {number}", low, max(0, number - 1))
-        if not (shares == 0 or 1e-12 <= shares <= 1e15):
-            raise InvalidValueError(
-                f"shares of pool {number} must be 0, or 1e-12 to 1e15, got {shares!r}")
-        reservation = as_int(reservation, f"reservation of pool {number}", 0, 1 << 50)
-        limit = as_int(limit, f"limit of pool {number}", -1, 1 << 50)
-        if 0 <= limit < reservation:
-            raise InvalidValueError(f"reservation of pool {number} must not exceed its limit, "
-                                    f"got {reservation:,} > {limit:,} ns a second")
-        result.append((parent, shares, reservation, limit))
+        result.append((parent, *check_bounds(number, shares, reservation, limit)))
     if not 1 <= len(result) <= 1 << 16:
         raise InvalidValueError(f"pools must be 1 to 65,536, got {len(result)}")
     return tuple(result)

@@ -17,6 +17,8 @@ cdef ns_t quota_of(sched_t *s, int64_t limit) noexcept nogil
 cdef void find_pool_alarm(sched_t *s) noexcept nogil
 cdef void count_in_pools(sched_t *s, uint32_t pool, int by) noexcept nogil
 cdef bint is_spent(sched_t *s, uint32_t vm) noexcept nogil
+cdef void park_spent(sched_t *s, uint32_t vm) noexcept nogil
+cdef void unpark_rest(sched_t *s) noexcept nogil
 cdef void refill(sched_t *s) noexcept nogil
 cdef void end_pool_limits(sched_t *s) noexcept nogil
 cdef void end_limit(sched_t *s, uint32_t vm) noexcept nogil

@@ -1,19 +1,29 @@
 """Worlds and VMs come, go, and get other parameters."""
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t
 
 from pyvirt._core.sched.cosched cimport keep_together
 from pyvirt._core.sched.policies.esx_alarm cimport set_alarm
 from pyvirt._core.sched.policies.esx_clock cimport tend_refill
 from pyvirt._core.sched.policies.esx_gang cimport ask_idle, fits_host, leave_gang
 from pyvirt._core.sched.policies.esx_home cimport change_home, leave_home
-from pyvirt._core.sched.policies.esx_limit cimport advance, change_limit, change_pool, quota_of
+from pyvirt._core.sched.policies.esx_limit cimport (
+    advance,
+    change_limit,
+    change_pool,
+    find_pool_alarm,
+    park_spent,
+    quota_of,
+    unpark_rest,
+)
 from pyvirt._core.sched.policies.esx_progress cimport least_progress, ran, sync_progress
 from pyvirt._core.sched.policies.esx_state cimport (
     COSCHED_STRICT,
     IDLE,
     NOWHERE,
     RUNNING,
+    bucket_t,
+    esx_pool_t,
     esx_t,
     esx_vm_t,
     esx_world_t,
@@ -117,3 +127,57 @@ cdef void change(sched_t *s, uint32_t id) noexcept nogil:
     vm_of(s, vm).fits = host_of(s).cosched != COSCHED_STRICT or fits_host(s, vm)
     set_plain(s, vm)
     tend_refill(s)
+
+
+cdef void change_bounds(
+    sched_t *s, uint32_t pool, double shares, int64_t reservation, int64_t limit
+) noexcept nogil:
+    """Other shares, reservation and limit of a pool; what it used of a period stays used."""
+    cdef esx_t *e = host_of(s)
+    cdef esx_pool_t *pools = pools_of(s)
+    cdef bucket_t *b = &pools[pool].bucket
+    cdef ns_t quota = quota_of(s, limit)
+    cdef uint32_t i
+    for i in range(e.pool_count):
+        advance(&pools[i].bucket, s.now)
+    pools[pool].shares, pools[pool].reservation, pools[pool].limit = shares, reservation, limit
+    e.stale = e.anew = True
+    if quota == b.quota:
+        return
+    if b.quota < 0:
+        b.used = 0
+    e.limits += (quota >= 0) - (b.quota >= 0)
+    b.quota = quota
+    follow_limits(s)
+    b.spent = quota >= 0 and quota - b.used < (b.running if b.running else 1)
+    for i in range(s.vm_count):
+        if vm_of(s, i).worlds:
+            park_spent(s, i)
+            set_alarm(s, i)
+    unpark_rest(s)
+    find_pool_alarm(s)
+    tend_refill(s)
+
+
+cdef void follow_limits(sched_t *s) noexcept nogil:
+    """Count anew how many worlds run under each limit, and which VMs and pools are under one."""
+    cdef esx_t *e = host_of(s)
+    cdef esx_pool_t *pools = pools_of(s)
+    cdef esx_vm_t *v
+    cdef uint32_t i, pool
+    for i in range(e.pool_count):
+        pools[i].limited = pools[i].limit >= 0 or (i and pools[pools[i].parent].limited)
+        pools[i].bucket.running = 0
+    for i in range(s.vm_count):
+        v = vm_of(s, i)
+        if v.worlds == 0:
+            continue
+        count_again(s, i)
+        v.limited = v.bucket.quota >= 0 or pools[v.pool].limited
+        pool = v.pool
+        while pools[v.pool].limited:
+            pools[pool].bucket.running += v.bucket.running
+            if pool == 0:
+                break
+            pool = pools[pool].parent
+        set_plain(s, i)
