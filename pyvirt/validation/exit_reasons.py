@@ -67,7 +67,7 @@ def ratios(found: Comparison) -> dict[str, float]:
     return {group: counts["shadow"][group] / max(counts["nested"][group], 1) for group in groups}
 
 
-def executed(**parameters: float) -> dict[str, float]:
+def executed(**parameters: Any) -> dict[str, float]:
     """Execute the guest program under both kinds of tables; the same ratios."""
     shadow, nested = (
         boot_counts("hardware", paging, **parameters).exit_names for paging in ("shadow", "nested")
