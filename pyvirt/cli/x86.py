@@ -81,6 +81,7 @@ def scan(file: Path, as_json: bool, plot: Path | None) -> None:
     "--frequency", default=10**8, show_default=True, help="Cycles a second, one an instruction."
 )
 @click.option("--budget", default=10**10, show_default=True, help="Cycles to run at most.")
+@click.option("--fpu", is_flag=True, help="With an x87.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def run(
     guest: str,
@@ -90,14 +91,15 @@ def run(
     append: str,
     frequency: int,
     budget: int,
+    fpu: bool,
     as_json: bool,
 ) -> None:
     """Boot GUEST on a PC of its own, and show its console and its screen.
 
     Nobody is between guest and machine: it runs natively. GUEST is a 32-bit multiboot kernel, a
     Linux boot image that begins in protected mode, or "kernel" for the kernel that comes with
-    pyvirt, with a disk of its own. The exit code is 0 where the guest ended
-    by itself (the exit port 0xF4, a reset, HLT without interrupts), else 1.
+    pyvirt, with a disk of its own. The exit code is 0 where the guest ended by itself (the exit
+    port 0xF4, a reset, HLT without interrupts), else 1.
     """
     from pyvirt.cli.terminal import count_progress
     from pyvirt.x86 import guests
@@ -110,6 +112,7 @@ def run(
         memory,
         guests.kernel_disk() if own and disk is None else disk,
         frequency=frequency,
+        fpu=fpu,
     )
     pc.boot(guests.KERNEL_PATH if own else guest, append)
     with count_progress("running") as progress:

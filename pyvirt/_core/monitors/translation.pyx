@@ -74,7 +74,8 @@ cdef void code_written(void *monitor, cpu_t *c, uint32_t frame) noexcept nogil:
 cdef void table_written(void *monitor, cpu_t *c, uint64_t pa, uint32_t n) noexcept nogil:
     """A write to a watched page of page tables or descriptors.
 
-    It faulted on the page's trace; or it is that of a call-out, which costs less.
+    It faulted on the page's trace; or it is that of a call-out, which costs less; or the monitor's
+    own, as it executes an instruction or pushes a frame in the guest's view.
     """
     cdef monitor_t *m = <monitor_t *>monitor
     cdef translator_t *t = translator_of(m)
@@ -82,7 +83,9 @@ cdef void table_written(void *monitor, cpu_t *c, uint64_t pa, uint32_t n) noexce
     t.below(monitor, c, pa, n)
     tables = m.events[E_PAGE_TABLE_UPDATE] - tables
     others = m.events[E_HIDDEN_FAULT] - others
-    if t.quiet:
+    if m.guest.in_view:
+        m.events[E_HIDDEN_FAULT] -= others
+    elif t.quiet:
         m.events[E_HIDDEN_FAULT] -= others
         m.events[E_EMULATED] += others
     elif tables + others:
