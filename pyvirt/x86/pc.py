@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyvirt._core.devices.owner import Board
-from pyvirt.errors import InvalidTypeError, InvalidValueError
+from pyvirt.errors import ImageFormatError, InvalidTypeError, InvalidValueError
 from pyvirt.units import parse_size
 from pyvirt.x86.bzimage import is_bzimage
 from pyvirt.x86.linuxboot import BOOT_CODE, BOOT_DATA, read_linux
@@ -26,11 +27,25 @@ __all__ = ["PC", "Ending"]
 _PROTECTED = 0x11  # CR0: PE, and ET, which is always set
 _LEAST, _MOST = 2 << 20, 4 << 30
 _CHUNK = 1 << 22
+_GZIP = b"\x1f\x8b"
 _SCREEN, _CELLS = 0xB8000, 1 << 14  # colour text memory: characters, each with its colours
 _LINES, _COLUMNS = 25, 80
 _BLANK = b" \x07" * _CELLS
 #: What code page 437 shows for control characters.
 _GLYPHS = dict(enumerate(" ☺☻♥♦♣♠•◘○◙♂♀♪♫☼►◄↕‼¶§▬↨↑↓→←∟↔▲▼")) | {127: "⌂"}
+
+
+def _unpacked(image: bytes, most: int) -> bytes:
+    """Decompress a gzip file of no more than `most` bytes."""
+    unpack = zlib.decompressobj(wbits=31)
+    try:
+        found = unpack.decompress(image, most)
+    except zlib.error as error:
+        raise ImageFormatError(f"the compressed kernel is damaged: {error}") from error
+    if not unpack.eof:
+        what = f"is larger than memory, {most} bytes" if unpack.unconsumed_tail else "is cut"
+        raise ImageFormatError(f"the compressed kernel {what}")
+    return found
 
 
 def _flat(selector: int, attributes: int) -> tuple[int, int, int, int]:
@@ -78,6 +93,8 @@ class PC:
         Who executes the guest: the machine itself, or a monitor (`pyvirt.x86.monitor.TECHNIQUES`).
     monitor : mapping, optional
         Further arguments of `pyvirt.x86.monitor.Monitor`: ``paging``, ``cluster``, ...
+    fpu : bool, default False
+        Whether the processor has an x87, see `Machine`.
     **devices
         Further arguments of the board: ``frequency`` (cycles a second, default 10**8),
         ``disk_delay``, ``station``, ``network``, ``epoch``, ``log``, ``output_limit``.
@@ -113,13 +130,14 @@ class PC:
         *,
         technique: str = "native",
         monitor: Mapping[str, Any] | None = None,
+        fpu: bool = False,
         **devices: Any,
     ) -> None:
         size = parse_size(memory, "memory")
         if size % 4096 or not _LEAST <= size <= _MOST:
             raise InvalidValueError(f"memory must be whole pages, 2 MiB to 4 GiB, got {size} bytes")
         self.board = Board(disk, memory=size, **devices)
-        self.machine = Machine(size, self.board.bus_capsule)
+        self.machine = Machine(size, self.board.bus_capsule, fpu=fpu)
         self.monitor = None
         if technique != "native":
             self.monitor = Monitor(self.machine, technique, **(monitor or {}))
@@ -134,7 +152,8 @@ class PC:
         ----------
         kernel : bytes or path
             A multiboot kernel (`pyvirt.x86.multiboot.read_kernel`), or a Linux boot image
-            (`pyvirt.x86.linuxboot.read_linux`), which begins in protected mode.
+            (`pyvirt.x86.linuxboot.read_linux`), which begins in protected mode; in a gzip file, if
+            need be, as boot loaders take them.
         command_line : str
             ASCII, up to 1,023 characters, or as many as the boot image takes.
 
@@ -146,6 +165,8 @@ class PC:
         image = Path(kernel).read_bytes() if isinstance(kernel, (str, os.PathLike)) else kernel
         if not isinstance(image, bytes):
             raise InvalidTypeError(f"kernel must be bytes or a path, got {type(kernel).__name__}")
+        if image[:2] == _GZIP:
+            image = _unpacked(image, self._size)
         if is_bzimage(image) and not is_multiboot(image):
             linux = read_linux(image, self._size, command_line)
             loaded = linux.loaded

@@ -236,6 +236,7 @@ cdef void one_byte(const insn_t *i, uop_t *u) noexcept nogil:
     elif o == 0x9B or (o >= 0xD8 and o < 0xE0):
         u.kind = K_NM
         u.op = o == 0x9B
+        u.imm = (o & 7) << 8 | i.modrm
     elif o == 0x9C:
         simple(u, K_PUSHF, C_PUSHF)
     elif o == 0x9D:

@@ -12,6 +12,9 @@ window is read-only, and a call gate, whose selector is null there. A protection
 settled by execution of the instruction in the guest's view, where it does what it does natively, its
 own fault included.
 
+One trace of this is in the guest's memory: what the processor reads of a descriptor table it reads in
+the shadow, so the guest's page-table entry for that page may lack an accessed bit that it would have.
+
 Time: an instruction that the monitor executes takes one cycle, as natively. The cycle that the
 engine takes for the attempt is given back.
 """
