@@ -27,7 +27,7 @@ from pyvirt._core.frames cimport pm_frame, pm_lock, pm_unlock
 from pyvirt._core.interp.blocks cimport find_block
 from pyvirt._core.interp.bus cimport NO_VECTOR
 from pyvirt._core.interp.cpu cimport *
-from pyvirt._core.interp.engine cimport emulate, loop
+from pyvirt._core.interp.engine cimport emulate, fetch_failed, loop
 from pyvirt._core.interp.interrupts cimport BY_DEVICE, BY_TRAP, deliver, deliver_fault
 from pyvirt._core.interp.kinds cimport K_MOV_TO_CR
 from pyvirt._core.interp.memory cimport address, flush
@@ -466,7 +466,7 @@ cdef bint emulate_guest(monitor_t *m) noexcept nogil:
     c.event = 0
     b = find_block(c)
     if b == NULL:
-        goes_on = not c.event & EVENT_EXIT and deliver_fault(c)
+        goes_on = fetch_failed(c)
         return delivered(m, faults, goes_on)
     u = b.first[0]
     cr0 = c.cr0
