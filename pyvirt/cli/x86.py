@@ -11,6 +11,15 @@ import click
 from rich.table import Table
 
 from pyvirt.cli.terminal import byte_progress, print_table
+from pyvirt.cli.x86_guests import (
+    NAMES,
+    PAGINGS,
+    compare,
+    guest_is_a_file,
+    own_disk,
+    run_document,
+    run_tables,
+)
 from pyvirt.x86.scan import CodeCounts, Scan
 from pyvirt.x86.scan import scan as scan_file
 
@@ -25,7 +34,10 @@ OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
 
 @click.group()
 def x86() -> None:
-    """Look at x86 code as a monitor does."""
+    """Look at x86 code as a monitor does, and run guests under monitors."""
+
+
+x86.add_command(compare)
 
 
 @x86.command()
@@ -88,6 +100,21 @@ def scan(file: Path, as_json: bool, plot: Path | None) -> None:
 )
 @click.option("--budget", default=10**10, show_default=True, help="Cycles to run at most.")
 @click.option("--fpu", is_flag=True, help="With an x87.")
+@click.option(
+    "--technique",
+    type=click.Choice(NAMES),
+    default="native",
+    show_default=True,
+    help="Who executes the guest: nobody but the machine, or a monitor.",
+)
+@click.option("--paging", type=click.Choice(PAGINGS), help="Whose tables translate.")
+@click.option(
+    "--cluster",
+    type=click.IntRange(0, 64),
+    default=0,
+    help="Neighbouring instructions that an exit may emulate.",
+)
+@click.option("--costs", metavar="TABLE", help="What events cost.  [default: the technique's]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def run(
     guest: str,
@@ -100,63 +127,67 @@ def run(
     frequency: int,
     budget: int,
     fpu: bool,
+    technique: str,
+    paging: str | None,
+    cluster: int,
+    costs: str | None,
     as_json: bool,
 ) -> None:
     """Boot GUEST on a PC of its own, and show its console and its screen.
 
-    Nobody is between guest and machine: it runs natively. GUEST is a 32-bit multiboot kernel, a
-    Linux boot image that begins in protected mode, or "kernel" for the kernel that comes with
-    pyvirt, with a disk of its own. The exit code is 0 where the guest ended by itself (the exit
-    port 0xF4, a reset, HLT without interrupts), else 1.
+    GUEST is a 32-bit multiboot kernel, a Linux boot image that begins in protected mode, or
+    "kernel" for the kernel that comes with pyvirt, with a disk of its own. With --technique a
+    monitor is between guest and machine: what it counted is shown, and what that costs. --costs is
+    a table of pyvirt.machine.EventCosts. For paravirtual the kernel that comes with pyvirt is its
+    port; a file must be one.
+
+    The exit code is 0 where the guest ended by itself (the exit port 0xF4, a reset, HLT without
+    interrupts), else 1.
     """
     from pyvirt.cli.terminal import count_progress
-    from pyvirt.x86 import guests
-    from pyvirt.x86.pc import PC
+    from pyvirt.machine.executed import guest_images, run_guest
 
-    own = guest == "kernel" and not Path(guest).exists()
     if disk_out is not None and disk_out.exists():
         raise click.BadParameter(f"{disk_out} exists", param_hint="--disk-out")
-    pc = PC(
-        memory,
-        guests.kernel_disk() if own and disk is None else disk,
-        frequency=frequency,
-        fpu=fpu,
-    )
-    pc.boot(guests.KERNEL_PATH if own else guest, append, ramdisk, unpack=unpack)
+    images = guest_images(guest)
+    if technique == "paravirtual" and guest_is_a_file(guest):
+        images["paravirtual"] = images["native"]
     with count_progress("running") as progress:
-        ending = pc.run(budget, progress=progress)
-    if disk_out is not None and pc.board.disk is not None:
-        disk_out.write_bytes(pc.board.disk.tobytes())
-    counts = {name: int(pc.counters[name]) for name in pc.counters.dtype.names or ()}
+        found = run_guest(
+            images,
+            technique,
+            paging=paging,
+            costs=costs,
+            cluster=cluster,
+            memory=memory,
+            disk=own_disk(guest, disk),
+            command_line=append,
+            ramdisk=ramdisk,
+            unpack=unpack,
+            frequency=frequency,
+            fpu=fpu,
+            budget=budget,
+            progress=progress,
+        )
+    if disk_out is not None and found.disk is not None:
+        disk_out.write_bytes(found.disk)
     if as_json:
-        document = {
-            "guest": guest,
-            "why": ending.why,
-            "exit_value": ending.exit_value,
-            "detail": ending.detail,
-            "cycles": ending.cycles,
-            "counts": counts,
-            "console": pc.console,
-            "screen": pc.screen.split("\n"),
-        }
+        document = {"guest": guest, **run_document(found, console=True)}
         json.dump(document, sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        if pc.console or not pc.screen.strip():
-            click.echo(pc.console, nl=not pc.console.endswith("\n"))
-        if pc.screen.strip():
-            click.echo("\n".join(("-" * 80, pc.screen, "-" * 80)))
+        text = found.console.decode("latin-1")
+        if text or not found.screen.strip():
+            click.echo(text, nl=not text.endswith("\n"))
+        if found.screen.strip():
+            click.echo("\n".join(("-" * 80, found.screen, "-" * 80)))
+        ending = found.ending
         value = "" if ending.exit_value is None else f" with {ending.exit_value:#x}"
         detail = f": {ending.detail}" if ending.detail else ""
         click.echo(f"ended by {ending.why}{value}{detail} after {ending.cycles:,} cycles")
-        table = Table()
-        table.add_column("event")
-        table.add_column("count", justify="right")
-        for name, number in counts.items():
-            if number:
-                table.add_row(name.replace("_", " "), f"{number:,}")
-        print_table(table)
-    if ending.why not in ("exit", "reset", "halt"):
+        for table in run_tables(found):
+            print_table(table)
+    if found.ending.why not in ("exit", "reset", "halt"):
         sys.exit(1)
 
 

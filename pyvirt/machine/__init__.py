@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pyvirt.machine.console import ServiceConsole
     from pyvirt.machine.dirtying import log_writes
     from pyvirt.machine.disks import Disk
+    from pyvirt.machine.executed import GuestRun, compare_guest, run_guest
     from pyvirt.machine.modes import MonitorMode, Processor, Selection, family, select_mode
     from pyvirt.machine.pricing import Estimate, Priced, estimate, price
     from pyvirt.machine.snapshots import Snapshot, SnapshotTree
@@ -28,6 +29,7 @@ _HOME = {
     "Estimate": "pricing",
     "EventCosts": "techniques",
     "Execution": "techniques",
+    "GuestRun": "executed",
     "HostStats": "stats",
     "MonitorMode": "modes",
     "Priced": "pricing",
@@ -41,12 +43,14 @@ _HOME = {
     "VM": "vm",
     "VMM": "vmm",
     "VMkernel": "vmkernel",
+    "compare_guest": "executed",
     "estimate": "pricing",
     "execution": "techniques",
     "family": "modes",
     "log_writes": "dirtying",
     "measure": "translation",
     "price": "pricing",
+    "run_guest": "executed",
     "select_mode": "modes",
 }
 
@@ -57,6 +61,7 @@ __all__ = [
     "Estimate",
     "EventCosts",
     "Execution",
+    "GuestRun",
     "HostStats",
     "MonitorMode",
     "Priced",
@@ -68,12 +73,14 @@ __all__ = [
     "Stream",
     "Translation",
     "VMkernel",
+    "compare_guest",
     "estimate",
     "execution",
     "family",
     "log_writes",
     "measure",
     "price",
+    "run_guest",
     "select_mode",
 ]
 

@@ -40,7 +40,7 @@ from pyvirt.report.run_tables import (
     run_vm_table,
 )
 from pyvirt.report.sched import latency_table, sched_document, sched_table, wake_latency
-from pyvirt.report.x86 import scan_bars
+from pyvirt.report.x86 import scan_bars, technique_bars
 
 __all__ = [
     "Summary",
@@ -78,6 +78,7 @@ __all__ = [
     "sched_table",
     "side_by_side",
     "summarise",
+    "technique_bars",
     "timeline_plot",
     "tlb_table",
     "utilisation_plot",

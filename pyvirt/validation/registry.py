@@ -187,6 +187,7 @@ def experiments() -> dict[str, Experiment]:
         invalidation,
         live,
         migrations,
+        nanobenchmarks,
         native,
         nested,
         paging_modes,

@@ -15,7 +15,7 @@ from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.x86.machine import Exit, Machine, exit_of
 from pyvirt.x86.translation import TranslationCounts, TranslationUnit, counts_of, units_of
 
-__all__ = ["EXIT_REASONS", "TECHNIQUES", "Monitor", "MonitorCounts"]
+__all__ = ["EXIT_REASONS", "TECHNIQUES", "Monitor", "MonitorCounts", "pagings"]
 
 #: Basic exit reasons that this processor has (SDM vol. 3, appendix C).
 EXIT_REASONS = {
@@ -116,6 +116,11 @@ class MonitorCounts:
         """Exits by the name of their reason, most frequent first."""
         order = sorted(self.exits, key=lambda reason: -self.exits[reason])
         return {EXIT_REASONS[reason]: self.exits[reason] for reason in order}
+
+
+def pagings(technique: str) -> tuple[str, ...]:
+    """Give whose tables may translate under a technique, one of `TECHNIQUES`."""
+    return _PAGINGS[technique]
 
 
 class Monitor:

@@ -8,7 +8,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pyvirt.cli import main
+from pyvirt.cli.x86_guests import NAMES
+from pyvirt.machine import run_guest
+from pyvirt.machine.executed import techniques
 from pyvirt.x86 import guests
+from pyvirt.x86.monitor import TECHNIQUES
 from pyvirt.x86.scan import scan
 from x86.elves import boot_image, elf, sample
 
@@ -117,7 +121,7 @@ def test_a_guest_runs(tmp_path: Path):
     result = boot("--disk-out", disk)
     assert result.exit_code == 0, result.output
     assert "kernel: 32-bit protected mode\n" in result.output
-    assert "ended by exit with 0x10 after 11,839,276 cycles" in result.output
+    assert "ended by exit with 0x10 after 11,839,278 cycles" in result.output
     assert ["cr", "write", "159"] in [line.split() for line in result.output.splitlines()]
     assert disk.stat().st_size == guests.KERNEL_SECTORS * 512
     assert disk.read_bytes() != guests.kernel_disk()
@@ -143,3 +147,51 @@ def test_guests_that_do_not_end_or_do_not_begin(tmp_path: Path):
         result = boot(*arguments)
         assert result.exit_code == 2, result.output
         assert len(result.output.strip().splitlines()) == 1
+
+
+def test_a_guest_under_a_monitor():
+    found = run_guest(technique="hardware", paging="shadow")
+    text = boot("--technique", "hardware", "--paging", "shadow").output
+    rows = [line.split() for line in text.splitlines()]
+    assert ["CR", "access", str(found.counts.exit_names["CR access"])] in rows
+    assert ["vmm", str(found.booked["vmm"])] in rows
+    assert ["all", f"{found.priced.total:,.0f}"] in rows
+    shown = json.loads(
+        boot(
+            "--technique", "hardware", "--paging", "shadow", "--costs", "hv-pentium4", "--json"
+        ).output
+    )
+    assert shown["costs"]["table"] == "hv-pentium4"
+    assert shown["costs"]["total"] > found.priced.total
+    assert (shown["events"], shown["exits"]) == (found.counts.events, found.counts.exit_names)
+    for arguments in (
+        ["--paging", "nested"],
+        ["--technique", "hardware", "--paging", "direct"],
+        ["--technique", "hardware", "--costs", "none"],
+    ):
+        result = boot(*arguments)
+        assert (result.exit_code, len(result.output.strip().splitlines())) == (2, 1)
+
+
+def test_techniques_beside_each_other(tmp_path: Path):
+    names = [f"{technique}, {paging}" for technique, paging in techniques()[1:]]
+    document = json.loads(CliRunner().invoke(main, ["x86", "compare", "--json"]).output)
+    runs = document["runs"]
+    assert [f"{one['technique']}, {one['paging']}" for one in runs[1:]] in (
+        names,
+        [name for name in names if not name.startswith("paravirtual")],
+    )
+    assert set(TECHNIQUES) <= set(NAMES[1:])
+    for one in runs:
+        # what the generations of virtualisation have in common, and what the naive one has not
+        assert bool(one["differs"]) == (one["technique"] == "naive")
+        assert sum(one["booked"].values()) == one["instructions"]
+    plot = tmp_path / "compared.svg"
+    pytest.importorskip("matplotlib")
+    result = CliRunner().invoke(
+        main, ["x86", "compare", "--costs", "hwmmu-nehalem", "--plot", str(plot)]
+    )
+    assert result.exit_code == 0, result.output
+    assert "hwmmu-nehalem" in result.output
+    assert "same" in result.output
+    assert "naive" in plot.read_text()

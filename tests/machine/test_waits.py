@@ -148,6 +148,21 @@ def test_after_a_move_it_waits_for_the_paths_of_its_new_host(mode):
         assert part(result, "v", first, last) == pytest.approx(wanted, rel=2e-3)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_where_its_disk_moved_it_waits_for_the_paths_of_the_new_datastore(mode):
+    events = [
+        EventSpec(20 * SECOND, "migrate-storage", "v", "own"),
+        EventSpec(40 * SECOND, "migrate-storage", "v", "store"),
+    ]
+    vm = thinking(think=400 * US)
+    result = run([vm], mode, events=events)
+    assert len(result.of("storage-migrated")) == 2
+    wanted = 400 * US / (400 * US + path_ns(10_000))
+    assert part(result, "v", 0, 20) == pytest.approx(wanted, rel=2e-3)
+    assert part(result, "v", 25, 40) == pytest.approx(1.0, rel=1e-6)
+    assert part(result, "v", 45, 60) == pytest.approx(wanted, rel=2e-3)
+
+
 def test_without_a_path_it_stands_still():
     """From when the host sees that; a machine that waits for nothing runs on."""
     faults = [FaultSpec(20 * SECOND, "array", "san", 100 * SECOND)]

@@ -15,9 +15,9 @@ REPLAYED = ["C1", "C2", "C3"]  # on days that no repository carries
 LOGS = ["H4", "H5"]
 IDS = ["A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8", "A9", "A9b", "A10", "A11", "A12"]
 IDS += [f"C{number}" for number in range(1, 11)] + [f"H{number}" for number in range(1, 6)]
-IDS += [f"S{number}" for number in range(1, 17)] + ["X1", "X2", "X3", "X5", "X6"]
+IDS += [f"S{number}" for number in range(1, 17)] + ["X1", "X2", "X3", "X4", "X5", "X6"]
 # what is measured lies between bounds, and is no sentence of the oracle
-BRACKETS = ["A11", "C9", "A12", "H2", "H5", "S3", "S12", "S14", "S16", "X5"]
+BRACKETS = ["A11", "C9", "A12", "H2", "H5", "S3", "S12", "S14", "S16", "X4", "X5"]
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,8 @@ cdef void code_written(void *monitor, cpu_t *c, uint32_t frame) noexcept nogil:
 cdef void table_written(void *monitor, cpu_t *c, uint64_t pa, uint32_t n) noexcept nogil:
     """A write to a watched page of page tables or descriptors.
 
-    It faulted on the page's trace; or it is that of a call-out, which costs less.
+    It faulted on the page's trace; or it is that of a call-out, which costs less; or the monitor's
+    own, as it executes an instruction or pushes a frame in the guest's view.
     """
     cdef monitor_t *m = <monitor_t *>monitor
     cdef translator_t *t = translator_of(m)
@@ -82,7 +83,9 @@ cdef void table_written(void *monitor, cpu_t *c, uint64_t pa, uint32_t n) noexce
     t.below(monitor, c, pa, n)
     tables = m.events[E_PAGE_TABLE_UPDATE] - tables
     others = m.events[E_HIDDEN_FAULT] - others
-    if t.quiet:
+    if m.guest.in_view:
+        m.events[E_HIDDEN_FAULT] -= others
+    elif t.quiet:
         m.events[E_HIDDEN_FAULT] -= others
         m.events[E_EMULATED] += others
     elif tables + others:
@@ -320,9 +323,13 @@ cdef bint call_out(monitor_t *m, translator_t *t, unit_t *unit, uint32_t at) noe
 
 
 cdef bint fault(monitor_t *m) noexcept nogil:
-    """Deliver the guest's own fault; False: the run ends."""
-    cdef bint goes_on = reflect(m, m.c.fault_vector, m.c.fault_code, m.c.fault_error)
-    m.c.event |= EVENT_LEAVE
+    """Deliver the guest's own fault, which takes time as natively; False: the run ends."""
+    cdef cpu_t *c = m.c
+    cdef bint goes_on
+    c.tsc += 1
+    c.shadow = 0
+    goes_on = reflect(m, c.fault_vector, c.fault_code, c.fault_error)
+    c.event |= EVENT_LEAVE
     return goes_on
 
 
@@ -364,9 +371,6 @@ cdef bint run_some(monitor_t *m, translator_t *t, uint64_t horizon) noexcept nog
     if c.event & EVENT_EXIT:
         return False
     if c.event & EVENT_FAULT:
-        # a fault uses up time too, as natively
-        c.tsc += 1
-        c.shadow = 0
         return fault(m)
     if single and c.shadow == 1:
         c.shadow = 0

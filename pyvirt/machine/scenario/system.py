@@ -326,7 +326,19 @@ class System:
                 disk.datastore = store
         needed = machine.spec.stores(self._reached)
         self.cluster.vms.datastores[row] = masks_of([needed], self._store_numbers)[0]
+        work = machine.spec.workload
+        if self.state[row] == ON and work is not None and work.disk.think_ns:
+            self._begin_anew(row)
         self.fleet.see_paths()
+
+    def _begin_anew(self, row: int) -> None:
+        """Let a machine go on where it is, with what is found when one comes to a host."""
+        host = int(self.cluster.vms.host[row])
+        left = self.fleet.stop(row)
+        vmm = self.vmms[row] = self.fleet.prepare(self.vms[row], host)
+        self.fleet.start(row, vmm, host, self.now - int(self.first_on[row]), left)
+        for reason in sorted(self.stuns.pop(row, set())):
+            self.stun(row, reason)
 
     def _has_memory(self, row: int, host: int, vmm: VMM, what: str) -> bool:
         try:
