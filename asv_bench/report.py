@@ -32,7 +32,7 @@ MODULES = [
     "translate", "nested", "images", "imports", "mmu", "reuse", "shadow", "tables", "guest",
     "entitlement", "sched", "sched_policies", "cluster_ha", "cluster_migration", "paths",
     "machine", "scenario", "cluster_place", "cluster_traces", "cluster_replay",
-    "cluster_drs", "hostmem", "protection", "decode", "interp",
+    "cluster_drs", "hostmem", "protection", "decode", "interp", "monitors",
     "monitor_events",
 ]  # fmt: skip
 RELATIONS = {

@@ -56,7 +56,9 @@ class MonitorEvents:
     """
 
     params = tuple(
-        f"hardware {paging} {event}" for paging in ("nested", "shadow") for event in BODIES
+        f"{how} {event}"
+        for how in ("hardware nested", "hardware shadow", "translation shadow")
+        for event in BODIES
     )
     param_names = ("what",)
     timeout = 60

@@ -18,6 +18,7 @@ from pyvirt.spec import (
     HostSpec,
     MemoryLoadSpec,
     PolicySpec,
+    PoolSpec,
     ScenarioSpec,
     VMSpec,
     WorkloadSpec,
@@ -83,6 +84,31 @@ class DayOfACluster:
     @unit("s")
     def track_seconds(self, name):
         """On two cores."""
+        return min(
+            seconds(lambda: self.scenario.run(threads=2), time.perf_counter) for _ in range(REPEATS)
+        )
+
+
+class DayOfPools:
+    """The same without policies, in three resource pools, one in another and with a limit."""
+
+    timeout = 600
+
+    def setup(self):
+        self.folder = tempfile.TemporaryDirectory()
+        spec = day(Path(self.folder.name), PolicySpec())
+        pools = [PoolSpec("p", cpu="high"), PoolSpec("q", cpu_limit=1e6), PoolSpec("r", parent="q")]
+        names = ("", "p", "q", "r")
+        vms = [vm.replace(pool=names[i // HOSTS % 4]) for i, vm in enumerate(spec.cluster.vms)]
+        cluster = spec.cluster.replace(pools=pools, vms=vms)
+        self.scenario = pv.Scenario(spec.replace(cluster=cluster))
+        self.scenario.run("1h")
+
+    def teardown(self):
+        self.folder.cleanup()
+
+    @unit("s")
+    def track_seconds(self):
         return min(
             seconds(lambda: self.scenario.run(threads=2), time.perf_counter) for _ in range(REPEATS)
         )

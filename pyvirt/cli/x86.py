@@ -108,6 +108,7 @@ def scan(file: Path, as_json: bool, plot: Path | None) -> None:
     help="Neighbouring instructions that an exit may emulate.",
 )
 @click.option("--costs", metavar="TABLE", help="What events cost.  [default: the technique's]")
+@click.option("--fpu", is_flag=True, help="With an x87.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def run(
     guest: str,
@@ -121,14 +122,16 @@ def run(
     paging: str | None,
     cluster: int,
     costs: str | None,
+    fpu: bool,
     as_json: bool,
 ) -> None:
-    """Boot GUEST, a 32-bit multiboot kernel, on a PC of its own, and show its console.
+    """Boot GUEST on a PC of its own, and show its console and its screen.
 
-    GUEST is a file, or "kernel" for the kernel that comes with pyvirt, with a disk of its own. With
-    --technique a monitor is between guest and machine: what it counted is shown, and what that
-    costs. --costs is a table of pyvirt.machine.EventCosts. For paravirtual the kernel that comes
-    with pyvirt is its port; a file must be one.
+    GUEST is a 32-bit multiboot kernel, a Linux boot image that begins in protected mode, or
+    "kernel" for the kernel that comes with pyvirt, with a disk of its own. With --technique a
+    monitor is between guest and machine: what it counted is shown, and what that costs. --costs is
+    a table of pyvirt.machine.EventCosts. For paravirtual the kernel that comes with pyvirt is its
+    port; a file must be one.
 
     The exit code is 0 where the guest ended by itself (the exit port 0xF4, a reset, HLT without
     interrupts), else 1.
@@ -152,18 +155,23 @@ def run(
             disk=own_disk(guest, disk),
             command_line=append,
             frequency=frequency,
+            fpu=fpu,
             budget=budget,
             progress=progress,
         )
     if disk_out is not None and found.disk is not None:
         disk_out.write_bytes(found.disk)
     if as_json:
-        json.dump({"guest": guest, **run_document(found, console=True)}, sys.stdout, indent=2)
+        document = {"guest": guest, **run_document(found, console=True)}
+        document["screen"] = found.screen.split("\n")
+        json.dump(document, sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        text = found.console.decode("latin-1")
-        click.echo(text, nl=not text.endswith("\n"))
-        ending = found.ending
+        text, ending = found.console.decode("latin-1"), found.ending
+        if text or not found.screen.strip():
+            click.echo(text, nl=not text.endswith("\n"))
+        if found.screen.strip():
+            click.echo("\n".join(("-" * 80, found.screen, "-" * 80)))
         value = "" if ending.exit_value is None else f" with {ending.exit_value:#x}"
         detail = f": {ending.detail}" if ending.detail else ""
         click.echo(f"ended by {ending.why}{value}{detail} after {ending.cycles:,} cycles")

@@ -15,7 +15,7 @@ from pyvirt.errors import InvalidTypeError, InvalidValueError
 from pyvirt.spec import ClusterSpec, PoolSpec, VMSpec
 from pyvirt.spec.cluster import AUTOMATIONS, RESTARTS, RULES, STATES
 
-__all__ = ["from_spec", "masks_of", "store_numbers"]
+__all__ = ["claims_of", "from_spec", "masks_of", "store_numbers"]
 
 MIB = 2**20
 
@@ -82,10 +82,6 @@ def _vms(spec: ClusterSpec, bits: dict[str, dict[str, int]]) -> VMs:
         demand=np.stack(
             [_column(round(vm.cpu_demand * 1000) for vm in vms), memory_demand(active, consumed)]
         ),
-        shares=_pair(
-            [_shares(vm.cpu, "cpu", vm.vcpus) for vm in vms],
-            [_shares(vm.mem, "memory", vm.memory / MIB) for vm in vms],
-        ),
         overhead=_column(-(-vm.memory_overhead // PAGE) for vm in vms),
         active=active,
         consumed=consumed,
@@ -96,7 +92,7 @@ def _vms(spec: ClusterSpec, bits: dict[str, dict[str, int]]) -> VMs:
         features=_masks(vms, "features", bits)[:, 0],
         datastores=masks_of([vm.stores(reached) for vm in vms], bits["datastores"]),
         networks=_masks(vms, "networks", bits),
-        **_bounds(vms),
+        **claims_of(vms),
     )
 
 
@@ -106,15 +102,10 @@ def _pools(spec: ClusterSpec) -> Pools:
     return Pools(
         [pool.name for pool in pools],
         parent=_column(row.get(pool.parent, NONE) for pool in pools),
-        # A pool counts as a VM of 4 vCPUs and 16 GB (vSphere Resource Management).
-        shares=_pair(
-            [_shares(pool.cpu, "cpu", 4) for pool in pools],
-            [_shares(pool.mem, "memory", 16384) for pool in pools],
-        ),
         expandable=_pair(
             [pool.cpu_expandable for pool in pools], [pool.memory_expandable for pool in pools]
         ),
-        **_bounds(pools),
+        **claims_of(pools),
     )
 
 
@@ -130,11 +121,21 @@ def _rules(spec: ClusterSpec) -> Rules:
     )
 
 
-def _bounds(specs: Sequence[VMSpec] | Sequence[PoolSpec]) -> dict[str, Any]:
+def claims_of(specs: Sequence[VMSpec] | Sequence[PoolSpec]) -> dict[str, Any]:
+    """Give columns of shares, reservations and limits: kHz and pages."""
+
     def limits(values: Iterable[float | None], factor: float) -> list[float]:
         return [UNLIMITED if value is None else value * factor for value in values]
 
+    # a pool counts as a VM of 4 vCPUs and 16 GB (vSphere Resource Management)
+    sizes = [
+        (one.vcpus, one.memory / MIB) if isinstance(one, VMSpec) else (4, 16384) for one in specs
+    ]
     return {
+        "shares": _pair(
+            [_shares(one.cpu, "cpu", size[0]) for one, size in zip(specs, sizes, strict=True)],
+            [_shares(one.mem, "memory", size[1]) for one, size in zip(specs, sizes, strict=True)],
+        ),
         "reservation": _pair(
             [one.cpu_reservation * 1000 for one in specs],
             [one.memory_reservation / PAGE for one in specs],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from pyvirt.entitlement import Client, Ledger, Pool, Shares
@@ -78,7 +79,8 @@ class Admission:
         self.has_memory = spec.memory > 0
         room = float(spec.memory - spec.memory_for_host) if self.has_memory else math.inf
         self._memory = Ledger(memory_tree, room) if self.has_memory else None
-        self._host = spec.name
+        self._host, self._spec = spec.name, spec
+        self._held: Counter[tuple[str, float, int]] = Counter()
 
     def path(self, pool: str, vm: str) -> str:
         """Give the path of the pool that a machine names."""
@@ -101,18 +103,52 @@ class Admission:
         path = self.path(pool, vm)
         _named(self._cpu, path, cpu_mhz, vm)
         if self._memory is None:
+            self._held[pool, cpu_mhz, memory] += 1
             return
         try:
             _named(self._memory, path, float(memory), vm)
         except AdmissionError:
             self._cpu.release(path, cpu_mhz)
             raise
+        self._held[pool, cpu_mhz, memory] += 1
 
     def release(self, pool: str, cpu_mhz: float, memory: int) -> None:
         """Give both back."""
         self._cpu.release(self.paths[pool], cpu_mhz)
         if self._memory is not None:
             self._memory.release(self.paths[pool], float(memory))
+        self._held[pool, cpu_mhz, memory] -= 1
+
+    def change(
+        self, vm: str, pool: str, before: tuple[float, int], after: tuple[float, int]
+    ) -> None:
+        """Reserve other MHz and bytes than before, or leave it.
+
+        Raises
+        ------
+        AdmissionError
+            What is missing, and in which pool; nothing has changed.
+        """
+        self.release(pool, *before)
+        try:
+            self.reserve(vm, pool, *after)
+        except AdmissionError:
+            self.reserve(vm, pool, *before)
+            raise
+
+    def with_pools(self, pools: Iterable[PoolSpec]) -> Admission:
+        """Give the same reservations over pools of other shares and bounds.
+
+        Raises
+        ------
+        AdmissionError
+            They do not fit; nothing has changed.
+        """
+        made = Admission(self._spec, pools)
+        for (pool, cpu_mhz, memory), count in self._held.items():
+            for _ in range(count):
+                made.reserve("", pool, cpu_mhz, memory)
+        return made
 
     def cpu_left(self, pool: str = "") -> float:
         """Give the MHz that a new machine in a pool could reserve."""

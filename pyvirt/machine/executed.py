@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -43,6 +42,8 @@ class GuestRun:
         How the run ended.
     console : bytes
         What the serial port has sent.
+    screen : str
+        What the screen showed in the end.
     disk : bytes or None
         The disk as the guest left it.
     counts : MonitorCounts or None
@@ -57,6 +58,7 @@ class GuestRun:
     paging: str
     ending: Ending
     console: bytes
+    screen: str
     disk: bytes | None
     counts: MonitorCounts | None
     priced: Priced | None
@@ -85,15 +87,33 @@ class GuestRun:
         Returns
         -------
         tuple of str
-            Of ``end``, ``exit code``, ``console`` and ``disk``; empty: the same result.
+            Of ``end``, ``exit code``, ``console``, ``screen`` and ``disk``; empty: the same result.
+
+        Notes
+        -----
+        The paravirtual port of the kernel that comes with pyvirt leaves out what that reads of its
+        own privilege: lines that begin with ``probe`` need not stand on a port's console.
         """
+        mine, others = self.console, other.console
+        if (self.technique == "paravirtual") != (other.technique == "paravirtual"):
+            whole, port = (others, mine) if self.technique == "paravirtual" else (mine, others)
+            mine, others = _without_probes(whole, port), port
         pairs = {
             "end": (self.ending.why, other.ending.why),
             "exit code": (self.ending.exit_value, other.ending.exit_value),
-            "console": (self.console, other.console),
+            "console": (mine, others),
+            "screen": (self.screen, other.screen),
             "disk": (self.disk, other.disk),
         }
         return tuple(name for name, (one, two) in pairs.items() if one != two)
+
+
+def _without_probes(console: bytes, port: bytes) -> bytes:
+    """Leave out what a port does not have."""
+    there = set(port.splitlines())
+    lines = console.splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith(b"probe ") or line.rstrip() in there]
+    return b"".join(kept)
 
 
 def techniques() -> tuple[tuple[str, str], ...]:
@@ -140,9 +160,7 @@ def guest_images(guest: bytes | str | os.PathLike[str] = "kernel") -> dict[str, 
     if guest != "kernel" or Path(guest).exists():
         return {"native": Path(guest).read_bytes()}
     made = {"native": guests.kernel_image()}
-    port: Any = guests.kernel_image
-    if "paravirtual" in inspect.signature(port).parameters:
-        made["paravirtual"] = port(paravirtual=True)
+    made["paravirtual"] = guests.kernel_image(paravirtual=True)
     return made
 
 
@@ -158,6 +176,7 @@ def run_guest(
     disk: Any = None,
     command_line: str = "",
     frequency: int = 10**8,
+    fpu: bool = False,
     budget: int = 10**10,
     progress: Callable[[int, int], None] | None = None,
 ) -> GuestRun:
@@ -177,7 +196,7 @@ def run_guest(
         See `price`.
     cluster : int, default 0
         Neighbouring instructions that an exit may emulate (hardware assistance).
-    memory, disk, frequency
+    memory, disk, frequency, fpu
         Of `pyvirt.x86.pc.PC`. The kernel that comes with pyvirt has a disk of its own.
     command_line : str
         The kernel's.
@@ -219,7 +238,7 @@ def run_guest(
         options["monitor"] = {"paging": paging, "cluster": cluster}
     elif paging or cluster:
         raise InvalidValueError("paging and cluster are a monitor's: a native guest has none")
-    pc = PC(memory, disk, technique=technique, frequency=frequency, **options)
+    pc = PC(memory, disk, technique=technique, frequency=frequency, fpu=fpu, **options)
     pc.boot(images[kind], command_line)
     ending = pc.run(budget, progress=progress)
     monitor = pc.monitor
@@ -238,6 +257,7 @@ def run_guest(
         "" if monitor is None else monitor.paging,
         ending,
         bytes(pc.board.output),
+        pc.screen,
         None if left is None else left.tobytes(),
         counts,
         priced,

@@ -36,6 +36,7 @@ __all__ = [
     "going_on",
     "idle",
     "scaled",
+    "turn",
     "work_until",
 ]
 
@@ -88,7 +89,7 @@ def event_rates(workload: WorkloadSpec | None) -> dict[str, float]:
     return {event: rate for event, rate in rates.items() if rate}
 
 
-def cpu_work(spec: VMSpec, mhz: float, factor: float) -> list[Workload]:
+def cpu_work(spec: VMSpec, mhz: float, factor: float, latency_ns: int = 0) -> list[Workload]:
     """Give what each vCPU of a virtual machine does.
 
     Parameters
@@ -99,6 +100,8 @@ def cpu_work(spec: VMSpec, mhz: float, factor: float) -> list[Workload]:
         Speed of a CPU.
     factor : float
         Cycles that a cycle of the guest's takes: 1 and the overhead of its monitor.
+    latency_ns : int
+        Of a request that a vCPU waits for.
 
     Returns
     -------
@@ -108,8 +111,13 @@ def cpu_work(spec: VMSpec, mhz: float, factor: float) -> list[Workload]:
     Notes
     -----
     Work that is not done in time waits: a machine that did not get what it demanded makes up for
-    it later. A demand that is always more than all vCPUs can do is one for all of them.
+    it later. A demand that is always more than all vCPUs can do is one for all of them. Who waits
+    for its disk has nothing to make up for: a vCPU computes and waits in turn (`turn`).
     """
+    found = turn(spec, mhz, factor, latency_ns)
+    if found is not None:
+        work, wait = found
+        return [OnOff(work, wait, "fixed", "fixed") if wait else Always()] * spec.vcpus
     if spec.workload is None:
         if not spec.cpu_demand:
             return [idle()] * spec.vcpus
@@ -135,6 +143,22 @@ def cpu_work(spec: VMSpec, mhz: float, factor: float) -> list[Workload]:
     demands = np.tile([cpu.mhz, 0.0], len(whole) // 2)[whole > 0]
     bounds = np.concatenate([[0], np.cumsum(whole[whole > 0])])
     return _split(bounds, demands, spec, mhz, factor)
+
+
+def turn(spec: VMSpec, mhz: float, factor: float, latency_ns: int) -> tuple[int, int] | None:
+    """Give the CPU time for which a vCPU computes, and the time for which it waits then, in ns.
+
+    It waits for the request; if less than all of a vCPU is demanded, at least as long as makes the
+    demand. None: it waits for no request, or demands nothing. Arguments are those of `cpu_work`.
+    """
+    work = spec.workload
+    if work is None or not work.disk.think_ns or work.cpu.mhz == 0:
+        return None
+    think = work.disk.think_ns
+    computes, waits = think * factor, float(latency_ns)
+    if work.cpu.mhz is not None:
+        waits = max(waits, think * spec.vcpus * mhz / work.cpu.mhz - computes)
+    return _ns(1, computes), min(MOST_NS, round(waits))
 
 
 def _steady(demand: float, spec: VMSpec, mhz: float, factor: float) -> list[Workload]:
@@ -183,13 +207,22 @@ def _split(bounds: Any, demands: Any, spec: VMSpec, mhz: float, factor: float) -
     return list(Demand(bounds, cpus, GRAIN_NS, "queue", True).split(spec.vcpus))
 
 
-def device_rates(spec: VMSpec) -> list[tuple[str, float, str]]:
-    """Give name, requests a second and kind of each device that is asked something."""
+def device_rates(
+    spec: VMSpec, mhz: float, factor: float = 1.0, latency_ns: int = 0
+) -> list[tuple[str, float, str]]:
+    """Give name, requests a second and kind of each device that is asked something.
+
+    Those that vCPUs wait for are as many as if these had CPUs for themselves. Arguments are those
+    of `cpu_work`.
+    """
     if spec.workload is None:
         return []
     disk, network = spec.workload.disk, spec.workload.network
     made = []
     requests = disk.reads_per_s + disk.writes_per_s
+    found = turn(spec, mhz, factor, latency_ns)
+    if found is not None:
+        requests += spec.vcpus * SECOND / sum(found)
     names = [one.name for one in spec.disks] or ["disk"]
     made += [(name, requests / len(names), "disk_request") for name in names]
     packets = (network.send_mbps + network.receive_mbps) * 1e6 / 8 / network.packet_size
@@ -198,10 +231,11 @@ def device_rates(spec: VMSpec) -> list[tuple[str, float, str]]:
     return [one for one in made if one[1] > 0]
 
 
-def device_cores(spec: VMSpec, mhz: float) -> float:
-    """Give the CPUs that the worlds of all its devices take."""
+def device_cores(spec: VMSpec, mhz: float, factor: float = 1.0, latency_ns: int = 0) -> float:
+    """Give the CPUs that the worlds of all its devices take; arguments are those of `cpu_work`."""
     table = device_table()["vmkernel"]
-    cycles = sum(rate * table[kind]["cycles"] for _, rate, kind in device_rates(spec))
+    rates = device_rates(spec, mhz, factor, latency_ns)
+    cycles = sum(rate * table[kind]["cycles"] for _, rate, kind in rates)
     return float(cycles / (mhz * 1e6))
 
 

@@ -7,13 +7,23 @@ import functools
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
+from pyvirt.errors import AdmissionError
 from pyvirt.hostmem import Action, Constants, HostMemory, Policy, esx6, esx2002, overhead_pages
 from pyvirt.machine.claims import memory_claim
 from pyvirt.machine.modes import MonitorMode
 from pyvirt.machine.profile import MemoryRules, Profile
 from pyvirt.spec import HostSpec, MemoryLoadSpec, VMSpec
 
-__all__ = ["MachineMemory", "constants_for", "memory_inputs", "overhead_bytes", "policy_for"]
+__all__ = [
+    "MachineMemory",
+    "constants_for",
+    "memory_inputs",
+    "overhead_bytes",
+    "policy_for",
+    "set_claim",
+]
 
 PAGE = 4096
 SECOND = 1_000_000_000
@@ -123,6 +133,17 @@ class MachineMemory:
         self._used[spec.name] = float(inputs["used"])
         self._waited[spec.name] = 0
 
+    def reclaim(self, spec: VMSpec, overhead: int) -> None:
+        """Give a virtual machine that is there other shares and bounds.
+
+        Raises
+        ------
+        AdmissionError
+            The reservation is not to be had; nothing has changed.
+        """
+        inputs = memory_inputs(spec, overhead, spec.tools, self.profile, self.rules)
+        set_claim(self.model, spec.name, inputs)
+
     def remove(self, name: str) -> None:
         """Take a virtual machine's memory from it."""
         if name in self._growth:
@@ -150,6 +171,27 @@ class MachineMemory:
                 waits[name] = total - self._waited[name]
                 self._waited[name] = total
         return waits
+
+
+def set_claim(model: HostMemory, name: str, inputs: dict[str, int]) -> None:
+    """Give a machine of a memory manager the shares and bounds of other inputs.
+
+    Raises
+    ------
+    AdmissionError
+        The host has not so much to reserve; nothing has changed.
+    """
+    row, vms, hosts = model.row(name), model.vms, model.hosts
+    more = inputs["reservation"] - int(vms.reservation[row])
+    if more > 0:
+        host = int(np.searchsorted(model.first, row, side="right")) - 1
+        there = slice(int(model.first[host]), int(model.first[host + 1]))
+        held = int((vms.reservation[there] + vms.overhead[there]).sum())
+        left = int(hosts.total[host] - hosts.kernel[host]) - held
+        if more > left:
+            raise AdmissionError(f"host {host}, reservations", float(more), float(left), name)
+    for key in ("shares", "reservation", "limit"):
+        getattr(vms, key)[row] = inputs[key]
 
 
 def memory_inputs(

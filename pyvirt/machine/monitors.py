@@ -132,7 +132,7 @@ class Monitors:
         made = VMM(
             machine, selection, priced, translation, self._spec.mhz, seed=self._seed, costs=costs
         )
-        made.memory_reserved, made.memory_overhead = self._memory_needed(spec, mode)
+        made.memory_reserved, made.memory_overhead = self.memory_needed(spec, mode)
         return made
 
     def _costs(self, mode: MonitorMode) -> EventCosts:
@@ -154,7 +154,7 @@ class Monitors:
             host=self._spec.name,
         )
 
-    def _memory_needed(self, spec: VMSpec, mode: MonitorMode) -> tuple[int, int]:
+    def memory_needed(self, spec: VMSpec, mode: MonitorMode) -> tuple[int, int]:
         """Give what must be set aside, and what of it is the monitor's."""
         if not self._spec.memory:
             return 0, 0

@@ -36,12 +36,15 @@ class Chosen:
         Of a core.
     pools : dict of str to int
         Numbers of the pools by path, for a policy that knows of them.
+    params : dict of str to int
+        What the policy's parameters of virtual machines are by default.
     """
 
     scheduler: Scheduler
     name: str | None
     mhz: float
     pools: dict[str, int]
+    params: dict[str, int]
 
     def claim(self, spec: VMSpec, profile: Profile, admission: Admission) -> dict[str, Any]:
         """Give the arguments of `Scheduler.add_vm`, and as ``quota`` the limit of each world."""
@@ -136,7 +139,9 @@ def choose_scheduler(
     numbers = {}
     if pools.children:
         numbers = {path: i for i, (path, _) in enumerate(pool_rows(pools, spec.mhz))}
-    return Chosen(made, name, spec.mhz, numbers)
+    plug = PLUGS[policy]() if isinstance(policy, str) and policy in PLUGS else policy
+    defaults = {key: value[0] for key, value in getattr(plug, "vm_params", {}).items()}
+    return Chosen(made, name, spec.mhz, numbers, defaults)
 
 
 def check_pools(spec: HostSpec, profile: Profile, pools: Sequence[PoolSpec]) -> None:

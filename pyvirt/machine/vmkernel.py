@@ -20,8 +20,10 @@ from pyvirt.machine.stats import since as since_then
 from pyvirt.machine.vm import VM
 from pyvirt.machine.vmm import VMM, Counted
 from pyvirt.sched import Scheduler
+from pyvirt.sched.esx import pool_rows
 from pyvirt.sched.workloads import Always, Workload
-from pyvirt.spec import HostSpec, PoolSpec, VMSpec
+from pyvirt.spec import Claimant, HostSpec, PoolSpec, VMSpec
+from pyvirt.spec.base import fields_of
 from pyvirt.units import parse_time
 
 __all__ = ["VMkernel"]
@@ -58,7 +60,8 @@ class VMkernel:
     paths : PathEngine, optional
         Storage and network paths (`pyvirt.machine.paths`): they come along in time. Its device
         ``host/datastore`` is that of a datastore; while all its paths are down, the worlds that
-        serve disks there stand still, and make up for it afterwards.
+        serve disks there stand still, and make up for it afterwards, and so do vCPUs that wait for
+        their requests (``think_ns``).
     alone : bool, default True
         False: one of several hosts, whose memory and paths somebody else lets go on in time, and
         says so by `wait_for_pages` and `see_paths`.
@@ -81,6 +84,9 @@ class VMkernel:
         None: the host's description gives it no CPU time (``console_cpu_mhz``).
     paths : PathEngine or None
         As given.
+    latencies : Latencies or None
+        For how long vCPUs wait for requests to disks, from `paths` as they were at first, or as
+        somebody else knows them; found for a machine when it comes here. None: not at all.
     state : {"on", "standby", "maintenance", "failed"}
         What it is doing; only one that is on takes machines.
 
@@ -146,6 +152,11 @@ class VMkernel:
                 self.scheduler, spec.mhz, spec.console_cpu_mhz, spec.console_memory, 1000
             )
         self.paths = paths
+        self.latencies: Any = None
+        if paths is not None and alone:
+            from pyvirt.machine.paths.latency import Latencies
+
+            self.latencies = Latencies(paths)
         self._devices = {} if paths is None else {n: i for i, n in enumerate(paths.device_names)}
         self._stalled: set[int] = set()
         self._stunned: set[str] = set()
@@ -391,6 +402,93 @@ class VMkernel:
         self._gone_run += last.run + last.device_run
         del self._vmms[vmm.name], self._keys[vmm.name]
 
+    # --- shares and bounds ---
+
+    def reconfigure(self, vm: VM | VMM | str, **claims: Any) -> None:
+        """Give a machine that is on other shares, reservations and limits, from now on.
+
+        Parameters
+        ----------
+        vm : VM, VMM or str
+            The machine; its description changes.
+        **claims
+            Fields of `Claimant`: ``cpu``, ``mem``, ``cpu_reservation``, ``cpu_limit``,
+            ``memory_reservation``, ``memory_limit``; those that are left out stay.
+
+        Raises
+        ------
+        AdmissionError
+            A reservation is not to be had.
+        InvalidValueError, InvalidTypeError
+            For what cannot be. Nothing has changed then.
+        """
+        vmm = self.vmm(vm)
+        _check_claims(claims)
+        old, spec = vmm.vm.spec, vmm.vm.spec.replace(**claims)
+        claim = self._chosen.claim(spec, self.profile, self.admission)
+        memory = 0
+        if self.admission.has_memory:
+            memory, _ = self.monitors.memory_needed(spec, vmm.mode)
+        before = (vmm.cpu_reservation, vmm.memory_reserved)
+        after = (spec.cpu_reservation, memory)
+        self.admission.change(spec.name, spec.pool, before, after)
+        try:
+            if self.memory is not None and spec.memory:
+                self.memory.reclaim(spec, vmm.memory_overhead)
+            self._give(vmm, claim)
+        except BaseException:
+            self.admission.change(spec.name, spec.pool, after, before)
+            if self.memory is not None and spec.memory:
+                self.memory.reclaim(old, vmm.memory_overhead)
+            raise
+        vmm.cpu_reservation, vmm.memory_reserved = after
+        vmm._claim, vmm.vm.spec = claim, spec
+
+    def _give(self, vmm: VMM, claim: dict[str, Any]) -> None:
+        """Tell the scheduler: what a claim does not have is as at a power-on."""
+        rows = self.scheduler.counters()
+        weight, quota = claim["weight"], claim.get("quota")
+        fixed = ("weight", "reservation", "limit", "quota")
+        params = self._chosen.params | {k: v for k, v in claim.items() if k not in fixed}
+        self.scheduler.set_vm(
+            int(rows["vm"][vmm.worlds[0]]),
+            weight=weight,
+            reservation=claim.get("reservation", 0),
+            limit=claim.get("limit", -1),
+            **params,
+        )
+        if quota is not None or vmm._claim.get("quota") is not None:
+            for world in vmm.worlds:
+                self.scheduler.set_limit(world, quota)
+        for world in vmm.device_worlds.values():
+            self.scheduler.set_vm(int(rows["vm"][world]), weight=weight)
+
+    def set_pools(self, pools: Sequence[PoolSpec]) -> None:
+        """Give the resource pools other shares, reservations and limits, from now on.
+
+        Parameters
+        ----------
+        pools : sequence of PoolSpec
+            All, with the names and parents that they have.
+
+        Raises
+        ------
+        AdmissionError
+            What is reserved does not fit.
+        InvalidValueError
+            Other pools. Nothing has changed then.
+        """
+        made = self.admission.with_pools(pools)
+        if list(made.paths.items()) != list(self.admission.paths.items()):
+            raise InvalidValueError(
+                f"pools must be those of host {self.name!r:.80}, got {list(made.paths)[1:]!r:.80}"
+            )
+        self.admission = made
+        for path, (_, shares, reservation, limit) in pool_rows(made.cpu_tree, self.spec.mhz):
+            number = self._chosen.pools.get(path)
+            if number:
+                self.scheduler.set_pool(number, shares=shares, reservation=reservation, limit=limit)
+
     # --- what power_on does ---
 
     def _check_place(self, machine: VM) -> None:
@@ -423,7 +521,7 @@ class VMkernel:
     ) -> None:
         spec, factor, claim = vmm.vm.spec, 1.0 + vmm.overhead, vmm._claim
         if workload is None:
-            works = loads.cpu_work(spec, self.spec.mhz, factor)
+            works = loads.cpu_work(spec, self.spec.mhz, factor, self._latency(spec))
             works = [loads.going_on(one, elapsed_ns) for one in works]
         else:
             listed = workload if isinstance(workload, Sequence) else [workload] * spec.vcpus
@@ -438,7 +536,8 @@ class VMkernel:
             if quota is not None:
                 for world in vmm.worlds:
                     self.scheduler.set_limit(world, quota)
-            for name, rate, kind in loads.device_rates(spec):
+            asked = loads.device_rates(spec, self.spec.mhz, factor, self._latency(spec))
+            for name, rate, kind in asked:
                 work = loads.device_work(rate, kind, self.spec.mhz)
                 if work is not None:
                     one = self.scheduler.add_vm(1, work, weight=arguments["weight"])
@@ -451,6 +550,10 @@ class VMkernel:
         except BaseException:
             self._remove_worlds(vmm)
             raise
+
+    def _latency(self, spec: VMSpec) -> int:
+        """Give the time of a request that its vCPUs wait for."""
+        return 0 if self.latencies is None else self.latencies.of(self.name, spec)
 
     def _remove_worlds(self, vmm: VMM) -> None:
         for world in (*vmm.worlds, *vmm.device_worlds.values()):
@@ -518,10 +621,15 @@ class VMkernel:
         if self.paths is None:
             return
         for vmm in self._vmms.values():
-            for disk in vmm.vm.spec.disks:
+            spec, lost = vmm.vm.spec, False
+            for disk in spec.disks:
                 device = self._devices.get(f"{self.name}/{disk.datastore}")
                 dead = device is not None and int(self.paths.state(device)) != 0
                 self._stall_one(vmm, disk.name, dead)
+                lost |= dead
+            if spec.workload is not None and spec.workload.disk.think_ns:
+                for world in vmm.worlds:
+                    self._stall_world(vmm, world, lost)
             for nic in vmm.vm.spec.nics:
                 team, port = self._teams.get(nic.network), self._ports.get((vmm.name, nic.name))
                 if team is not None and port is not None:
@@ -529,8 +637,10 @@ class VMkernel:
 
     def _stall_one(self, vmm: VMM, device: str, dead: bool) -> None:
         world = vmm.device_worlds.get(device)
-        if world is None:
-            return
+        if world is not None:
+            self._stall_world(vmm, world, dead)
+
+    def _stall_world(self, vmm: VMM, world: int, dead: bool) -> None:
         if dead and world not in self._stalled:
             self.scheduler.block(world)
             self._stalled.add(world)
@@ -646,6 +756,16 @@ def _count(vmm: VMM, rows: Any) -> Counted:
     if vmm.device_worlds:
         made.device_run = int(rows[list(vmm.device_worlds.values())]["run"].sum())
     return made
+
+
+def _check_claims(claims: Mapping[str, Any]) -> None:
+    known = fields_of(Claimant)
+    for name in claims:
+        if name not in known or name == "name":
+            there = ", ".join(one for one in known if one != "name")
+            raise InvalidValueError(
+                f"what is reconfigured must be one of {there}, got {name!r:.80}"
+            )
 
 
 def _never(time: int | None) -> int:

@@ -2,7 +2,7 @@
 
 from pyvirt.spec.base import Spec
 from pyvirt.spec.cluster import ClusterSpec, RuleSpec
-from pyvirt.spec.events import EventSpec, FaultSpec
+from pyvirt.spec.events import ClaimSpec, EventSpec, FaultSpec
 from pyvirt.spec.files import dump_json, dump_toml, load_cluster, load_scenario
 from pyvirt.spec.host import AdapterSpec, HostSpec
 from pyvirt.spec.policy import DPMSpec, DRSSpec, HASpec, MemoryPolicySpec, PolicySpec
@@ -24,6 +24,7 @@ from pyvirt.spec.workload import (
 __all__ = [
     "AdapterSpec",
     "ArraySpec",
+    "ClaimSpec",
     "Claimant",
     "ClusterSpec",
     "DPMSpec",

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from pyvirt.spec.base import Spec
-from pyvirt.spec.fields import label, one_of, refuse, text, time
+from pyvirt.spec.base import Spec, fields_of
+from pyvirt.spec.fields import (
+    frequency,
+    label,
+    nbytes,
+    one_of,
+    part,
+    refuse,
+    share,
+    some_of,
+    text,
+    time,
+)
 
-__all__ = ["ACTIONS", "FAULTS", "EventSpec", "FaultSpec"]
+__all__ = ["ACTIONS", "CLAIMS", "FAULTS", "ClaimSpec", "EventSpec", "FaultSpec"]
 
 #: What fails, and what its target names: ``host/adapter`` is an adapter of a host.
 FAULTS = {
@@ -35,11 +46,15 @@ ACTIONS = {
     "consolidate": ("vm", ""),
     "migrate": ("vm", "host"),
     "migrate-storage": ("vm", "datastore"),
+    "reconfigure": ("vm", ""),
+    "reconfigure-pool": ("pool", ""),
     "enter-maintenance": ("host", ""),
     "exit-maintenance": ("host", ""),
     "enter-standby": ("host", ""),
     "exit-standby": ("host", ""),
 }
+#: Those that have a `ClaimSpec`.
+CLAIMS = ("reconfigure", "reconfigure-pool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +93,50 @@ class FaultSpec(Spec):
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimSpec(Spec):
+    """What a VM or a pool is given from now on; what is None stays as it was.
+
+    Attributes
+    ----------
+    cpu, mem : int, or {"low", "normal", "high"}, or None
+        Shares.
+    cpu_reservation, cpu_limit : float or None
+        MHz.
+    memory_reservation, memory_limit : int or None
+        Bytes.
+    unlimited : tuple of {"cpu", "memory"}
+        Of what there is no limit any more.
+    """
+
+    WHAT: ClassVar[str] = "claim"
+
+    cpu: int | str | None = share(None, optional=True)
+    mem: int | str | None = share(None, optional=True)
+    cpu_reservation: float | None = frequency(None, optional=True)
+    cpu_limit: float | None = frequency(None, optional=True)
+    memory_reservation: int | None = nbytes(None, optional=True)
+    memory_limit: int | None = nbytes(None, optional=True)
+    unlimited: tuple[str, ...] = some_of(("cpu", "memory"))
+
+    def check(self, whose: str) -> None:
+        """Check that what has no limit has none."""
+        for at, resource in enumerate(self.unlimited):
+            limit = getattr(self, f"{resource}_limit")
+            if limit is not None:
+                refuse(
+                    f"unlimited of {whose} must not name {resource!r} where {resource}_limit is "
+                    f"given, got {limit:g}",
+                    *("unlimited", at),
+                )
+
+    def changes(self) -> dict[str, Any]:
+        """Give the fields of a `Claimant` that change, with their new values."""
+        names = [name for name in fields_of(type(self)) if name != "unlimited"]
+        made = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return made | {f"{resource}_limit": None for resource in self.unlimited}
+
+
+@dataclass(frozen=True, slots=True)
 class EventSpec(Spec):
     """Something that an operator does.
 
@@ -88,9 +147,11 @@ class EventSpec(Spec):
     what : str
         One of `ACTIONS`.
     target : str
-        The VM or the host.
+        The VM, the host or the pool.
     to : str
         The host or the datastore that a VM moves to, or a snapshot's name.
+    claim : ClaimSpec or None
+        What a VM or pool that is reconfigured is given.
     """
 
     WHAT: ClassVar[str] = "event"
@@ -99,9 +160,17 @@ class EventSpec(Spec):
     what: str = one_of(None, tuple(ACTIONS))
     target: str = label()
     to: str = text()
+    claim: ClaimSpec | None = part(ClaimSpec)
 
     def check(self, whose: str) -> None:
-        """Check that `to` stands where it means something."""
+        """Check that `to` and `claim` stand where they mean something."""
+        given = None if self.claim is None else self.claim.changes()
+        if (not given) if self.what in CLAIMS else (given is not None):
+            words = "change something" if self.what in CLAIMS else "be left out"
+            refuse(
+                f"claim of {whose} must {words} where what is {self.what!r}, got {given!r:.80}",
+                "claim",
+            )
         wanted = ACTIONS[self.what][1]
         needed = bool(wanted) and "empty" not in wanted
         if bool(self.to) > bool(wanted) or needed > bool(self.to):

@@ -169,10 +169,10 @@ def some_of(choices: tuple[str, ...]) -> Any:
     return make_field((), parse, None, None, False, schema)
 
 
-def share() -> Any:
+def share(default: str | None = "normal", *, optional: bool = False) -> Any:
     """A field of shares: a number, or the level ``"low"``, ``"normal"`` or ``"high"``."""
     schema = {"anyOf": [_integer(0, MOST_SHARES), {"enum": list(LEVELS)}]}
-    return make_field("normal", _shares, None, None, False, schema)
+    return make_field(default, _shares, None, None, optional, schema)
 
 
 def names(default: tuple[str, ...] = ()) -> Any:

@@ -22,6 +22,7 @@ WORDS = {
     "vm": "a VM",
     "host": "a host",
     "host, or empty": "a host",
+    "pool": "a pool",
     "datastore": "a datastore",
     "array": "an array",
     "host/adapter": "an adapter, as host/adapter,",
@@ -160,6 +161,7 @@ class _Known:
         hosts, arrays = cluster.hosts, cluster.arrays
         self.names: dict[str, Collection[str]] = {
             "vm": {vm.name for vm in cluster.vms},
+            "pool": {pool.name for pool in cluster.pools},
             "host": {host.name for host in hosts},
             "host/adapter": {f"{host.name}/{one.name}" for host in hosts for one in host.adapters},
             "array": {array.name for array in arrays},

@@ -260,6 +260,9 @@ class DiskLoadSpec(Spec):
         Part of the writes that go where nothing was: what a thin disk grows by.
     outstanding : int
         Requests under way at most.
+    think_ns : int
+        CPU time for which a vCPU computes, before it reads something and waits for it, in turn; 0:
+        it waits for no request. These reads come beside `reads_per_s`.
     """
 
     WHAT: ClassVar[str] = "disk load"
@@ -269,6 +272,7 @@ class DiskLoadSpec(Spec):
     request_size: int = nbytes(4096, least=1)
     write_growth: float = fraction(0.0)
     outstanding: int = count(32, least=1, most=65536)
+    think_ns: int = time(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,3 +329,12 @@ class WorkloadSpec(Spec):
     rates: EventRatesSpec = part(EventRatesSpec, default=EventRatesSpec(), optional=False)
     disk: DiskLoadSpec = part(DiskLoadSpec, default=DiskLoadSpec(), optional=False)
     network: NetworkLoadSpec = part(NetworkLoadSpec, default=NetworkLoadSpec(), optional=False)
+
+    def check(self, whose: str) -> None:
+        """Check that who waits for a disk has a demand that can wait."""
+        if self.disk.think_ns and self.cpu.kind != "constant":
+            refuse(
+                f"think_ns of the disk of {whose} must be 0 where its cpu is not constant, "
+                f"got {self.disk.think_ns} with kind {self.cpu.kind!r}",
+                *("disk", "think_ns"),
+            )

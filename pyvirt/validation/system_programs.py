@@ -64,7 +64,7 @@ class Program:
     operations: tuple[str, ...]
 
 
-def _u32(value: int) -> bytes:
+def u32(value: int) -> bytes:
     return struct.pack("<I", value & 0xFFFFFFFF)
 
 
@@ -99,17 +99,17 @@ def _handlers() -> bytes:
         elif vector == RETURN_TO_KERNEL:
             target = back
         entry += bytes([0x6A, vector])
-        put(at, entry + b"\xe9" + _u32(target - at - len(entry) - 5))
+        put(at, entry + b"\xe9" + u32(target - at - len(entry) - 5))
     flat = bytes.fromhex("60 1e 06 b810000000 8ed8 8ec0 fc")  # pusha, ds, es; both flat; cld
     # log: vector, error, EIP, CS, EFLAGS, and CR2 after a page fault
-    log = bytes.fromhex("8b3d") + _u32(LOG_AT) + bytes.fromhex("8d742428 b905000000 f3a5")
+    log = bytes.fromhex("8b3d") + u32(LOG_AT) + bytes.fromhex("8d742428 b905000000 f3a5")
     cr2 = bytes.fromhex("837c24280e 7504 0f20d0 ab")
-    wrap = bytes.fromhex("81e7ff3f0000 81cf") + _u32(LOG) + bytes.fromhex("893d") + _u32(LOG_AT)
-    resume = bytes.fromhex("a1") + _u32(RESUME) + bytes.fromhex("89442430")
+    wrap = bytes.fromhex("81e7ff3f0000 81cf") + u32(LOG) + bytes.fromhex("893d") + u32(LOG_AT)
+    resume = bytes.fromhex("a1") + u32(RESUME) + bytes.fromhex("89442430")
     leave = bytes.fromhex("07 1f 61 83c408 cf")
     put(common, flat + log + cr2 + wrap + resume + leave)
     # the timer: one tick, where it came, end of interrupt, and back
-    tick = bytes.fromhex("ff05") + _u32(TICKS) + bytes.fromhex("8b442430 a3") + _u32(TICKS + 4)
+    tick = bytes.fromhex("ff05") + u32(TICKS) + bytes.fromhex("8b442430 a3") + u32(TICKS + 4)
     eoi = bytes.fromhex("b020 e620")
     put(timer, flat + tick + eoi + leave)
     put(
@@ -118,9 +118,9 @@ def _handlers() -> bytes:
         + log
         + wrap
         + bytes.fromhex("8b25")
-        + _u32(SAVED_ESP)
+        + u32(SAVED_ESP)
         + bytes.fromhex("ff25")
-        + _u32(BACK),
+        + u32(BACK),
     )
     return bytes(code)
 
@@ -151,17 +151,17 @@ def _tables() -> list[tuple[int, bytes]]:
         (IDT, b"".join(idt)),
         (
             TSS,
-            struct.pack("<III", 0, KERNEL_STACK, DATA0) + bytes(0x54) + struct.pack("<HH", 0, 0x68),
+            struct.pack("<III", 0, KERNEL_STACK, DATA0) + bytes(0x58) + struct.pack("<HH", 0, 0x68),
         ),
-        (DIRECTORY, _u32(TABLE | 7) + bytes(4092)),
+        (DIRECTORY, u32(TABLE | 7) + bytes(4092)),
         (TABLE, struct.pack("<1024I", *pages)),
         (HANDLERS, _handlers()),
         # what the call gate leads to: read CS, and return
-        (HANDLERS + 0xB00, bytes.fromhex("8cc8 36a3") + _u32(TICKS + 8) + b"\xcb"),
+        (HANDLERS + 0xB00, bytes.fromhex("8cc8 36a3") + u32(TICKS + 8) + b"\xcb"),
     ]
 
 
-_FIXED = _tables()
+FIXED = _tables()
 _TIMER = bytes.fromhex(
     "b011 e620 e6a0 b028 e621 b030 e6a1 b004 e621 b002 e6a1 b001 e621 e6a1"  # the pair of 8259A
     "b0fe e621 b0ff e6a1"  # only the timer's line
@@ -173,7 +173,7 @@ def initial_memory(program: Program) -> bytes:
     """Give the memory that a program begins with, from 0 on."""
     memory = bytearray(LOG_END)
     pattern = np.arange((LOG - DATA) // 4, dtype=np.uint32) * np.uint32(0x9E3779B1)
-    parts = [*_FIXED, (LOG_AT, _u32(LOG)), (KERNEL, program.kernel), (USER, program.user)]
+    parts = [*FIXED, (LOG_AT, u32(LOG)), (KERNEL, program.kernel), (USER, program.user)]
     for at, data in (*parts, (DATA, pattern.tobytes())):
         memory[at : at + len(data)] = data
     return bytes(memory)
@@ -207,8 +207,8 @@ def _register(rng: np.random.Generator) -> int:
     return int(rng.choice(_REGISTERS))
 
 
-def _place(rng: np.random.Generator) -> bytes:
-    return _u32(DATA + int(rng.integers(0, 0xFFC)) * 4)
+def place(rng: np.random.Generator) -> bytes:
+    return u32(DATA + int(rng.integers(0, 0xFFC)) * 4)
 
 
 def _compute(rng: np.random.Generator, at: int) -> bytes:
@@ -220,50 +220,50 @@ def _compute(rng: np.random.Generator, at: int) -> bytes:
         if which == 0:
             code += bytes([op << 3 | 1, 0xC0 | reg << 3 | other])
         elif which == 1:
-            code += bytes([op << 3 | 3, reg << 3 | 5]) + _place(rng)
+            code += bytes([op << 3 | 3, reg << 3 | 5]) + place(rng)
         elif which == 2:
-            code += bytes([op << 3 | 1, reg << 3 | 5]) + _place(rng)
+            code += bytes([op << 3 | 1, reg << 3 | 5]) + place(rng)
         elif which == 3:
-            code += bytes([0xB8 | reg]) + _u32(int(rng.integers(1 << 32)))
+            code += bytes([0xB8 | reg]) + u32(int(rng.integers(1 << 32)))
         elif which == 4:
             code += bytes([0xC1, 0xC0 | int(rng.choice([0, 1, 4, 5, 7])) << 3 | reg, 1 + op])
         elif which == 5:
             code += bytes([0x0F, 0xAF, 0xC0 | reg << 3 | other])
         else:
             # flags of an addition and the like are defined, those of shifts and products not all
-            code += bytes([op << 3 | 1, 0xC0 | reg << 3 | other, 0x0F, 0x90 | op, 5]) + _place(rng)
+            code += bytes([op << 3 | 1, 0xC0 | reg << 3 | other, 0x0F, 0x90 | op, 5]) + place(rng)
     return code
 
 
 def _loop(rng: np.random.Generator, at: int) -> bytes:
     """MOV ECX, n; a body; LOOP: long enough for the timer to come."""
-    body = bytes([0x05]) + _u32(int(rng.integers(1 << 32))) + b"\x31" + bytes([0xC2])
-    body += bytes([0x01, 0x05]) + _place(rng)
-    return b"\xb9" + _u32(int(rng.integers(2, 200))) + body + b"\xe2" + bytes([256 - len(body) - 2])
+    body = bytes([0x05]) + u32(int(rng.integers(1 << 32))) + b"\x31" + bytes([0xC2])
+    body += bytes([0x01, 0x05]) + place(rng)
+    return b"\xb9" + u32(int(rng.integers(2, 200))) + body + b"\xe2" + bytes([256 - len(body) - 2])
 
 
 def _call(rng: np.random.Generator, at: int) -> bytes:
     """CALL over a jump to a piece that returns, directly or through a register."""
     body = _compute(rng, at)
     if rng.random() < 0.5:
-        start = b"\xe8" + _u32(2)
+        start = b"\xe8" + u32(2)
         return start + bytes([0xEB, len(body) + 1]) + body + b"\xc3"
     piece = at + 5 + 2 + 2
-    return b"\xbe" + _u32(piece) + b"\xff\xd6" + bytes([0xEB, len(body) + 1]) + body + b"\xc3"
+    return b"\xbe" + u32(piece) + b"\xff\xd6" + bytes([0xEB, len(body) + 1]) + body + b"\xc3"
 
 
 def _string(rng: np.random.Generator, at: int) -> bytes:
-    count, start, end = int(rng.integers(0, 60)), _place(rng), _place(rng)
-    head = b"\xbe" + start + b"\xbf" + end + b"\xb9" + _u32(count)
+    count, start, end = int(rng.integers(0, 60)), place(rng), place(rng)
+    head = b"\xbe" + start + b"\xbf" + end + b"\xb9" + u32(count)
     return head + bytes([0xF3, int(rng.choice([0xA4, 0xA5, 0xAA, 0xAB, 0xA6, 0xAE]))])
 
 
 def _window(rng: np.random.Generator, at: int) -> bytes:
     """Read or write a page that may not be there, or not so; at times across two."""
     page = WINDOW + int(rng.integers(WINDOW_PAGES)) * 0x1000
-    place = page + (0xFFE if rng.random() < 0.2 else int(rng.integers(0, 0x3FF)) * 4)
+    at_page = page + (0xFFE if rng.random() < 0.2 else int(rng.integers(0, 0x3FF)) * 4)
     code = int(rng.integers(4))
-    return (b"\xa1", b"\xa3", b"\x01\x1d", b"\xff\x05")[code] + _u32(place)
+    return (b"\xa1", b"\xa3", b"\x01\x1d", b"\xff\x05")[code] + u32(at_page)
 
 
 def _entry(rng: np.random.Generator, at: int) -> bytes:
@@ -271,9 +271,9 @@ def _entry(rng: np.random.Generator, at: int) -> bytes:
     i = int(rng.integers(WINDOW_PAGES))
     frame = int(rng.choice([DATA, OTHER])) + int(rng.integers(4)) * 0x1000
     value = frame | int(rng.choice([0, 1, 3, 5, 7, 7, 0x67]))
-    code = b"\xc7\x05" + _u32(TABLE + 4 * ((WINDOW >> 12) + i)) + _u32(value)
+    code = b"\xc7\x05" + u32(TABLE + 4 * ((WINDOW >> 12) + i)) + u32(value)
     if rng.random() < 0.85:
-        return code + b"\x0f\x01\x3d" + _u32(WINDOW + i * 0x1000)
+        return code + b"\x0f\x01\x3d" + u32(WINDOW + i * 0x1000)
     return code + b"\x0f\x20\xd8\x0f\x22\xd8"
 
 
@@ -284,7 +284,7 @@ def _cr3(rng: np.random.Generator, at: int) -> bytes:
 def _cr0(rng: np.random.Generator, at: int) -> bytes:
     """Turn WP, TS or AM, or only read."""
     bit = int(rng.choice([0, 1 << 16, 8, 1 << 18]))
-    return b"\x0f\x20\xc0\x35" + _u32(bit) + b"\x0f\x22\xc0\xa3" + _place(rng)
+    return b"\x0f\x20\xc0\x35" + u32(bit) + b"\x0f\x22\xc0\xa3" + place(rng)
 
 
 def _task_switched(rng: np.random.Generator, at: int) -> bytes:
@@ -292,12 +292,12 @@ def _task_switched(rng: np.random.Generator, at: int) -> bytes:
 
 
 def _flags_in(rng: np.random.Generator, at: int) -> bytes:
-    return b"\x9c\x8f\x05" + _place(rng)
+    return b"\x9c\x8f\x05" + place(rng)
 
 
 def _flags_out(rng: np.random.Generator, at: int) -> bytes:
     """POPF of anything but TF and NT."""
-    return b"\x68" + _u32(int(rng.integers(1 << 32)) & 0x3ED7 | 2) + b"\x9d"
+    return b"\x68" + u32(int(rng.integers(1 << 32)) & 0x3ED7 | 2) + b"\x9d"
 
 
 def _interrupts(rng: np.random.Generator, at: int) -> bytes:
@@ -307,11 +307,11 @@ def _interrupts(rng: np.random.Generator, at: int) -> bytes:
 def _store_table(rng: np.random.Generator, at: int) -> bytes:
     which = int(rng.integers(6))
     if which < 2:
-        return bytes([0x0F, 0x01, which << 3 | 5]) + _place(rng)
+        return bytes([0x0F, 0x01, which << 3 | 5]) + place(rng)
     if which < 4:
-        return bytes([0x0F, 0x00, (which - 2) << 3 | 5]) + _place(rng)
+        return bytes([0x0F, 0x00, (which - 2) << 3 | 5]) + place(rng)
     if which == 4:
-        return b"\x0f\x01\x25" + _place(rng)
+        return b"\x0f\x01\x25" + place(rng)
     return b"\x0f\x01\xe0"
 
 
@@ -319,14 +319,14 @@ def _load_table(rng: np.random.Generator, at: int) -> bytes:
     """LGDT and LIDT of the same tables, through memory."""
     gdt = rng.random() < 0.5
     limit, base = (79, GDT) if gdt else (511, IDT)
-    code = b"\x66\xc7\x05" + _u32(POINTER) + struct.pack("<H", limit)
-    code += b"\xc7\x05" + _u32(POINTER + 2) + _u32(base)
-    return code + bytes([0x0F, 0x01, 0x15 if gdt else 0x1D]) + _u32(POINTER)
+    code = b"\x66\xc7\x05" + u32(POINTER) + struct.pack("<H", limit)
+    code += b"\xc7\x05" + u32(POINTER + 2) + u32(base)
+    return code + bytes([0x0F, 0x01, 0x15 if gdt else 0x1D]) + u32(POINTER)
 
 
 def _system_segment(rng: np.random.Generator, at: int) -> bytes:
     selector = int(rng.choice([0, TASK, GATE, DATA0, 0x4C]))
-    return b"\xb8" + _u32(selector) + bytes([0x0F, 0x00, 0xD0 | int(rng.integers(2)) << 3])
+    return b"\xb8" + u32(selector) + bytes([0x0F, 0x00, 0xD0 | int(rng.integers(2)) << 3])
 
 
 def _segment_in(rng: np.random.Generator, at: int) -> bytes:
@@ -335,9 +335,9 @@ def _segment_in(rng: np.random.Generator, at: int) -> bytes:
     if which < 2:
         return bytes([0x8C, 0xC0 | segment << 3 | _register(rng)])
     if which == 2:
-        return bytes([0x8C, segment << 3 | 5]) + _place(rng)
+        return bytes([0x8C, segment << 3 | 5]) + place(rng)
     push = (b"\x06", b"\x0e", b"\x16", b"\x1e", b"\x0f\xa0", b"\x0f\xa8")[segment]
-    return push + b"\x8f\x05" + _place(rng)
+    return push + b"\x8f\x05" + place(rng)
 
 
 def _segment_out(rng: np.random.Generator, at: int) -> bytes:
@@ -346,15 +346,15 @@ def _segment_out(rng: np.random.Generator, at: int) -> bytes:
     which = int(rng.integers(3))
     if which == 0:
         segment = int(rng.choice([0, 3, 4, 5]))
-        code = b"\xb8" + _u32(selector) + bytes([0x8E, 0xC0 | segment << 3])
+        code = b"\xb8" + u32(selector) + bytes([0x8E, 0xC0 | segment << 3])
     elif which == 1:
         pop = (b"\x07", b"\x1f", b"\x0f\xa1", b"\x0f\xa9")[int(rng.integers(4))]
-        code = b"\x68" + _u32(selector) + pop
+        code = b"\x68" + u32(selector) + pop
     else:
-        code = b"\xc7\x05" + _u32(POINTER) + _u32(int(rng.integers(1 << 32)))
-        code += b"\xc7\x05" + _u32(POINTER + 4) + _u32(selector)
+        code = b"\xc7\x05" + u32(POINTER) + u32(int(rng.integers(1 << 32)))
+        code += b"\xc7\x05" + u32(POINTER + 4) + u32(selector)
         load = (b"\xc4\x05", b"\xc5\x05", b"\x0f\xb4\x05", b"\x0f\xb5\x05")[int(rng.integers(4))]
-        code += load + _u32(POINTER)
+        code += load + u32(POINTER)
     return code + _compute(rng, at)
 
 
@@ -366,15 +366,15 @@ def _stack_segment(rng: np.random.Generator, at: int) -> bytes:
     """MOV SS of its own selector, and of one that faults."""
     if rng.random() < 0.6:
         return b"\x8c\xd0\x8e\xd0\x90"
-    return b"\xb8" + _u32(int(rng.choice([0, CODE0, ABSENT, DATA3 ^ 1]))) + b"\x8e\xd0"
+    return b"\xb8" + u32(int(rng.choice([0, CODE0, ABSENT, DATA3 ^ 1]))) + b"\x8e\xd0"
 
 
 def _visible(rng: np.random.Generator, at: int) -> bytes:
     """LAR LSL VERR VERW ARPL, with what they say."""
-    selector = b"\xb8" + _u32(int(rng.choice(SELECTORS)) | int(rng.integers(4)))
+    selector = b"\xb8" + u32(int(rng.choice(SELECTORS)) | int(rng.integers(4)))
     which = int(rng.integers(5))
     code = (b"\x0f\x02\xd0", b"\x0f\x03\xd0", b"\x0f\x00\xe0", b"\x0f\x00\xe8", b"\x63\xc3")[which]
-    return selector + code + b"\x0f\x94\x05" + _place(rng)
+    return selector + code + b"\x0f\x94\x05" + place(rng)
 
 
 def _far(rng: np.random.Generator, at: int) -> bytes:
@@ -383,12 +383,12 @@ def _far(rng: np.random.Generator, at: int) -> bytes:
     selector = CODE0 if rng.random() < 0.8 else int(rng.choice([CONFORMING, DATA0, CODE3, 0]))
     chosen = struct.pack("<H", selector)
     if which == 0:
-        return b"\xea" + _u32(at + 7) + chosen
+        return b"\xea" + u32(at + 7) + chosen
     if which == 1:  # over a jump to RETF
-        return b"\x9a" + _u32(at + 9) + chosen + b"\xeb\x01" + b"\xcb"
+        return b"\x9a" + u32(at + 9) + chosen + b"\xeb\x01" + b"\xcb"
     if which == 2:
-        return b"\x6a" + bytes([selector]) + b"\x68" + _u32(at + 8) + b"\xcb"
-    return b"\x9c\x6a" + bytes([selector]) + b"\x68" + _u32(at + 9) + b"\xcf"
+        return b"\x6a" + bytes([selector]) + b"\x68" + u32(at + 8) + b"\xcb"
+    return b"\x9c\x6a" + bytes([selector]) + b"\x68" + u32(at + 9) + b"\xcf"
 
 
 def _software(rng: np.random.Generator, at: int) -> bytes:
@@ -409,27 +409,27 @@ def _port(rng: np.random.Generator, at: int) -> bytes:
     if which == 0:
         return b"\x66\xba\xf8\x03\xb0" + bytes([int(rng.integers(32, 127))]) + b"\xee"
     if which == 1:
-        return b"\x66\xba\xff\x03\x88\xd8\xee\xec\xa2" + _place(rng)
+        return b"\x66\xba\xff\x03\x88\xd8\xee\xec\xa2" + place(rng)
     if which == 2:
-        return b"\xb0" + bytes([int(rng.integers(10, 48))]) + b"\xe6\x70\xe4\x71\xa2" + _place(rng)
+        return b"\xb0" + bytes([int(rng.integers(10, 48))]) + b"\xe6\x70\xe4\x71\xa2" + place(rng)
     if which == 3:
-        return b"\xe4\x21\xa2" + _place(rng)
+        return b"\xe4\x21\xa2" + place(rng)
     if which == 4:
-        return b"\xbe" + _place(rng) + b"\xb9\x03\0\0\0\x66\xba\xf8\x03\xf3\x6e"
-    return b"\xe5" + bytes([int(rng.choice([0x80, 0x10]))]) + b"\xa3" + _place(rng)
+        return b"\xbe" + place(rng) + b"\xb9\x03\0\0\0\x66\xba\xf8\x03\xf3\x6e"
+    return b"\xe5" + bytes([int(rng.choice([0x80, 0x10]))]) + b"\xa3" + place(rng)
 
 
 def _identify(rng: np.random.Generator, at: int) -> bytes:
-    return b"\xb8" + _u32(int(rng.integers(2))) + b"\x0f\xa2\x89\x1d" + _place(rng)
+    return b"\xb8" + u32(int(rng.integers(2))) + b"\x0f\xa2\x89\x1d" + place(rng)
 
 
 def _time(rng: np.random.Generator, at: int) -> bytes:
     """RDTSC, RDMSR and WRMSR of the counter, and of a register that is not there."""
     return (
-        b"\x0f\x31\xa3" + _place(rng),
-        b"\xb9\x10\0\0\0\x0f\x32\xa3" + _place(rng),
+        b"\x0f\x31\xa3" + place(rng),
+        b"\xb9\x10\0\0\0\x0f\x32\xa3" + place(rng),
         b"\xb9\x11\0\0\0\x0f\x32",
-        b"\xb9\x10\0\0\0\x0f\x30\x0f\x31\xa3" + _place(rng),
+        b"\xb9\x10\0\0\0\x0f\x30\x0f\x31\xa3" + place(rng),
     )[int(rng.integers(4))]
 
 
@@ -450,15 +450,15 @@ def _wait(rng: np.random.Generator, at: int) -> bytes:
 def _change_code(rng: np.random.Generator, at: int) -> bytes:
     """Write the operand of the instruction that follows."""
     return (
-        b"\xc6\x05" + _u32(at + 8) + bytes([int(rng.integers(256))]) + b"\xb0\x00\xa2" + _place(rng)
+        b"\xc6\x05" + u32(at + 8) + bytes([int(rng.integers(256))]) + b"\xb0\x00\xa2" + place(rng)
     )
 
 
 def _gate_call(rng: np.random.Generator, at: int) -> bytes:
-    return b"\x9a" + _u32(0) + struct.pack("<H", GATE | int(rng.integers(4)))
+    return b"\x9a" + u32(0) + struct.pack("<H", GATE | int(rng.integers(4)))
 
 
-_KERNEL: dict[str, Emit] = {
+KERNEL_OPERATIONS: dict[str, Emit] = {
     "compute": _compute, "loop": _loop, "call": _call, "string": _string, "window": _window,
     "entry": _entry, "cr3": _cr3, "cr0": _cr0, "task-switched": _task_switched,
     "flags-in": _flags_in, "flags-out": _flags_out, "interrupts": _interrupts,
@@ -469,8 +469,8 @@ _KERNEL: dict[str, Emit] = {
     "caches": _caches,
     "wait": _wait, "change-code": _change_code, "gate-call": _gate_call,
 }  # fmt: skip
-_USER: dict[str, Emit] = {
-    name: _KERNEL[name]
+USER_OPERATIONS: dict[str, Emit] = {
+    name: KERNEL_OPERATIONS[name]
     for name in (
         *("compute", "loop", "call", "string", "window", "flags-in", "flags-out", "interrupts"),
         *("store-table", "segment-in", "segment-out", "flat", "visible", "software", "fault"),
@@ -479,26 +479,24 @@ _USER: dict[str, Emit] = {
 }
 
 
-def _resume(target: int) -> bytes:
+def resume_at(target: int) -> bytes:
     """MOV SS:[RESUME], target: whatever DS is."""
-    return b"\x36\xc7\x05" + _u32(RESUME) + _u32(target)
+    return b"\x36\xc7\x05" + u32(RESUME) + u32(target)
 
 
 _RESUME_BYTES = 11
 
 
-def _operation(emit: Emit, rng: np.random.Generator, at: int) -> bytes:
+def operation(emit: Emit, rng: np.random.Generator, at: int) -> bytes:
     code = emit(rng, at + _RESUME_BYTES)
-    return _resume(at + _RESUME_BYTES + len(code)) + code
+    return resume_at(at + _RESUME_BYTES + len(code)) + code
 
 
-def _to_user(at: int, target: int, flags: int) -> bytes:
+def to_user(at: int, target: int, flags: int) -> bytes:
     """Go to CPL 3; `RETURN_TO_KERNEL` comes back to what follows."""
-    code = b"\x36\x89\x25" + _u32(SAVED_ESP) + b"\x36\xc7\x05" + _u32(BACK)
-    push = (
-        b"\x6a\x23\x68" + _u32(USER_STACK) + b"\x68" + _u32(flags) + b"\x6a\x1b\x68" + _u32(target)
-    )
-    return code + _u32(at + len(code) + 4 + len(push) + 1) + push + b"\xcf"
+    code = b"\x36\x89\x25" + u32(SAVED_ESP) + b"\x36\xc7\x05" + u32(BACK)
+    push = b"\x6a\x23\x68" + u32(USER_STACK) + b"\x68" + u32(flags) + b"\x6a\x1b\x68" + u32(target)
+    return code + u32(at + len(code) + 4 + len(push) + 1) + push + b"\xcf"
 
 
 def make_program(
@@ -516,22 +514,22 @@ def make_program(
     """
     kernel, user = bytearray(_TIMER), bytearray()
     names: list[str] = []
-    kinds = list(_KERNEL) if operations is None else list(operations)
+    kinds = list(KERNEL_OPERATIONS) if operations is None else list(operations)
     for _ in range(length):
         if operations is None and rng.random() < 0.125 and len(user) < 0x3000:
             flags = 2 | (0x200 if rng.random() < 0.8 else 0)
             if rng.random() < 0.1:
                 flags |= 0x3000
-            kernel += _to_user(KERNEL + len(kernel), USER + len(user), flags)
+            kernel += to_user(KERNEL + len(kernel), USER + len(user), flags)
             for _ in range(int(rng.integers(1, 7))):
-                name = str(rng.choice(list(_USER)))
+                name = str(rng.choice(list(USER_OPERATIONS)))
                 names.append(f"user-{name}")
-                user += _operation(_USER[name], rng, USER + len(user))
+                user += operation(USER_OPERATIONS[name], rng, USER + len(user))
             user += bytes([0xCD, RETURN_TO_KERNEL])
             kernel += b"\x16\x1f\x16\x07"  # DS and ES are flat again
             continue
         name = str(rng.choice(kinds))
         names.append(name)
-        kernel += _operation(_KERNEL[name], rng, KERNEL + len(kernel))
+        kernel += operation(KERNEL_OPERATIONS[name], rng, KERNEL + len(kernel))
     kernel += b"\xfa\xb0\x10\xe6" + bytes([EXIT_PORT]) + b"\xfa\xf4"
     return Program(bytes(kernel), bytes(user), tuple(names))

@@ -14,7 +14,7 @@ from pyvirt._core.interp.owner import CLASSES_OF_INSTRUCTIONS, UNSUPPORTED, Cpu
 from pyvirt._core.physmem import PhysMem
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["Exit", "ExitReason", "Machine", "Registers", "Segment"]
+__all__ = ["Exit", "ExitReason", "Fpu", "Machine", "Registers", "Segment"]
 
 
 class ExitReason(IntEnum):
@@ -47,6 +47,24 @@ class Segment(NamedTuple):
     base: int
     limit: int
     attributes: int
+
+
+class Fpu(NamedTuple):
+    """The registers of the x87.
+
+    Attributes
+    ----------
+    control, status, tags : int
+        Control word, status word with the top of the stack, tag word (two bits a register, 3:
+        empty).
+    stack : tuple of bytes
+        ST(0) to ST(7), 10 bytes each: significand, sign and exponent.
+    """
+
+    control: int
+    status: int
+    tags: int
+    stack: tuple[bytes, ...]
 
 
 @dataclass
@@ -124,7 +142,7 @@ class Exit:
 
 
 class Machine:
-    """A bare IA-32 machine: the integer instructions of a Pentium Pro, without FPU.
+    """A bare IA-32 machine: the instructions of a Pentium Pro, its FPU if asked for.
 
     Without intercepts interrupts and exceptions go through the guest's own tables. Not modelled,
     and said so when a guest asks (`ExitReason.UNSUPPORTED`): virtual-8086 mode and task switches.
@@ -138,6 +156,9 @@ class Machine:
         Bytes of RAM (whole pages), or RAM itself.
     bus : capsule, optional
         A ``bus_t *`` named ``pyvirt.bus_t`` that carries devices; None: ports read as ones.
+    fpu : bool, default False
+        Whether there is an x87, without transcendental functions, remainders, FSCALE, FXTRACT, FBLD
+        and FBSTP (`ExitReason.UNSUPPORTED`). Without it its instructions are #NM or #UD, by CR0.
 
     Raises
     ------
@@ -160,7 +181,7 @@ class Machine:
     ('HALT', 5)
     """
 
-    def __init__(self, memory: int | PhysMem, bus: Any = None) -> None:
+    def __init__(self, memory: int | PhysMem, bus: Any = None, *, fpu: bool = False) -> None:
         if isinstance(memory, bool) or not isinstance(memory, (int, np.integer, PhysMem)):
             raise InvalidTypeError(
                 f"memory must be a size in bytes or a PhysicalMemory, not {type(memory).__name__}"
@@ -168,7 +189,7 @@ class Machine:
         self.memory = memory if isinstance(memory, PhysMem) else PhysMem(int(memory))
         self._bus = bus
         self._exits: tuple[int, int, bool] = (0, 0, False)
-        self._cpu = Cpu(self.memory, bus)
+        self._cpu = Cpu(self.memory, bus, fpu)
 
     # --- state --------------------------------------------------------------------------------
 
@@ -186,6 +207,12 @@ class Machine:
             raise InvalidTypeError(f"Registers are needed, not {type(values).__name__}")
         names = (field.name for field in fields(values) if field.name != "tsc")
         self._cpu.set_registers({name: getattr(values, name) for name in names})
+
+    @property
+    def fpu(self) -> Fpu | None:
+        """A copy of the x87's registers, or None without one."""
+        found = self._cpu.x87()
+        return None if found is None else Fpu(*found)
 
     def set(self, **values: Any) -> None:
         """Set some registers by name; segments as `Segment` or four numbers.

@@ -40,8 +40,13 @@ EXIT_REASONS = {
 }
 
 #: Techniques, with the paging that each has when none is asked for.
-TECHNIQUES: dict[str, str] = {"hardware": "nested", "naive": "shadow", "translation": "shadow"}
-_PAGINGS = dict.fromkeys(TECHNIQUES, ("shadow", "nested"))
+TECHNIQUES: dict[str, str] = {
+    "hardware": "nested",
+    "naive": "shadow",
+    "translation": "shadow",
+    "paravirtual": "direct",
+}
+_PAGINGS = dict.fromkeys(TECHNIQUES, ("shadow", "nested")) | {"paravirtual": ("direct",)}
 
 # What exits from a guest with hardware assistance when nothing else is said, as under KVM: what the
 # processor always gives to the monitor, control registers, I/O, MSRs, HLT, INVLPG.
@@ -91,6 +96,11 @@ class MonitorCounts:
         With hardware assistance: exits by basic reason, see `EXIT_REASONS`.
     clustered : int
         Instructions that were emulated in the exit of another one.
+    hypercalls : dict of str to int
+        Of a paravirtual guest: calls by name, those that were made; ``many`` is one that holds
+        several operations.
+    batched : dict of str to int
+        Operations within the calls ``many``, by name.
     """
 
     instructions: int
@@ -98,6 +108,8 @@ class MonitorCounts:
     events: dict[str, int]
     exits: dict[int, int]
     clustered: int
+    hypercalls: dict[str, int]
+    batched: dict[str, int]
 
     @property
     def exit_names(self) -> dict[str, int]:
@@ -123,8 +135,9 @@ class Monitor:
         It is run by this monitor from now on.
     technique : str
         One of `TECHNIQUES`.
-    paging : {"shadow", "nested"}, optional
-        Whose tables translate; None: what the technique usually has.
+    paging : {"shadow", "nested", "direct"}, optional
+        Whose tables translate; None: what the technique usually has, ``direct`` under paravirtual
+        alone: its guests' own.
     rules : mapping of str to int, optional
         Rules of shadow tables: ``dataclasses.asdict(pyvirt.ShadowRules(...))``. None: KVM's; with
         translation those of its policy ``trace``.

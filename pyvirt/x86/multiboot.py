@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pyvirt.errors import ImageFormatError, InvalidValueError
 
-__all__ = ["BOOT_MAGIC", "Loaded", "boot_information", "read_kernel"]
+__all__ = ["BOOT_MAGIC", "Loaded", "boot_information", "is_multiboot", "read_kernel"]
 
 #: What EAX holds when the kernel begins.
 BOOT_MAGIC = 0x2BADB002
@@ -80,6 +80,11 @@ def read_kernel(image: bytes, memory: int) -> Loaded:
     return loaded
 
 
+def is_multiboot(image: bytes) -> bool:
+    """Tell whether a file has a multiboot 1 header where one must be."""
+    return _find_header(image) is not None
+
+
 def boot_information(memory: int, command_line: str = "") -> tuple[int, bytes]:
     """Give the address and bytes of the boot information: sizes and map of memory, command line.
 
@@ -102,12 +107,22 @@ def boot_information(memory: int, command_line: str = "") -> tuple[int, bytes]:
     return _INFORMATION, head.ljust(128, b"\0") + records + command_line.encode() + b"\0"
 
 
-def _header(image: bytes) -> tuple[int, int]:
+def _find_header(image: bytes) -> tuple[int, int] | None:
     for at in range(0, min(len(image), _SEARCHED) - 11, 4):
         magic, flags, checksum = struct.unpack_from("<3I", image, at)
         if magic == _HEADER_MAGIC and (magic + flags + checksum) & 0xFFFFFFFF == 0:
             return at, flags
-    raise ImageFormatError(f"no multiboot 1 header in the first {_SEARCHED} bytes of the file")
+    return None
+
+
+def _header(image: bytes) -> tuple[int, int]:
+    found = _find_header(image)
+    if found is None:
+        raise ImageFormatError(
+            f"no multiboot 1 header in the first {_SEARCHED} bytes of the file, and no Linux boot "
+            f"image"
+        )
+    return found
 
 
 def _addressed(image: bytes, at: int) -> Loaded:
@@ -148,7 +163,9 @@ def _elf(image: bytes) -> Loaded:
         )
     parts = []
     for i in range(number):
-        kind, offset, _, where, size, whole, _, _ = _PHDR.unpack_from(image, phoff + stride * i)
+        kind, offset, virtual, where, size, whole, _, _ = _PHDR.unpack_from(
+            image, phoff + stride * i
+        )
         if kind != _PT_LOAD or not whole:
             continue
         if offset + size > len(image) or size > whole:
@@ -157,6 +174,9 @@ def _elf(image: bytes) -> Loaded:
                 f"{whole} in memory"
             )
         parts.append((where, image[offset : offset + size], whole))
+        if virtual <= fields[4] < virtual + whole:
+            # linked for addresses that the kernel maps later: begin where that byte was put
+            entry = fields[4] - virtual + where
     if not parts:
         raise ImageFormatError("the kernel has nothing to load")
     return Loaded(entry, tuple(parts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +14,43 @@ import numpy as np
 import numpy.typing as npt
 
 from pyvirt._core.devices.owner import Board
-from pyvirt.errors import InvalidTypeError, InvalidValueError
+from pyvirt.errors import ImageFormatError, InvalidTypeError, InvalidValueError
 from pyvirt.units import parse_size
+from pyvirt.x86.bzimage import is_bzimage
+from pyvirt.x86.linuxboot import BOOT_CODE, BOOT_DATA, read_linux
 from pyvirt.x86.machine import Exit, ExitReason, Machine
 from pyvirt.x86.monitor import Monitor
-from pyvirt.x86.multiboot import BOOT_MAGIC, boot_information, read_kernel
+from pyvirt.x86.multiboot import BOOT_MAGIC, Loaded, boot_information, is_multiboot, read_kernel
 
 __all__ = ["PC", "Ending"]
 
-# The flat segments that a multiboot loader leaves: 4 GiB from 0, 32 bit, at CPL 0.
-_CODE = (0x08, 0, 0xFFFFFFFF, 0xC09B)
-_DATA = (0x10, 0, 0xFFFFFFFF, 0xC093)
 _PROTECTED = 0x11  # CR0: PE, and ET, which is always set
 _LEAST, _MOST = 2 << 20, 4 << 30
 _CHUNK = 1 << 22
+_GZIP = b"\x1f\x8b"
+_SCREEN, _CELLS = 0xB8000, 1 << 14  # colour text memory: characters, each with its colours
+_LINES, _COLUMNS = 25, 80
+_BLANK = b" \x07" * _CELLS
+#: What code page 437 shows for control characters.
+_GLYPHS = dict(enumerate(" ☺☻♥♦♣♠•◘○◙♂♀♪♫☼►◄↕‼¶§▬↨↑↓→←∟↔▲▼")) | {127: "⌂"}
+
+
+def _unpacked(image: bytes, most: int) -> bytes:
+    """Decompress a gzip file of no more than `most` bytes."""
+    unpack = zlib.decompressobj(wbits=31)
+    try:
+        found = unpack.decompress(image, most)
+    except zlib.error as error:
+        raise ImageFormatError(f"the compressed kernel is damaged: {error}") from error
+    if not unpack.eof:
+        what = f"is larger than memory, {most} bytes" if unpack.unconsumed_tail else "is cut"
+        raise ImageFormatError(f"the compressed kernel {what}")
+    return found
+
+
+def _flat(selector: int, attributes: int) -> tuple[int, int, int, int]:
+    """Give a segment that a loader leaves: 4 GiB from 0."""
+    return selector, 0, 0xFFFFFFFF, attributes
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +93,8 @@ class PC:
         Who executes the guest: the machine itself, or a monitor (`pyvirt.x86.monitor.TECHNIQUES`).
     monitor : mapping, optional
         Further arguments of `pyvirt.x86.monitor.Monitor`: ``paging``, ``cluster``, ...
+    fpu : bool, default False
+        Whether the processor has an x87, see `Machine`.
     **devices
         Further arguments of the board: ``frequency`` (cycles a second, default 10**8),
         ``disk_delay``, ``station``, ``network``, ``epoch``, ``log``, ``output_limit``.
@@ -104,13 +130,14 @@ class PC:
         *,
         technique: str = "native",
         monitor: Mapping[str, Any] | None = None,
+        fpu: bool = False,
         **devices: Any,
     ) -> None:
         size = parse_size(memory, "memory")
         if size % 4096 or not _LEAST <= size <= _MOST:
             raise InvalidValueError(f"memory must be whole pages, 2 MiB to 4 GiB, got {size} bytes")
         self.board = Board(disk, memory=size, **devices)
-        self.machine = Machine(size, self.board.bus_capsule)
+        self.machine = Machine(size, self.board.bus_capsule, fpu=fpu)
         self.monitor = None
         if technique != "native":
             self.monitor = Monitor(self.machine, technique, **(monitor or {}))
@@ -119,14 +146,16 @@ class PC:
         self._size = size
 
     def boot(self, kernel: bytes | str | os.PathLike[str], command_line: str = "") -> None:
-        """Load a multiboot kernel; `run` begins it.
+        """Load a kernel; `run` begins it.
 
         Parameters
         ----------
         kernel : bytes or path
-            See `pyvirt.x86.multiboot.read_kernel`.
+            A multiboot kernel (`pyvirt.x86.multiboot.read_kernel`), or a Linux boot image
+            (`pyvirt.x86.linuxboot.read_linux`), which begins in protected mode; in a gzip file, if
+            need be, as boot loaders take them.
         command_line : str
-            Up to 1,023 ASCII characters.
+            ASCII, up to 1,023 characters, or as many as the boot image takes.
 
         Raises
         ------
@@ -136,19 +165,53 @@ class PC:
         image = Path(kernel).read_bytes() if isinstance(kernel, (str, os.PathLike)) else kernel
         if not isinstance(image, bytes):
             raise InvalidTypeError(f"kernel must be bytes or a path, got {type(kernel).__name__}")
-        loaded = read_kernel(image, self._size)
-        where, information = boot_information(self._size, command_line)
+        if image[:2] == _GZIP:
+            image = _unpacked(image, self._size)
+        if is_bzimage(image) and not is_multiboot(image):
+            linux = read_linux(image, self._size, command_line)
+            loaded = linux.loaded
+            code, data = _flat(BOOT_CODE, 0xC09B), _flat(BOOT_DATA, 0xC093)
+            tables = {"gdt_base": linux.gdt, "gdt_limit": linux.gdt_limit}
+            registers = {"esi": linux.parameters} | tables
+        else:
+            loaded = read_kernel(image, self._size)
+            where, information = boot_information(self._size, command_line)
+            loaded = Loaded(loaded.entry, (*loaded.parts, (where, information, len(information))))
+            code, data = _flat(0x08, 0xC09B), _flat(0x10, 0xC093)
+            registers = {"eax": BOOT_MAGIC, "ebx": where}
         self.board.reset()
         self.machine.reset()
-        for at, data, size in loaded.parts:
-            self.machine.load(data, at)
-            for start in range(len(data), size, _CHUNK):
+        for at, content, size in loaded.parts:
+            self.machine.load(content, at)
+            for start in range(len(content), size, _CHUNK):
                 self.machine.load(bytes(min(_CHUNK, size - start)), at + start)
-        self.machine.load(information, where)
+        self.machine.load(_BLANK, _SCREEN)
         self.machine.set(
-            cs=_CODE, ds=_DATA, es=_DATA, fs=_DATA, gs=_DATA, ss=_DATA, cr0=_PROTECTED,
-            eip=loaded.entry, eax=BOOT_MAGIC, ebx=where,
+            cs=code, ds=data, es=data, fs=data, gs=data, ss=data, cr0=_PROTECTED,
+            eip=loaded.entry, **registers,
         )  # fmt: skip
+
+    @property
+    def screen(self) -> str:
+        """What the screen shows in text mode: 25 lines, without blanks at their ends.
+
+        Read from memory at 0xB8000, from where the CRT controller's start address says; characters
+        are those of code page 437.
+        """
+        first = self.board.screen_start % _CELLS
+        memory = self.machine.memory.read(_SCREEN, 2 * _CELLS)
+        shown = (memory + memory)[2 * first :: 2]
+        rows = (shown[at : at + _COLUMNS] for at in range(0, _LINES * _COLUMNS, _COLUMNS))
+        return "\n".join(row.decode("cp437").translate(_GLYPHS).rstrip(" \xa0") for row in rows)
+
+    @property
+    def cursor(self) -> tuple[int, int] | None:
+        """Line and column of the cursor, from 0; None where it is off or not on the screen."""
+        place = self.board.cursor
+        if place is None:
+            return None
+        line, column = divmod((place - self.board.screen_start) % _CELLS, _COLUMNS)
+        return (line, column) if line < _LINES else None
 
     @property
     def console(self) -> str:

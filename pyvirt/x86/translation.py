@@ -150,10 +150,12 @@ def counts_of(found: dict[str, Any]) -> TranslationCounts:
 
 def units_of(found: list[tuple[Any, ...]]) -> list[TranslationUnit]:
     """Units from those of the core."""
-    return [
-        TranslationUnit(
-            *head, tuple(TranslatedInstruction(eip, length, name, made, traces)
-                         for eip, length, made, name, traces in instructions)
+    units = []
+    for one in found:
+        order, eip, physical, ring, runs, ends, exits, instructions = one
+        listed = tuple(
+            TranslatedInstruction(at, length, mnemonic, made, traces)
+            for at, length, made, mnemonic, traces in instructions
         )
-        for *head, instructions in found
-    ]  # fmt: skip
+        units.append(TranslationUnit(order, eip, physical, ring, runs, ends, exits, listed))
+    return units

@@ -51,6 +51,8 @@ def counted(vector: int) -> bytes:
         code += bytes.fromhex("832424f0 83042410")
     elif vector == 0x20:
         code += bytes.fromhex("e620")
+    elif vector == 0x21:  # back to ring 0, on this stack
+        code += bytes.fromhex("c744240408000000")
     return code + b"\xcf"
 
 
@@ -184,12 +186,57 @@ def trapping(rng: np.random.Generator, at: int) -> bytes:
     return bytes.fromhex("0f22e0") if rng.random() < 0.1 else b"\xf4"
 
 
-def program(rng: np.random.Generator, share: float = 0.5) -> bytes:
-    """Make slots, and a jump back to the first."""
+def showing(rng: np.random.Generator, at: int) -> bytes:
+    """Make an instruction that shows the privilege without a trap, or moves to ring 3 and back."""
+    kind = int(rng.integers(14))
+    reg = int(rng.choice([0, 1, 2, 3, 6, 7]))
+    memory = 0xE200 + 8 * int(rng.integers(32))
+    if kind == 0:
+        return bytes([0x9C, 0x58 + reg])
+    if kind == 1:
+        return b"\x68" + le(flags_image(rng)) + b"\x9d"
+    if kind == 2:
+        return bytes([0x8C, 0xC0 | int(rng.choice([0, 1, 2, 3, 4, 5])) << 3 | reg])
+    if kind == 3:
+        return bytes([int(rng.choice([0x06, 0x0E, 0x16, 0x1E])), 0x58 + reg])
+    if kind == 4:
+        return b"\x9a" + le(at + 7) + le(CODE0, 2) + b"\x58\x58"
+    if kind == 5:
+        return bytes([0x0F, 0x01, int(rng.integers(2)) << 3 | 5]) + le(memory)
+    if kind == 6:
+        return bytes([0x0F, 0x00, 0xC0 | int(rng.integers(2)) << 3 | reg])
+    if kind == 7:
+        return bytes([0x66, 0x0F, 0x01, 0xE0 | reg])
+    if kind == 8:
+        return b"\xb8" + le(selector(rng) | int(rng.integers(2))) + bytes(
+            [0x0F, 0x00, 0xE0 | int(rng.integers(2)) << 3]
+        )  # fmt: skip
+    if kind == 9:
+        return b"\xb8" + le(selector(rng) | int(rng.integers(2))) + bytes(
+            [0x0F, int(rng.choice([0x02, 0x03])), 0xC0 | reg << 3]
+        )  # fmt: skip
+    if kind == 10:
+        return (
+            b"\xb8" + le(selector(rng) | 1) + bytes([0x8E, 0xC0 | int(rng.choice([0, 2, 3])) << 3])
+        )
+    if kind < 13:  # IRET to ring 3
+        return (b"\x6a\x23\x54\x68" + le(flags_image(rng) & ~0x100) + b"\x6a\x1b\x68"
+                + le(at + 16) + b"\xcf")  # fmt: skip
+    return b"\xcd\x21"
+
+
+def program(rng: np.random.Generator, share: float = 0.5, shows: float = 0) -> bytes:
+    """Make slots, and a jump back to the first.
+
+    Shares of them have instructions that trap, and that show the privilege.
+    """
     code = b""
     for slot in range(SLOTS):
         at = PROGRAM + 16 * slot
-        one = trapping(rng, at) if rng.random() < share else plain(rng)
+        if shows and rng.random() < shows:
+            one = showing(rng, at)
+        else:
+            one = trapping(rng, at) if rng.random() < share else plain(rng)
         assert len(one) <= 16
         code += one.ljust(16, b"\x90")
     return code + b"\xe9" + le(-16 * SLOTS - 5)
@@ -209,13 +256,18 @@ def guest(rng: np.random.Generator, code: bytes, period: int, *, paging: bool) -
     machine.load(entries, OTHER_GDT)
     machine.load(b"".join(spare(rng) for _ in range(LDT_ENTRIES)), LDT_AT)
     for vector in range(0x30):
-        machine.load(gate(CODE0, HANDLERS + 32 * vector, 0x8E | (vector == 13)), IDT + 8 * vector)
+        kind = 0x8F if vector == 13 else 0xEE if vector == 0x21 else 0x8E
+        machine.load(gate(CODE0, HANDLERS + 32 * vector, kind), IDT + 8 * vector)
         # after its end HLT: a fault in a handler goes on there
         machine.load(counted(vector).ljust(32, b"\xf4"), HANDLERS + 32 * vector)
     for i, base in enumerate((GDT, OTHER_GDT, IDT)):
         limit = 0x30 * 8 - 1 if base == IDT else 8 * ENTRIES - 1
         machine.load(struct.pack("<HI", limit, base), POINTERS + 8 * i)
     machine.load(code, PROGRAM)
+    # what the processor reads on its own it reads from the monitor's tables: no bit is set for that
+    entries_of_pages = np.arange(0x67, 0x100067, 0x1000, dtype="<u4")
+    entries_of_pages[[*range(8), 0xD]] &= ~np.uint32(4)  # tables are not ring 3's to change
+    machine.load(entries_of_pages.tobytes(), TABLE)
     machine.set(
         gdt_limit=8 * ENTRIES - 1, idt_limit=0x30 * 8 - 1, eip=PROGRAM, esp=0x70000,
         tr=(TASK, TSS, 0x67, 0x8B),
@@ -249,7 +301,12 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 
 def compare(
-    seed: int, technique: str, budget: int, share: float = 0.5, **how: Any
+    seed: int,
+    technique: str,
+    budget: int,
+    share: float = 0.5,
+    shows: float = 0,
+    **how: Any,
 ) -> tuple[list[str], Monitor, Machine]:
     """What differs between a run on the bare machine and one under a monitor."""
     runs = []
@@ -257,7 +314,7 @@ def compare(
         rng = np.random.default_rng(seed)
         paging = bool(rng.integers(2))
         period = int(rng.integers(9, 200))
-        machine = guest(rng, program(rng, share), period, paging=paging)
+        machine = guest(rng, program(rng, share, shows), period, paging=paging)
         monitor = Monitor(machine, technique, **how) if monitored else None
         found = (monitor or machine).run(budget)
         runs.append((outcome(machine, found), monitor, machine))

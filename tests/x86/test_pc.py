@@ -1,6 +1,7 @@
 """A PC: kernels that are loaded and refused, how runs end, and runs in parts."""
 
 import doctest
+import gzip
 import struct
 
 import numpy as np
@@ -97,6 +98,21 @@ def test_command_line_and_memory_map():
     areas = [struct.unpack_from("<IQQI", data, at - where + 24 * i) for i in range(length // 24)]
     assert areas == [(20, 0, 639 << 10, 1), (20, 1 << 20, 3 << 20, 1)]
     assert data[struct.unpack_from("<I", data, 16)[0] - where :] == b"quiet\0"
+
+
+def test_a_compressed_kernel():
+    made = PC("4MiB")
+    image = kernel(bytes.fromhex("b005 e6f4 ebfe"))
+    made.boot(gzip.compress(image))
+    assert made.run(10).exit_value == 5
+    for bad, message in (
+        (gzip.compress(image)[:-12], "is cut"),
+        (gzip.compress(bytes(5 << 20)), "larger than memory, 4194304"),
+        (b"\x1f\x8b" + bytes(20), "is damaged"),
+        (gzip.compress(b"x"), "no multiboot 1 header"),
+    ):
+        with pytest.raises(pv.ImageFormatError, match=message):
+            made.boot(bad)
 
 
 def test_memory_after_the_file_is_zero():

@@ -9,6 +9,7 @@ from pyvirt._core.devices.pic cimport pic_t
 from pyvirt._core.devices.pit cimport pit_t
 from pyvirt._core.devices.ps2 cimport ps2_t
 from pyvirt._core.devices.uart cimport uart_t
+from pyvirt._core.devices.vga cimport vga_t
 from pyvirt._core.interp.bus cimport bus_t
 
 cdef enum device_t:
@@ -23,6 +24,7 @@ cdef enum device_t:
     DEV_NIC
     DEV_POST                # port 0x80: a write that costs time and does nothing
     DEV_EXIT
+    DEV_VGA
 
 cdef enum:
     SLOTS = 128             # ports that somebody has, and slot 0 for all others
@@ -49,6 +51,7 @@ cdef struct board_t:
     uart_t uart
     cmos_t cmos
     ps2_t ps2
+    vga_t vga
     ata_t ata
     nic_t nic
     uint8_t speaker         # bits 0 and 1 of port 0x61

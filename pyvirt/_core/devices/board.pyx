@@ -2,7 +2,7 @@
 
 Ports are those of the PC/AT: 8259A pair 0x20 and 0xA0, 8254 0x40 and its gate at 0x61, PS/2 controller
 0x60 and 0x64, CMOS 0x70, first IDE channel 0x1F0 and 0x3F6 (interrupt 14), first serial port 0x3F8
-(interrupt 4), NE2000 0x300; QEMU's exit port 0xF4. An access that is wider than a port's register
+(interrupt 4), NE2000 0x300, colour text screen 0x3D4 and 0x3DA; QEMU's exit port 0xF4. An access that is wider than a port's register
 is one access for each byte, at ports that follow, as on the ISA bus.
 """
 
@@ -33,6 +33,7 @@ from pyvirt._core.devices.pit cimport (
 )
 from pyvirt._core.devices.ps2 cimport ps2_line, ps2_read, ps2_reset, ps2_write
 from pyvirt._core.devices.uart cimport uart_line, uart_read, uart_reset, uart_write
+from pyvirt._core.devices.vga cimport vga_read, vga_reset, vga_write
 
 cdef enum:
     IRQ_TIMER = 0
@@ -66,6 +67,8 @@ cdef void board_wire(board_t *b) noexcept nogil:
     claim(b, 0x70, 2, DEV_CMOS, 0)
     claim(b, 0x80, 1, DEV_POST, 0)
     claim(b, 0xF4, 4, DEV_EXIT, 0)
+    claim(b, 0x3D4, 2, DEV_VGA, 0)
+    claim(b, 0x3DA, 1, DEV_VGA, 2)
     claim(b, 0x3F8, 8, DEV_UART, 0)
     if b.ata.sectors:
         claim(b, 0x1F0, 8, DEV_ATA, 0)
@@ -86,6 +89,7 @@ cdef void board_reset(board_t *b) noexcept nogil:
     uart_reset(&b.uart)
     cmos_reset(&b.cmos, b.memory)
     ps2_reset(&b.ps2)
+    vga_reset(&b.vga)
     ata_reset(&b.ata)
     nic_reset(&b.nic)
     b.speaker = b.exited = 0
@@ -136,6 +140,8 @@ cdef void board_advance(void *board, uint64_t now) noexcept nogil:
 
 cdef void device_line(board_t *b, int device) noexcept nogil:
     """After an access of `device`: the levels that it may have changed."""
+    if device == DEV_VGA:
+        return
     if device == DEV_UART:
         pic_input(&b.pic, IRQ_SERIAL, uart_line(&b.uart))
     elif device == DEV_PS2:
@@ -185,6 +191,8 @@ cdef uint32_t read_register(board_t *b, int device, int register, int size) noex
         return cmos_read(&b.cmos, register, b.bus.now, b.frequency)
     if device == DEV_PS2:
         return ps2_read(&b.ps2, register)
+    if device == DEV_VGA:
+        return vga_read(&b.vga, register, b.bus.now, b.frequency)
     if device == DEV_ATA:
         return ata_read(&b.ata, register, size)
     if device == DEV_NIC:
@@ -211,6 +219,8 @@ cdef void write_register(
     elif device == DEV_PS2:
         ps2_write(&b.ps2, register, byte)
         b.bus.stop = b.exited or b.ps2.reset
+    elif device == DEV_VGA:
+        vga_write(&b.vga, register, byte)
     elif device == DEV_ATA:
         ata_write(&b.ata, register, size, value, b.bus.now)
     elif device == DEV_NIC:

@@ -43,7 +43,7 @@ ACCESS = np.dtype([
 cdef enum:
     MOST_SECTORS = 1 << 28              # that 28 bits address
     MOST_FRAME = 1514
-    VERSION = 1
+    VERSION = 2
 
 
 def _whole(name, value, least, most):
@@ -66,7 +66,8 @@ cdef class Board:
     """The devices of a PC around one processor.
 
     A pair of 8259A, an 8254, a 16550A, the CMOS and its clock, a PS/2 controller, an ATA disk, an
-    NE2000 network card and QEMU's exit port 0xF4, at the PC/AT's ports. Time is the processor's: it
+    NE2000 network card, the CRT controller of a VGA in text mode and QEMU's exit port 0xF4, at the
+    PC/AT's ports. Time is the processor's: it
     passes by `advance`.
 
     Parameters
@@ -299,6 +300,18 @@ cdef class Board:
         taken = nic_receive(&self.b.nic, <const uint8_t *><const char *>data, len(data))
         board_lines(&self.b)
         return bool(taken)
+
+    @property
+    def screen_start(self):
+        """Where the screen begins in text memory, in characters (CRT controller, 0x0C)."""
+        return self.b.vga.crtc[0x0C] << 8 | self.b.vga.crtc[0x0D]
+
+    @property
+    def cursor(self):
+        """Where the cursor is in text memory, in characters (0x0E), or None if it is off."""
+        if self.b.vga.crtc[0x0A] & 0x20:
+            return None
+        return self.b.vga.crtc[0x0E] << 8 | self.b.vga.crtc[0x0F]
 
     @property
     def exit_value(self):

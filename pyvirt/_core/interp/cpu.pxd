@@ -83,6 +83,7 @@ cdef enum:                      # exceptions
     X_SS = 12
     X_GP = 13
     X_PF = 14
+    X_MF = 16
     X_AC = 17
 
 cdef enum:                      # cpu_t.event: why the engine leaves a block
@@ -104,6 +105,7 @@ cdef enum:                      # why `run` returned
 cdef enum:                      # what EXIT_UNSUPPORTED met
     NO_V86 = 1
     NO_TASK_SWITCH = 2
+    NO_X87 = 3                  # one of its instructions that is not there
 
 cdef enum:                      # classes of sensitive instructions, bits of `intercept`
     C_NONE = 0
@@ -210,6 +212,20 @@ cdef struct page_t:             # one frame of RAM, as far as code goes
     uint32_t generation         # grows when they are written
     uint32_t unit               # a translator's first unit there, or 0
 
+cdef struct fpu_t:              # the x87
+    uint64_t m[8]               # registers, by number, not by place on the stack: significands
+    uint16_t se[8]              # signs and exponents
+    uint16_t control
+    uint16_t status             # without TOP
+    uint16_t opcode             # of the last instruction that was no control instruction
+    uint16_t cs                 # where it was, and its operand
+    uint16_t ds
+    uint8_t top
+    uint8_t used                # one bit a register
+    uint8_t present
+    uint32_t ip
+    uint32_t dp
+
 cdef struct cpu_t
 
 # A monitor's tables in place of the guest's: the physical address of an access, or False after
@@ -241,6 +257,7 @@ cdef struct cpu_t:
     uint32_t dr[8]
     uint64_t tsc                # retired instructions, and the time that HLT waited
     uint64_t tsc_offset         # what WRMSR added to it
+    fpu_t fpu
     uint32_t cpl
     uint32_t user               # CPL is 3
     uint32_t halted

@@ -81,6 +81,9 @@ cdef enum:
     K_MOV4_RI = 77
     K_MOV4_RM = 78
     K_MOV4_MR = 79
+    K_SHL_RI = 80               # by 1 to 31
+    K_SHR_RI = 81
+    K_SAR_RI = 82
     K_SYSTEM = 100              # from here on: pyvirt._core.interp.system
     K_CLI = 100
     K_STI = 101

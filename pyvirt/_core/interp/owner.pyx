@@ -3,7 +3,7 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
 from libc.stddef cimport size_t
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -14,6 +14,7 @@ from pyvirt._core.interp.bus cimport bus_t
 from pyvirt._core.interp.cpu cimport *
 from pyvirt._core.interp.engine cimport run
 from pyvirt._core.interp.flags cimport get_eflags, set_eflags
+from pyvirt._core.interp.fpu cimport fpu_reset, status_word, tag_word
 from pyvirt._core.interp.memory cimport forget_code, settle_tables
 from pyvirt._core.interp.segments cimport set_cpl, set_segment, settle_segment
 from pyvirt._core.paging cimport configure
@@ -29,7 +30,7 @@ CLASSES_OF_INSTRUCTIONS = (
     "table_store", "rdmsr", "wrmsr", "rdtsc", "iret", "int", "cli_sti", "pushf", "popf",
     "clts_lmsw", "smsw", "cache", "segment", "far", "verify", "segment_read",
 )
-UNSUPPORTED = ("", "virtual-8086 mode", "task switch")
+UNSUPPORTED = ("", "virtual-8086 mode", "task switch", "x87 instruction")
 COUNTER_DTYPE = np.dtype([
     (name, "<u8") for name in (
         *CLASSES_OF_INSTRUCTIONS[1:], "retired", "blocks", "blocks_built", "look_fills",
@@ -49,13 +50,18 @@ cdef inline size_t state_size(const cpu_t *c) noexcept nogil:
 
 
 cdef void reset(cpu_t *c) noexcept nogil:
-    """State after RESET (SDM vol. 3, table 10-1), of a Pentium Pro without FPU."""
+    """State after RESET (SDM vol. 3, table 10-1), of a Pentium Pro, with an FPU if it has one."""
     cdef uint32_t i
+    cdef uint8_t fpu = c.fpu.present
     memset(c, 0, state_size(c))
     c.cr0 = <uint32_t>0x60000010
     c.eip = 0xFFF0
     c.gpr[R_EDX] = 0x612
     set_eflags(c, 2)
+    fpu_reset(&c.fpu)
+    c.fpu.present = fpu
+    c.fpu.control = 0x40
+    c.fpu.used = 0xFF               # zeros, until FNINIT
     for i in range(6):
         c.seg[i].limit = 0xFFFF
         c.seg[i].attributes = 0x93
@@ -81,6 +87,8 @@ cdef class Cpu:
         RAM. Other physical addresses read as ones, and writes there are lost.
     bus : capsule, optional
         A ``bus_t *`` named ``pyvirt.bus_t`` whose owner outlives this object.
+    fpu : bool, default False
+        Whether it has an x87.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -99,7 +107,7 @@ cdef class Cpu:
         free(self.c.jumps)
         free(self.c.pages)
 
-    def __init__(self, PhysMem memory not None, bus=None):
+    def __init__(self, PhysMem memory not None, bus=None, fpu=False):
         cdef int i
         cdef uint64_t end
         if self.memory is not None:
@@ -129,6 +137,7 @@ cdef class Cpu:
         self.memory = memory
         self.bus = bus
         self.c.epoch = 1
+        self.c.fpu.present = bool(fpu)
         self.reset()
 
     cdef cpu_t *pointer(self) noexcept nogil:
@@ -181,6 +190,18 @@ cdef class Cpu:
             if i != 4 and i != 5:
                 out[f"dr{i}"] = self.c.dr[i]
         return out
+
+    def x87(self):
+        """Control, status and tag word, and ST(0) to ST(7), 10 bytes each; None without FPU."""
+        cdef fpu_t *f = &self.c.fpu
+        if not f.present:
+            return None
+        stack = []
+        for i in range(8):
+            which = (f.top + i) & 7
+            stack.append((<uint64_t>f.m[which]).to_bytes(8, "little")
+                         + (<uint16_t>f.se[which]).to_bytes(2, "little"))
+        return f.control, status_word(f), tag_word(f), tuple(stack)
 
     def set_registers(self, values):
         """Set registers by name, with all values checked first; see `registers`.
@@ -283,5 +304,7 @@ cdef class Cpu:
                 f"a state has {state_size(&self.c)} bytes, got {len(state)}")
         memcpy(&self.c, PyBytes_AS_STRING(state), state_size(&self.c))
         self.c.gpr[R_NONE] = 0
+        self.c.fpu.present = self.c.fpu.present != 0
+        self.c.fpu.top &= 7
         set_cpl(&self.c, self.c.cpl & 3)
         settle_tables(&self.c)      # decoded code stays: it is memory's, not the processor's

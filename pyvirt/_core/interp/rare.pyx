@@ -15,6 +15,7 @@ from pyvirt._core.interp.flags cimport (
     set_logic,
     widen,
 )
+from pyvirt._core.interp.fpu cimport fpu_op
 from pyvirt._core.interp.kinds cimport *
 from pyvirt._core.interp.memory cimport (
     address,
@@ -281,12 +282,16 @@ cdef void other(cpu_t *c, const uop_t *u) noexcept nogil:
     elif k == K_BOUND:
         bound(c, u)
     elif k == K_NM:
-        # no FPU: WAIT and ESC wait for one that an operating system may emulate (SDM vol. 3, 2.5)
+        # WAIT and ESC wait for an FPU that an operating system may emulate (SDM vol. 3, 2.5)
         if u.op:
             if c.cr0 & (CR0_MP | CR0_TS) == CR0_MP | CR0_TS:
                 raise_fault(c, X_NM, 0, 0)
+            elif c.fpu.present and c.fpu.status & 0x80:
+                raise_fault(c, X_MF, 0, 0)
         elif c.cr0 & (CR0_EM | CR0_TS):
             raise_fault(c, X_NM, 0, 0)
+        elif c.fpu.present:
+            fpu_op(c, u)
         else:
             raise_fault(c, X_UD, 0, 0)
     else:

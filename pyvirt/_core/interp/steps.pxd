@@ -73,6 +73,12 @@ cdef inline bint step(cpu_t *c, const uop_t *u, uint32_t start) noexcept nogil:
         reg4(c, u.rm)[0] = unary(c, 0, reg4(c, u.rm)[0], 4)
     elif k == K_DEC_R:
         reg4(c, u.rm)[0] = unary(c, 1, reg4(c, u.rm)[0], 4)
+    elif k == K_SHL_RI:
+        reg4(c, u.rm)[0] = shift(c, 4, reg4(c, u.rm)[0], u.imm, 4)
+    elif k == K_SHR_RI:
+        reg4(c, u.rm)[0] = shift(c, 5, reg4(c, u.rm)[0], u.imm, 4)
+    elif k == K_SAR_RI:
+        reg4(c, u.rm)[0] = shift(c, 7, reg4(c, u.rm)[0], u.imm, 4)
     elif k == K_MOV4_RR:
         reg4(c, u.rm)[0] = reg4(c, u.reg)[0]
     elif k == K_MOV4_RI:
@@ -182,8 +188,8 @@ cdef inline bint step(cpu_t *c, const uop_t *u, uint32_t start) noexcept nogil:
     elif k == K_STRING:
         c.start = start
         string_op(c, u)
-    elif k >= K_SYSTEM:
-        return False
-    else:
+    else:                           # no further condition: so the compiler makes a table of jumps
+        if k >= K_SYSTEM:
+            return False
         other(c, u)
     return True

@@ -373,7 +373,7 @@ cdef void debug_registers(cpu_t *c, const uop_t *u) noexcept nogil:
 
 
 cdef void cpuid(cpu_t *c) noexcept nogil:
-    """A Pentium Pro without FPU: TSC, MSR, CX8, PSE, PAE, PGE, CMOV.
+    """A Pentium Pro: TSC, MSR, CX8, PSE, PAE, PGE, CMOV; FPU, if it has one.
 
     CR4.UMIP works but is not reported: its bit stands in leaf 7, which such a processor does not
     have.
@@ -389,7 +389,7 @@ cdef void cpuid(cpu_t *c) noexcept nogil:
     c.gpr[R_EAX] = 0x612
     c.gpr[R_EBX] = 0
     c.gpr[R_ECX] = 0
-    c.gpr[R_EDX] = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 13 | 1 << 15
+    c.gpr[R_EDX] = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 13 | 1 << 15 | c.fpu.present
 
 
 cdef void time_stamp(cpu_t *c, const uop_t *u) noexcept nogil:

@@ -133,6 +133,8 @@ cdef void quicken(uop_t *u) noexcept nogil:
             u.kind = base + (u.kind == K_ALU_RI)
     elif u.kind == K_UNARY and not u.mem and u.op < 2:
         u.kind = K_INC_R if u.op == 0 else K_DEC_R
+    elif u.kind == K_SHIFT_I and not u.mem and u.imm and u.op >= 4:
+        u.kind = K_SHR_RI if u.op == 5 else K_SAR_RI if u.op == 7 else K_SHL_RI
     elif u.kind == K_MOV_RR:
         u.kind = K_MOV4_RR
     elif u.kind == K_MOV_RI:
@@ -234,6 +236,7 @@ cdef void one_byte(const insn_t *i, uop_t *u) noexcept nogil:
     elif o == 0x9B or (o >= 0xD8 and o < 0xE0):
         u.kind = K_NM
         u.op = o == 0x9B
+        u.imm = (o & 7) << 8 | i.modrm
     elif o == 0x9C:
         simple(u, K_PUSHF, C_PUSHF)
     elif o == 0x9D:

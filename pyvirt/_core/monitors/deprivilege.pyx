@@ -431,6 +431,21 @@ cdef bint delivered(monitor_t *m, uint64_t before, bint goes_on) noexcept nogil:
     return goes_on
 
 
+cdef inline bint klass_translates(uint32_t klass) noexcept nogil:
+    return klass == C_CR_WRITE or klass == C_CLTS_LMSW or klass == C_INVLPG
+
+
+cdef bint step_trap(monitor_t *m) noexcept nogil:
+    """#DB of a single step, after the instruction, with DR6 set; False: the run ends."""
+    cdef cpu_t *c = m.c
+    m.events[E_EXCEPTION] += 1
+    c.event = 0
+    if deliver(c, X_DB, BY_TRAP, 0, 0):
+        c.counters[COUNT_EXCEPTIONS] += 1
+        return True
+    return not c.event & EVENT_EXIT and deliver_fault(c)
+
+
 cdef bint emulate_guest(monitor_t *m) noexcept nogil:
     """Execute the guest's instruction at EIP in its view, and follow what it changed.
 
@@ -443,7 +458,7 @@ cdef bint emulate_guest(monitor_t *m) noexcept nogil:
     cdef uop_t u
     cdef uint32_t cr0, cr4, cpl, linear, port
     cdef uint64_t faults = c.counters[COUNT_EXCEPTIONS], retired = c.counters[COUNT_RETIRED]
-    cdef bint goes_on
+    cdef bint goes_on, stepped
     to_guest(m)
     c.event = 0
     b = find_block(c)
@@ -456,7 +471,11 @@ cdef bint emulate_guest(monitor_t *m) noexcept nogil:
     cpl = c.cpl
     linear = c.seg[u.segment].base + address(c, &u)
     port = c.gpr[R_EDX] & 0xFFFF if u.op else u.imm & 0xFF
+    # a single step behind a change of translation needs the new one
+    c.exception_bitmap = 1 << X_DB if klass_translates(u.klass) else 0
     goes_on = emulate(c)
+    c.exception_bitmap = 0
+    stepped = not goes_on and c.exit_reason == EXIT_EXCEPTION
     retired = c.counters[COUNT_RETIRED] - retired
     if retired:
         book(m, &u, retired, port, cpl)
@@ -468,6 +487,8 @@ cdef bint emulate_guest(monitor_t *m) noexcept nogil:
             h.stale |= 1
     if h.gdt.holes or h.ldt.holes:
         h.stale |= 1                        # a page may have been mapped by now
+    if stepped:
+        return step_trap(m)
     return delivered(m, faults, goes_on)
 
 
@@ -537,14 +558,8 @@ cdef bint served(monitor_t *m, uint32_t why) noexcept nogil:
     if SETTLED >> vector & 1:
         return attempted(m)
     if vector == X_DB:
-        # single-stepping: after the instruction, with DR6 set
         to_guest(m)
-        m.events[E_EXCEPTION] += 1
-        c.event = 0
-        if deliver(c, X_DB, BY_TRAP, 0, 0):
-            c.counters[COUNT_EXCEPTIONS] += 1
-            return True
-        return not c.event & EVENT_EXIT and deliver_fault(c)
+        return step_trap(m)
     return reflect(m, vector, vector == X_PF or vector == X_AC, c.exit_error)
 
 

@@ -25,7 +25,7 @@ from pyvirt._core.interp.cpu cimport (
     C_TABLE_LOAD,
     C_TABLE_STORE,
     C_WRMSR,
-    COUNT_EXCEPTIONS,
+    COUNT_RETIRED,
     EVENT_FAULT,
     EXIT_EXCEPTION,
     EXIT_INTERCEPT,
@@ -110,7 +110,7 @@ cdef bint attend(monitor_t *m, const uop_t *u, bint counted) noexcept nogil:
     cdef cpu_t *c = m.c
     cdef uint32_t klass = u.klass, reason = X_REASON_CR, event = E_EMULATED, linear = 0
     cdef int booked = BOOKED_VMM
-    cdef uint64_t faults = c.counters[COUNT_EXCEPTIONS]
+    cdef uint64_t retired = c.counters[COUNT_RETIRED]
     cdef bint goes_on, exits = True, registers = False
     if klass == C_IN or klass == C_OUT:
         linear = c.gpr[R_EDX] & 0xFFFF
@@ -149,7 +149,7 @@ cdef bint attend(monitor_t *m, const uop_t *u, bint counted) noexcept nogil:
     else:
         reason = X_REASON_SYSTEM_SEGMENT
     goes_on = emulate(c)
-    if c.counters[COUNT_EXCEPTIONS] != faults:
+    if c.counters[COUNT_RETIRED] == retired:
         return goes_on              # it faulted, in the guest
     if exits:
         if counted:

@@ -17,6 +17,12 @@ from pyvirt._core.monitors.front cimport open_front, settle_front
 from pyvirt._core.monitors.hardware cimport run_hardware
 from pyvirt._core.monitors.naive cimport run_naive
 from pyvirt._core.monitors.paging cimport attach_paging, guest_registers, memory_changed
+from pyvirt._core.monitors.paravirtual cimport (
+    HYPERCALLS,
+    close_paravirtual,
+    open_paravirtual,
+    run_paravirtual,
+)
 from pyvirt._core.monitors.state cimport (
     BOOKED,
     E_HIDDEN_FAULT,
@@ -26,6 +32,7 @@ from pyvirt._core.monitors.state cimport (
     NAIVE,
     PAGING_NESTED,
     PAGING_SHADOW,
+    PARAVIRTUAL,
     REASONS,
     TRANSLATION,
     X_REASON_EPT,
@@ -49,12 +56,16 @@ BOOKS = ("direct", "translated", "vmm", "vmkernel", "device")
 EVENT_NAMES = ("syscall", "interrupt_flag", "call_return", "exception", "io", "interrupt", "halt",
                "cpuid", "msr", "translation_unit", "page_fault", "page_table_update",
                "context_switch", "invlpg", "hidden_fault", "emulated", "hypercall")
+HYPERCALL_NAMES = ("events", "idle", "stop", "exit", "gdt", "idt", "task", "paging", "cr3", "pte",
+                   "invlpg", "in", "out", "in_many", "out_many", "iret", "many", "release", "bind")
 
 
 cdef uint32_t run_by(monitor_t *m, uint64_t end) noexcept nogil:
     """Run by the monitor's technique until `end`."""
     if m.technique == NAIVE:
         return run_naive(m, end)
+    if m.technique == PARAVIRTUAL:
+        return run_paravirtual(m, end)
     if m.technique == TRANSLATION:
         return run_translation(m, end)
     return run_hardware(m, end)
@@ -137,6 +148,8 @@ cdef class MonitorCore:
             raise MemoryError
         if technique == "translation" and not open_translation(&self.m, units, threshold, user):
             raise MemoryError
+        if technique == "paravirtual" and not open_paravirtual(&self.m):
+            raise MemoryError
         if cpu.c.bus != NULL:
             self.m.back = cpu.c.bus
             open_front(&self.m)
@@ -148,6 +161,7 @@ cdef class MonitorCore:
         if self.cpu is not None:
             close_translation(&self.m)
             close_deprivileged(&self.m)
+            close_paravirtual(&self.m)
             self.cpu.c.translate = NULL
             self.cpu.c.after_write = NULL
             self.cpu.c.monitor = NULL
@@ -167,6 +181,8 @@ cdef class MonitorCore:
         memset(self.m.booked, 0, sizeof(self.m.booked))
         memset(self.m.events, 0, sizeof(self.m.events))
         memset(self.m.exits, 0, sizeof(self.m.exits))
+        memset(self.m.hypercalls, 0, sizeof(self.m.hypercalls))
+        memset(self.m.batched, 0, sizeof(self.m.batched))
         self.m.clustered = 0
         self.m.retired = self.m.c.counters[COUNT_RETIRED]
         for one in self.tables:
@@ -218,7 +234,7 @@ cdef class MonitorCore:
         -------
         dict
             ``booked`` and ``events`` by name, ``exits`` by basic reason (those that happened),
-            ``clustered``, ``instructions``.
+            ``clustered``, ``instructions``; ``hypercalls`` and ``batched`` by name.
         """
         cdef int i
         cdef counters_t *t
@@ -242,7 +258,11 @@ cdef class MonitorCore:
         booked = {BOOKS[i]: self.m.booked[i] for i in range(BOOKED)}
         booked["direct"] = retired - sum(self.m.booked[i] for i in range(1, BOOKED))
         return {"booked": booked, "events": events, "exits": {k: n for k, n in exits.items() if n},
-                "clustered": self.m.clustered, "instructions": retired}
+                "clustered": self.m.clustered, "instructions": retired,
+                "hypercalls": {HYPERCALL_NAMES[i]: self.m.hypercalls[i]
+                               for i in range(HYPERCALLS) if self.m.hypercalls[i]},
+                "batched": {HYPERCALL_NAMES[i]: self.m.batched[i]
+                            for i in range(HYPERCALLS) if self.m.batched[i]}}
 
     def translation(self):
         """Counts of the code cache by name, and its units, oldest first; see `unitlist`."""

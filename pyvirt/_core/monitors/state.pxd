@@ -117,10 +117,13 @@ cdef struct monitor_t:
     virtual_t guest
     uint8_t *host_tables        # the monitor's GDT and IDT, at `cpu_t.window`
     void *translator            # state of the technique's own, or NULL
+    void *port                  # of a paravirtual guest: pv_t of paravirtual.pxd, or NULL
     # counts
     uint64_t booked[5]          # all but BOOKED_DIRECT, which is the rest
     uint64_t events[17]
     uint64_t exits[70]          # by basic reason
+    uint64_t hypercalls[19]     # calls, by number: HYPER_ of paravirtual.pxd
+    uint64_t batched[19]        # operations within HYPER_MANY
     uint64_t clustered          # instructions emulated in the exit of another one
     uint64_t retired            # instructions, when counting began
 

@@ -74,7 +74,8 @@ cdef void code_written(void *monitor, cpu_t *c, uint32_t frame) noexcept nogil:
 cdef void table_written(void *monitor, cpu_t *c, uint64_t pa, uint32_t n) noexcept nogil:
     """A write to a watched page of page tables or descriptors.
 
-    It faulted on the page's trace; or it is that of a call-out, which costs less.
+    It faulted on the page's trace; or it is that of a call-out, which costs less; or the monitor's
+    own, as it executes an instruction or pushes a frame in the guest's view.
     """
     cdef monitor_t *m = <monitor_t *>monitor
     cdef translator_t *t = translator_of(m)
@@ -82,7 +83,9 @@ cdef void table_written(void *monitor, cpu_t *c, uint64_t pa, uint32_t n) noexce
     t.below(monitor, c, pa, n)
     tables = m.events[E_PAGE_TABLE_UPDATE] - tables
     others = m.events[E_HIDDEN_FAULT] - others
-    if t.quiet:
+    if m.guest.in_view:
+        m.events[E_HIDDEN_FAULT] -= others
+    elif t.quiet:
         m.events[E_HIDDEN_FAULT] -= others
         m.events[E_EMULATED] += others
     elif tables + others:
@@ -188,8 +191,8 @@ cdef void special(
         c.gpr[R_EDX] = <uint32_t>(now >> 32)
         return
     elif k == T_READ_CR:
-        v = m.guest.cr0 if u.op == 0 else c.cr2 if u.op == 2 else c.cr3 if u.op == 3 else c.cr4
-        reg4(c, u.rm)[0] = v
+        reg4(c, u.rm)[0] = (m.guest.cr0 if u.op == 0 else c.cr2 if u.op == 2
+                            else m.guest.cr3 if u.op == 3 else m.guest.cr4)
         return
     elif k == T_READ_SEGMENT:
         rm_put(c, u, 2 if u.mem else u.size, m.guest.seg[u.op].selector)
@@ -210,38 +213,47 @@ cdef uint32_t run_units(monitor_t *m, translator_t *t, uint64_t horizon) noexcep
     cdef cpu_t *c = m.c
     cdef unit_t *unit = t.unit
     cdef unit_t *next
-    cdef const uop_t *first = &unit.ops[t.at]
+    cdef const uop_t *first
     cdef const uop_t *u
     cdef const uop_t *end
+    cdef const uint32_t *eip
     cdef uint64_t valid = stamp(t, c), tsc = c.tsc, began = c.tsc
     cdef uint64_t chained = 0, hits = 0, runs = 0
-    cdef uint32_t start, left = LEFT_EVENT
+    cdef uint32_t left = LEFT_EVENT, at = t.at, count
     t.traced = 0
     while True:
         runs += 1
         unit.runs += 1
-        end = &unit.ops[unit.count]
-        if <uint64_t>(end - first) > horizon - tsc:
-            end = first + (horizon - tsc)
+        count = unit.count - at
+        if count > horizon - tsc:
+            count = <uint32_t>(horizon - tsc)
+        first = &unit.ops[at]
         u = first
+        end = first + count
+        eip = &unit.eips[at]
         while True:
-            start = c.eip
-            c.eip = start + u.length
-            if not step(c, u, start):
-                special(m, t, u, start, tsc + <uint64_t>(u - first))
+            c.eip = eip[1]
+            if not step(c, u, eip[0]):
+                special(m, t, u, eip[0], tsc + <uint64_t>(u - first))
             u += 1
-            if c.event or u == end:
+            eip += 1
+            if c.event:
                 break
-        if c.event & (EVENT_FAULT | EVENT_EXIT | EVENT_OUT):
-            u -= 1
-            c.eip = start
-        tsc += <uint64_t>(u - first)
-        c.tsc = tsc
+            if u == end:
+                break
         if c.event:
+            count = <uint32_t>(u - first)
+            if c.event & (EVENT_FAULT | EVENT_EXIT | EVENT_OUT):
+                count -= 1
+                c.eip = (eip - 1)[0]
+            tsc += count
+            c.tsc = tsc
             if c.event & EVENT_OUT:
                 c.event &= ~<uint32_t>EVENT_OUT
                 left = LEFT_CALLOUT
             break
+        tsc += count
+        c.tsc = tsc
         if tsc >= horizon:
             break
         if unit.ends == ENDS_INDIRECT:
@@ -260,9 +272,9 @@ cdef uint32_t run_units(monitor_t *m, translator_t *t, uint64_t horizon) noexcep
                     break
             chained += 1
         unit = next
-        first = unit.ops
+        at = 0
     t.unit = unit
-    t.at = <uint32_t>(u - unit.ops)
+    t.at = at + count
     t.counts.runs += runs
     t.counts.chained += chained
     t.counts.hits += hits
@@ -305,7 +317,7 @@ cdef void retranslate(monitor_t *m, translator_t *t) noexcept nogil:
 cdef bint call_out(monitor_t *m, translator_t *t, unit_t *unit, uint32_t at) noexcept nogil:
     """Have the monitor execute an instruction of a unit; False: the run ends."""
     if unit.made[at] == MADE_CALLOUT:
-        remember_middle(t, unit, at + 1, m.c.eip + unit.ops[at].length)
+        remember_middle(t, unit, at + 1, unit.eips[at + 1])
     t.counts.callouts += 1
     return emulate_guest(m)
 

@@ -56,6 +56,7 @@ cdef struct unit_t:
     exit_t exits[2]             # where it jumps; behind it
     uint64_t runs
     uop_t ops[12]
+    uint32_t eips[13]           # where each begins, and where the unit ends
     uint8_t made[12]            # MADE_
     uint8_t traces[12]          # writes of each that hit watched pages
     uint64_t pa

@@ -297,6 +297,7 @@ cdef unit_t *make_unit(translator_t *t, cpu_t *c, uint64_t pa) noexcept nogil:
         else:
             undefined(u, insn.length)
         made = convert(u, x.ring)
+        unit.eips[unit.count] = c.eip + done
         unit.made[unit.count] = made
         unit.traces[unit.count] = 0
         unit.count += 1
@@ -311,6 +312,7 @@ cdef unit_t *make_unit(translator_t *t, cpu_t *c, uint64_t pa) noexcept nogil:
         return NULL
     t.hand = t.hand + 1 if t.hand + 1 < t.capacity else 0
     unit.eip = c.eip
+    unit.eips[unit.count] = c.eip + done
     unit.context = t.context
     unit.pa = pa
     unit.bytes = done
@@ -365,15 +367,8 @@ cdef unit_t *find_unit(translator_t *t, cpu_t *c, uint32_t *at) noexcept nogil:
     # units are entered where they were interrupted: there is nothing that only their beginning sets
     if middle.unit != NULL and middle.eip == c.eip and still_valid(t, c, middle.unit):
         unit = middle.unit
-        if middle.at < unit.count and unit.eip + offset(unit, middle.at) == c.eip:
+        if middle.at < unit.count and unit.eips[middle.at] == c.eip:
             at[0] = middle.at
             return unit
     return make_unit(t, c, pa)
 
-
-cdef uint32_t offset(const unit_t *unit, uint32_t at) noexcept nogil:
-    """Bytes before one of its instructions."""
-    cdef uint32_t i, n = 0
-    for i in range(at):
-        n += unit.ops[i].length
-    return n

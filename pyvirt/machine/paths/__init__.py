@@ -14,6 +14,7 @@ from pyvirt.machine.paths.codes import (
 from pyvirt.machine.paths.datastores import Datastores
 from pyvirt.machine.paths.engine import PathEngine
 from pyvirt.machine.paths.keys import ip_key, mac_key
+from pyvirt.machine.paths.latency import Latencies
 from pyvirt.machine.paths.site import Site
 from pyvirt.machine.paths.steady import Steady, steady
 from pyvirt.machine.paths.topology import Topology
@@ -22,6 +23,7 @@ __all__ = [
     "ArrayKind",
     "Datastores",
     "DeviceState",
+    "Latencies",
     "Outcome",
     "PathEngine",
     "PathEvent",

@@ -9,10 +9,23 @@ import numpy as np
 import numpy.typing as npt
 
 from pyvirt.cluster import NONE, Cluster
-from pyvirt.cluster.shares import BUSY, CORE, DEMAND, GIVEN, ON, STILL, HostShares
+from pyvirt.cluster.described import claims_of
+from pyvirt.cluster.shares import (
+    BUSY,
+    CORE,
+    DEMAND,
+    FLOOR,
+    GIVEN,
+    LIMIT,
+    ON,
+    SHARE,
+    STILL,
+    HostShares,
+)
 from pyvirt.machine.admission import Admission
 from pyvirt.machine.loads import device_cores, device_table
 from pyvirt.machine.monitors import Monitors
+from pyvirt.machine.paths.latency import Latencies
 from pyvirt.machine.profile import load
 from pyvirt.machine.scenario.fleet import HOST_TIMES, VM_TIMES
 from pyvirt.machine.scenario.guests import derived
@@ -21,7 +34,7 @@ from pyvirt.machine.scenario.wanted import Wanted
 from pyvirt.machine.scheduling import check_pools
 from pyvirt.machine.vm import VM
 from pyvirt.machine.vmm import VMM
-from pyvirt.spec import HostSpec, PoolSpec
+from pyvirt.spec import HostSpec, PoolSpec, VMSpec
 
 __all__ = ["DemandFleet"]
 
@@ -54,6 +67,8 @@ class DemandFleet:
         Of the scenario.
     pool_names : sequence of str
         The pool of each machine; empty: none.
+    latencies : Latencies or None
+        For how long vCPUs wait for requests to disks.
 
     Raises
     ------
@@ -69,8 +84,9 @@ class DemandFleet:
         seed: int,
         step_ns: int,
         pool_names: Sequence[str],
+        latencies: Latencies | None = None,
     ) -> None:
-        self._hosts, self._step = list(hosts), step_ns
+        self._hosts, self._step, self._latencies = list(hosts), step_ns, latencies
         self._state = [host.state for host in hosts]
         self._admission = [Admission(h, p) for h, p in zip(hosts, pools, strict=True)]
         self._monitors = [Monitors(h, load(h), seed=derived(seed, h.name)) for h in hosts]
@@ -242,10 +258,12 @@ class DemandFleet:
         self._running[row] = vmm
         self._home[row], self._factor[row] = host, 1.0 + vmm.overhead
         self._began[row] = self._now - elapsed_ns
-        self._device[row] = device_cores(spec, there.mhz)
+        factor = float(self._factor[row])
+        wait = 0 if self._latencies is None else self._latencies.of(there.name, spec)
+        self._device[row] = device_cores(spec, there.mhz, factor, wait)
         self._console[row] = _console_cores(spec, there)
         self._waiting[row] = 0.0
-        wanted = self._wanted[row] = Wanted(spec, there.mhz)
+        wanted = self._wanted[row] = Wanted(spec, there.mhz, factor, wait)
         edges = self._table_from + np.arange(self._table.shape[1] + 1) * self._step
         if self._table.shape[1]:
             self._table[row] = wanted.mean(np.maximum(edges - self._began[row], 0))
@@ -284,6 +302,31 @@ class DemandFleet:
         self._still[row] = False
         self._shares.vm[STILL, row] = 0
         self._divide(int(self._home[row]))
+
+    def reconfigure(self, row: int, spec: VMSpec) -> None:
+        """Give a machine other shares and bounds."""
+        host, vmm = int(self._home[row]), self._running.get(row)
+        if vmm is not None:
+            before = (vmm.cpu_reservation, vmm.memory_reserved)
+            memory, _ = self._monitors[host].memory_needed(spec, vmm.mode)
+            after = (spec.cpu_reservation, memory)
+            self._admission[host].change(spec.name, spec.pool, before, after)
+            vmm.cpu_reservation, vmm.memory_reserved = after
+        claims = claims_of([spec])
+        limit = int(claims["limit"][0, 0])
+        self._shares.vm[LIMIT, row], self._limit[row] = limit, np.inf if limit < 0 else limit
+        self._shares.vm[FLOOR, row] = claims["reservation"][0, 0]
+        self._shares.vm[SHARE, row] = claims["shares"][0, 0]
+        if vmm is not None:
+            self._regroup(host)
+            self._divide(host)
+
+    def set_pools(self, pools: Sequence[Sequence[PoolSpec]]) -> None:
+        """Give the pools of each host other shares and bounds."""
+        made = [one.with_pools(mine) for one, mine in zip(self._admission, pools, strict=True)]
+        self._admission = made
+        if self._pooled is not None:
+            self._pooled.set_pools(pools)
 
     def burden(self, host: int, cores: float) -> int:
         """Let a migration take so many cores."""

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pyvirt.machine.paths.latency import Latencies
 from pyvirt.machine.scenario.fleet import HOST_TIMES, VM_TIMES
 from pyvirt.machine.scenario.guests import derived
 from pyvirt.machine.vm import VM
 from pyvirt.machine.vmkernel import VMkernel
 from pyvirt.machine.vmm import VMM
 from pyvirt.sched.demand import Demand
-from pyvirt.spec import HostSpec, NetworkSpec, PoolSpec
+from pyvirt.spec import Claimant, HostSpec, NetworkSpec, PoolSpec, VMSpec
+from pyvirt.spec.base import fields_of
 
 __all__ = ["ExactFleet"]
 
@@ -53,6 +55,8 @@ class ExactFleet:
         What the paths are of.
     networks : sequence of NetworkSpec
         Those of the cluster.
+    latencies : Latencies or None
+        For how long vCPUs wait for requests to disks.
     """
 
     def __init__(
@@ -65,11 +69,14 @@ class ExactFleet:
         threads: int,
         site: Any = None,
         networks: Sequence[NetworkSpec] = (),
+        latencies: Latencies | None = None,
     ) -> None:
         self.kernels = [
             VMkernel(host, pools=mine, seed=derived(seed, host.name), paths=paths, alone=False)
             for host, mine in zip(hosts, pools, strict=True)
         ]
+        for kernel in self.kernels:
+            kernel.latencies = latencies
         if site is not None:
             for kernel in self.kernels:
                 found = {one.name: site.team.get((kernel.name, one.switch)) for one in networks}
@@ -136,6 +143,20 @@ class ExactFleet:
         """End what `stun` began."""
         host, vmm = self._where[row]
         self.kernels[host].go_on(vmm)
+
+    def reconfigure(self, row: int, spec: VMSpec) -> None:
+        """Give a machine other shares and bounds."""
+        if row in self._where:
+            host, vmm = self._where[row]
+            claims = {name: getattr(spec, name) for name in fields_of(Claimant) if name != "name"}
+            self.kernels[host].reconfigure(vmm, **claims)
+
+    def set_pools(self, pools: Sequence[Sequence[PoolSpec]]) -> None:
+        """Give the pools of each host other shares and bounds."""
+        for kernel, mine in zip(self.kernels, pools, strict=True):
+            kernel.admission.with_pools(mine)
+        for kernel, mine in zip(self.kernels, pools, strict=True):
+            kernel.set_pools(mine)
 
     def burden(self, host: int, cores: float) -> int:
         """Let a migration take so many cores, by worlds of the VMkernel."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from pyvirt.machine.vm import VM
 from pyvirt.machine.vmm import VMM
+from pyvirt.spec import PoolSpec, VMSpec
 
 __all__ = ["HOST_TIMES", "VM_TIMES", "Fleet"]
 
@@ -64,6 +66,24 @@ class Fleet(Protocol):
 
     def go_on(self, row: int) -> None:
         """End what `stun` began."""
+
+    def reconfigure(self, row: int, spec: VMSpec) -> None:
+        """Give a machine, whether it runs or not, the shares and bounds of another description.
+
+        Raises
+        ------
+        AdmissionError
+            A reservation is not to be had; nothing has changed.
+        """
+
+    def set_pools(self, pools: Sequence[Sequence[PoolSpec]]) -> None:
+        """Give the pools of each host other shares and bounds.
+
+        Raises
+        ------
+        AdmissionError
+            What is reserved does not fit; nothing has changed.
+        """
 
     def burden(self, host: int, cores: float) -> int:
         """Let a migration take so many cores of a host; gives its number."""

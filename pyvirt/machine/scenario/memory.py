@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pyvirt.errors import AdmissionError
 from pyvirt.hostmem import HostMemory
-from pyvirt.machine.memory import constants_for, memory_inputs, policy_for
+from pyvirt.machine.memory import constants_for, memory_inputs, policy_for, set_claim
 from pyvirt.machine.profile import MemoryRules, Profile
 from pyvirt.spec import ClusterSpec, MemoryLoadSpec, MemoryPolicySpec, VMSpec
 
@@ -153,6 +153,19 @@ class ClusterMemory:
         self._used[row] = float(used)
         self._waited[row] = 0
         self._places.clear()
+
+    def reclaim(self, row: int, spec: VMSpec, host: int, overhead: int) -> None:
+        """Give a machine that runs other shares and bounds.
+
+        Raises
+        ------
+        AdmissionError
+            The reservation is not to be had; nothing has changed.
+        """
+        if row in self._model:
+            inputs, _ = self._inputs(spec, host, overhead)
+            set_claim(self._model[row], spec.name, inputs)
+            self._specs[row] = spec
 
     def remove(self, row: int) -> None:
         """Take a machine's memory from it."""

@@ -129,7 +129,15 @@ class Migrations(Follower):
             system.go_on(row, "migration")
         else:
             self._waiting.remove(moving)
-        system.note("migration-cancelled", vm=row, host=moving.source, to=moving.target, text=text)
+        still = system.now - moving.stopped_ns if moving.stopped_ns >= 0 else 0
+        system.note(
+            "migration-cancelled",
+            vm=row,
+            host=moving.source,
+            to=moving.target,
+            text=text,
+            value=still,
+        )
         system.calendar.enter(system.now, self._begin)
 
     # --- what System tells ---

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pyvirt.cluster import NONE, HostState
-from pyvirt.errors import InvalidValueError, PowerStateError
+from pyvirt.errors import AdmissionError, InvalidValueError, PowerStateError
 from pyvirt.machine.scenario.balancer import Balancer
 from pyvirt.machine.scenario.migrations import Migrations
 from pyvirt.machine.scenario.storage import Storage
 from pyvirt.machine.scenario.system import OFF, ON, SUSPENDED, System
-from pyvirt.spec import EventSpec, FaultSpec
+from pyvirt.spec import ClaimSpec, EventSpec, FaultSpec
+from pyvirt.spec.events import ACTIONS, CLAIMS
 
 __all__ = ["Operations"]
 
@@ -37,11 +40,12 @@ class Operations:
 
     def _do(self, event: EventSpec) -> None:
         name = event.what.replace("-", "_")
+        given = event.claim if event.what in CLAIMS else event.to
         try:
-            getattr(self, f"_{name}")(event.target, event.to)
-        except (PowerStateError, InvalidValueError) as error:
-            known = event.target in self._system.vm_names
-            row = self._system.vm_names.index(event.target) if known else NONE
+            getattr(self, f"_{name}")(event.target, given)
+        except (PowerStateError, InvalidValueError, AdmissionError) as error:
+            of_vm = ACTIONS[event.what][0] == "vm"
+            row = self._system.vm_names.index(event.target) if of_vm else NONE
             self._system.note("refused", vm=row, text=f"{event.what}: {error}")
 
     def _row(self, vm: str) -> int:
@@ -119,6 +123,21 @@ class Operations:
     def _migrate_storage(self, vm: str, to: str) -> None:
         self._storage.move(self._row(vm), to)
 
+    # --- shares and bounds ---
+
+    def _reconfigure(self, vm: str, claim: ClaimSpec) -> None:
+        row = self._row(vm)
+        if self._migrations.target(row) != NONE:
+            raise PowerStateError(f"VM {vm!r:.80} is on its way and is not reconfigured")
+        changes = claim.changes()
+        self._system.reconfigure(row, self._system.vms[row].spec.replace(**changes))
+        self._system.note("reconfigured", vm=row, text=_words(changes))
+
+    def _reconfigure_pool(self, pool: str, claim: ClaimSpec) -> None:
+        changes = claim.changes()
+        self._system.set_pool(pool, changes)
+        self._system.note("reconfigured", text=f"pool {pool}: {_words(changes)}")
+
     # --- hosts ---
 
     def _enter_maintenance(self, host: str, to: str) -> None:
@@ -151,3 +170,7 @@ class Operations:
             host = int(self._system.cluster.vms.host[row])
             self._system.stop(row, OFF, "power_off", "reset", "its guest had failed")
             self._system.start(row, host)
+
+
+def _words(changes: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in changes.items())

@@ -57,11 +57,18 @@ class PooledTime:
     def __init__(
         self, pools: Sequence[Sequence[PoolSpec]], shares: HostShares, names: Sequence[str]
     ) -> None:
-        self._pools, self._shares, self._names = pools, shares, names
+        self._shares, self._names = shares, names
         self._trees: dict[int, tuple[Ints, PoolTrees]] = {}
-        self._limited = [any(one.cpu_limit is not None for one in mine) for mine in pools]
         self.stale: set[int] = set()
         self.allowed = np.full(len(names), np.inf)
+        self.set_pools(pools)
+
+    def set_pools(self, pools: Sequence[Sequence[PoolSpec]]) -> None:
+        """Know other shares and bounds of the pools."""
+        self._pools = pools
+        self._limited = [any(one.cpu_limit is not None for one in mine) for mine in pools]
+        self._trees.clear()
+        self.stale.update(range(len(pools)))
 
     def changed(self, host: int) -> None:
         """Know that other machines are on a host now."""

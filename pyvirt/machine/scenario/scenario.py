@@ -33,7 +33,8 @@ class Scenario:
 
     Notes
     -----
-    Requests to disks and networks cost the CPU time of their device worlds, and no wait.
+    Requests to disks and networks cost the CPU time of their device worlds; a guest waits for those
+    of its ``think_ns`` alone.
     """
 
     def __init__(self, spec: ScenarioSpec, base: str | PathLike[str] = "") -> None:

@@ -172,26 +172,27 @@ class Storage(Follower):
         assert stores is not None
         self._system.go_on(row, "storage migration")
         mine = self._moving.pop(row)
-        if not self._in_reach(row, store):
+        if not self._in_reach(row, store, value=downtime_ns):
             return
         try:
             for disk in mine.values():
                 stores.move(disk, to)
         except AdmissionError as error:
-            system.note("refused", vm=row, text=f"storage migration: {error}")
+            text = f"storage migration: {error}"
+            system.note("refused", vm=row, text=text, value=downtime_ns)
             return
         system.put_disks(row, mine, store)
         system.note("storage-migrated", vm=row, text=f"to {store}", value=downtime_ns)
         self._retry()
 
-    def _in_reach(self, row: int, *stores: str) -> bool:
+    def _in_reach(self, row: int, *stores: str, value: float = 0.0) -> bool:
         """Say whether a machine's host, if it has one, reaches datastores, and note it if not."""
         system = self._system
         host = int(system.cluster.vms.host[row])
         lost = [one for one in stores if host != NONE and not system.reaches(host, one)]
         if lost:
             text = f"storage migration: the host does not reach {', '.join(lost)}"
-            system.note("refused", vm=row, host=host, text=text)
+            system.note("refused", vm=row, host=host, text=text, value=value)
         return not lost
 
     def _speed(self, store: str) -> float:

@@ -17,9 +17,10 @@ from pyvirt.cluster import (
     choices,
     place,
 )
-from pyvirt.cluster.described import masks_of, store_numbers
+from pyvirt.cluster.described import claims_of, masks_of, store_numbers
 from pyvirt.cluster.entitle import memory_demand
 from pyvirt.errors import AdmissionError, InvalidValueError, PowerStateError
+from pyvirt.machine.paths import Latencies, Site
 from pyvirt.machine.profile import load
 from pyvirt.machine.scenario.calendar import Calendar
 from pyvirt.machine.scenario.demand import DemandFleet
@@ -31,7 +32,7 @@ from pyvirt.machine.scenario.meter import Meter
 from pyvirt.machine.scenario.result import VM_STATES, Event, Monitor
 from pyvirt.machine.vm import VM
 from pyvirt.machine.vmm import VMM
-from pyvirt.spec import ClusterSpec, PoolSpec, ScenarioSpec
+from pyvirt.spec import ClusterSpec, PoolSpec, ScenarioSpec, VMSpec
 from pyvirt.spec.cluster import STATES
 
 __all__ = ["DOWN", "OFF", "ON", "SUSPENDED", "Follower", "System"]
@@ -89,6 +90,8 @@ class System:
         Who is told of machines that start, stop and move, and of states of hosts.
     kept : tuple of int
         Hosts that HA keeps free.
+    pools : tuple of PoolSpec
+        Those of the cluster, as they are now.
     """
 
     def __init__(
@@ -115,15 +118,20 @@ class System:
         self.registered = self.cluster.vms.host.copy()
         self.cluster.vms.on[:] = 0
         self.cluster.vms.host[:] = NONE
-        pools = _divided(described)
+        self.pools = described.pools
+        pools = _divided(described, described.pools)
+        latencies = _latencies(described)
         if spec.mode == "exact":
             self.fleet: Fleet = ExactFleet(
-                hosts, pools, len(self.vms), seed, paths, threads, site, described.networks
+                *(hosts, pools, len(self.vms), seed, paths, threads, site, described.networks),
+                latencies,
             )
             memory_step = SECOND
         else:
             inside = [vm.pool for vm in described.vms]
-            self.fleet = DemandFleet(hosts, pools, self.cluster, seed, spec.step_ns, inside)
+            self.fleet = DemandFleet(
+                hosts, pools, self.cluster, seed, spec.step_ns, inside, latencies
+            )
             memory_step = min(spec.step_ns, LONGEST_MEMORY_STEP)
         self.memory = ClusterMemory(
             described,
@@ -188,8 +196,9 @@ class System:
     def power_on(self, rows: Sequence[int], what: str = "power-on") -> list[int]:
         """Power machines on where they are registered, or else where they are placed.
 
-        They are placed where that host is not on, or is one that HA keeps free (but at the start,
-        where a description means what it says); on such a host none is placed.
+        They are placed where that host is not on, does not reach their datastores, or is one that
+        HA keeps free (but at the start, where a description means what it says); on such a host
+        none is placed. Where the host that was found has not what they reserve, the next is asked.
 
         Returns
         -------
@@ -200,8 +209,9 @@ class System:
         homeless = []
         for row in rows:
             home = int(self.registered[row])
-            kept = home in self.kept and self.now > 0
-            if home == NONE or kept or hosts.state[home] != HostState.ON:
+            away = home == NONE or hosts.state[home] != HostState.ON
+            away = away or (home in self.kept and self.now > 0)
+            if away or self.unreached(row, home):
                 homeless.append(row)
         targets = {row: int(self.registered[row]) for row in rows}
         if homeless:
@@ -211,9 +221,12 @@ class System:
                 targets[row] = host
                 if host == NONE:
                     self.note("refused", vm=row, text=f"{what}: {self._why_nowhere(chosen, row)}")
-        found = [(row, targets[row]) for row in rows if targets[row] != NONE]
-        ready = [(row, host, self._prepared(row, host, what)) for row, host in found]
-        sure = [(row, host, vmm) for row, host, vmm in ready if vmm is not None]
+        sure, free = [], set(homeless)
+        for row in rows:
+            if targets[row] != NONE:
+                host, vmm = self._prepared(row, targets[row], what, row in free)
+                if vmm is not None:
+                    sure.append((row, host, vmm))
         together = self.memory.add_many(
             [(row, self.vms[row].spec, host, vmm.memory_overhead) for row, host, vmm in sure]
         )
@@ -238,23 +251,42 @@ class System:
 
     def start(self, row: int, host: int, what: str = "power-on") -> bool:
         """Power a machine on, or let a suspended one go on, on a host; False: it was refused."""
-        vmm = self._prepared(row, host, what)
+        _, vmm = self._prepared(row, host, what)
         if vmm is None or not self._has_memory(row, host, vmm, what):
             return False
         self._start(row, host, vmm, what)
         return True
 
-    def _prepared(self, row: int, host: int, what: str) -> VMM | None:
-        machine = self.vms[row]
+    def _prepared(
+        self, row: int, host: int, what: str, others: bool = False
+    ) -> tuple[int, VMM | None]:
+        """Set aside what a machine needs on a host, or on one of `others`; None: it is refused."""
+        avoid = list(self.kept)
         try:
-            machine.check("power_on")
-            self._check_stores(row, host)
-            for one in self.followers:
-                one.admit(row, host)
-            return self.fleet.prepare(machine, host)
+            while True:
+                try:
+                    return host, self._asked(row, host)
+                except FailoverError:  # of the cluster, wherever it is
+                    raise
+                except AdmissionError:
+                    avoid.append(host)
+                    following = NONE
+                    if others:
+                        following = int(place(self.cluster, [row], avoid=avoid).host[0])
+                    if following == NONE:
+                        raise
+                    host = following
         except (AdmissionError, PowerStateError, InvalidValueError) as error:
             self.note("refused", vm=row, host=host, text=f"{what}: {error}")
-            return None
+            return host, None
+
+    def _asked(self, row: int, host: int) -> VMM:
+        machine = self.vms[row]
+        machine.check("power_on")
+        self._check_stores(row, host)
+        for one in self.followers:
+            one.admit(row, host)
+        return self.fleet.prepare(machine, host)
 
     def _check_stores(self, row: int, host: int) -> None:
         lost = self.unreached(row, host)
@@ -267,6 +299,8 @@ class System:
     def unreached(self, row: int, host: int) -> list[str]:
         """Give the datastores that a machine needs, and that a host does not reach now."""
         missing = self.cluster.vms.datastores[row] & ~self.cluster.hosts.datastores[host]
+        if not missing.any():
+            return []
         return [
             name
             for name, at in self._store_numbers.items()
@@ -292,7 +326,19 @@ class System:
                 disk.datastore = store
         needed = machine.spec.stores(self._reached)
         self.cluster.vms.datastores[row] = masks_of([needed], self._store_numbers)[0]
+        work = machine.spec.workload
+        if self.state[row] == ON and work is not None and work.disk.think_ns:
+            self._begin_anew(row)
         self.fleet.see_paths()
+
+    def _begin_anew(self, row: int) -> None:
+        """Let a machine go on where it is, with what is found when one comes to a host."""
+        host = int(self.cluster.vms.host[row])
+        left = self.fleet.stop(row)
+        vmm = self.vmms[row] = self.fleet.prepare(self.vms[row], host)
+        self.fleet.start(row, vmm, host, self.now - int(self.first_on[row]), left)
+        for reason in sorted(self.stuns.pop(row, set())):
+            self.stun(row, reason)
 
     def _has_memory(self, row: int, host: int, vmm: VMM, what: str) -> bool:
         try:
@@ -331,6 +377,63 @@ class System:
         self.note(what, vm=row, host=host, text=text)
         for one in self.followers:
             one.stopped(row, host)
+
+    def reconfigure(self, row: int, spec: VMSpec) -> None:
+        """Give a machine the shares, reservations and limits of another description.
+
+        Raises
+        ------
+        AdmissionError, InvalidValueError
+            It cannot be; nothing has changed.
+        """
+        machine, vms, runs = self.vms[row], self.cluster.vms, self.state[row] == ON
+        columns = {name: getattr(vms, name) for name in ("shares", "reservation", "limit")}
+        before = {name: column[:, row].copy() for name, column in columns.items()}
+        old = machine.spec
+        try:
+            for name, values in claims_of([spec]).items():
+                columns[name][:, row] = values[:, 0]
+            if runs:
+                host, vmm = int(vms.host[row]), self.vmms[row]
+                if (columns["reservation"][:, row] > before["reservation"]).any():
+                    self._admit_again(row, host)
+                self.memory.reclaim(row, spec, host, vmm.memory_overhead)
+            try:
+                self.fleet.reconfigure(row, spec)
+            except BaseException:
+                if runs:
+                    self.memory.reclaim(row, old, host, vmm.memory_overhead)
+                raise
+        except BaseException:
+            for name, kept in before.items():
+                columns[name][:, row] = kept
+            raise
+        machine.spec = spec
+
+    def _admit_again(self, row: int, host: int) -> None:
+        """Ask for a machine that runs as if it came."""
+        self.cluster.vms.on[row] = 0
+        try:
+            for one in self.followers:
+                one.admit(row, host)
+        finally:
+            self.cluster.vms.on[row] = 1
+
+    def set_pool(self, name: str, claims: dict[str, Any]) -> None:
+        """Give a resource pool other shares, reservations and limits.
+
+        Raises
+        ------
+        AdmissionError, InvalidValueError
+            It cannot be; nothing has changed.
+        """
+        at = [one.name for one in self.pools].index(name)
+        changed = self.pools[at].replace(**claims)
+        pools = (*self.pools[:at], changed, *self.pools[at + 1 :])
+        self.fleet.set_pools(_divided(self.spec.cluster, pools))
+        self.pools = pools
+        for column, values in claims_of([changed]).items():
+            getattr(self.cluster.pools, column)[:, at] = values[:, 0]
 
     def lose(self, row: int, what: str, text: str = "") -> None:
         """Let a machine go down, by what failed."""
@@ -456,6 +559,14 @@ class System:
         self.memory.check()
 
 
+def _latencies(cluster: ClusterSpec) -> Latencies | None:
+    """Give the times of requests with all paths as they are meant, where any machine waits."""
+    works = (vm.workload for vm in cluster.vms if vm.workload is not None)
+    if not any(work.disk.think_ns for work in works):
+        return None
+    return Latencies(Site(cluster).engine())
+
+
 def _kept_apart(cluster: ClusterSpec) -> ClusterSpec:
     """Keep machines at hosts of their own hypervisor, by a feature that no other offers."""
     kinds = {host.name: f"hypervisor {host.hypervisor}" for host in cluster.hosts}
@@ -468,21 +579,21 @@ def _kept_apart(cluster: ClusterSpec) -> ClusterSpec:
     return cluster.replace(hosts=hosts, vms=vms)
 
 
-def _divided(cluster: ClusterSpec) -> list[tuple[PoolSpec, ...]]:
+def _divided(cluster: ClusterSpec, pools: tuple[PoolSpec, ...]) -> list[tuple[PoolSpec, ...]]:
     """Give each host the cluster's pools.
 
     Of several hosts each has the part of a pool's reservation and limit that it has of the
     cluster's capacity, and pools that may take what they lack from their parents.
     """
     hosts = cluster.hosts
-    if len(hosts) == 1 or not cluster.pools:
-        return [cluster.pools for _ in hosts]
+    if len(hosts) == 1 or not pools:
+        return [pools for _ in hosts]
     cpu = sum(host.cores * host.mhz for host in hosts)
     memory = sum(host.memory for host in hosts)
     made = []
     for host in hosts:
         a, b = host.cores * host.mhz / cpu, host.memory / memory if memory else 0.0
-        made.append(tuple(_part(pool, a, b) for pool in cluster.pools))
+        made.append(tuple(_part(pool, a, b) for pool in pools))
     return made
 
 

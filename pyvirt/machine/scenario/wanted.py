@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pyvirt.machine.loads import cpu_work
+from pyvirt.machine.loads import cpu_work, turn
 from pyvirt.sched.demand import Demand
 from pyvirt.sched.workloads import Jobs, OnOff
 from pyvirt.spec import VMSpec
@@ -27,9 +27,18 @@ class Wanted:
         With a seed for what is drawn.
     mhz : float
         Of the host.
+    factor : float
+        1 and its monitor's part.
+    latency_ns : int
+        Of a request that it waits for.
     """
 
-    def __init__(self, spec: VMSpec, mhz: float) -> None:
+    def __init__(self, spec: VMSpec, mhz: float, factor: float = 1.0, latency_ns: int = 0) -> None:
+        found = turn(spec, mhz, factor, latency_ns)
+        if found is not None:
+            part = found[0] / sum(found) / factor
+            self._set(np.array([0, 1]), np.array([spec.vcpus * part]), True)
+            return
         works = cpu_work(spec, mhz, 1.0)
         first = works[0]
         if isinstance(first, Demand):

@@ -9,18 +9,27 @@ from pathlib import Path
 
 from pyvirt.errors import InvalidValueError
 
-__all__ = ["KERNEL_PATH", "KERNEL_SECTORS", "kernel_disk", "kernel_image"]
+__all__ = [
+    "KERNEL_PATH",
+    "KERNEL_SECTORS",
+    "PARAVIRTUAL_PATH",
+    "kernel_disk",
+    "kernel_image",
+]
 
 #: The kernel: an ELF file for i386 with a multiboot-1 header (``qemu-system-i386 -kernel``).
 KERNEL_PATH = Path(__file__).parent / "kernel" / "kernel.elf"
+
+#: The same, ported to the paravirtual monitor: its kernel does not run on the bare machine.
+PARAVIRTUAL_PATH = KERNEL_PATH.with_name("kernel_pv.elf")
 
 #: The length of `kernel_disk`, in sectors of 512 bytes.
 KERNEL_SECTORS = 256
 
 
-def kernel_image() -> bytes:
-    """The bytes of the guest kernel's ELF file."""
-    return KERNEL_PATH.read_bytes()
+def kernel_image(*, paravirtual: bool = False) -> bytes:
+    """The bytes of the guest kernel's ELF file, or of its paravirtual port's."""
+    return (PARAVIRTUAL_PATH if paravirtual else KERNEL_PATH).read_bytes()
 
 
 def kernel_disk(label: str = "pyvirt guest disk 1") -> bytes:

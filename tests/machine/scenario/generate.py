@@ -5,6 +5,7 @@ import random
 from pyvirt.spec import (
     AdapterSpec,
     ArraySpec,
+    ClaimSpec,
     ClusterSpec,
     DatastoreSpec,
     DemandSpec,
@@ -76,8 +77,20 @@ def random_scenario(rng, mode=None, *, duration=60 * SECOND):
     )
     if mode == "demand" and hypervisor in (None, "esxi") and made.seed % 3 == 0:
         # drawn apart, for scenarios of before to stay as they were
-        return with_pools(random.Random(made.seed), made)
-    return made
+        made = with_pools(random.Random(made.seed), made)
+    if made.seed % 5 == 2:
+        made = with_waits(random.Random(made.seed), made)
+    return with_claims(random.Random(made.seed), made) if made.seed % 4 == 1 else made
+
+
+def with_waits(rng, made):
+    vms = []
+    for vm in made.cluster.vms:
+        if vm.workload is not None and vm.workload.cpu.kind == "constant":
+            disk = vm.workload.disk.replace(think_ns=rng.choice([0, 300_000, 7 * MS]))
+            vm = vm.replace(workload=vm.workload.replace(disk=disk))
+        vms.append(vm)
+    return made.replace(cluster=made.cluster.replace(vms=vms))
 
 
 def with_pools(rng, made):
@@ -86,6 +99,25 @@ def with_pools(rng, made):
     pools.append(PoolSpec("p1", parent="p0", cpu_reservation=rng.choice([0, 200])))
     vms = [vm.replace(pool=rng.choice(["", "p0", "p1"])) for vm in made.cluster.vms]
     return made.replace(cluster=made.cluster.replace(pools=pools, vms=vms))
+
+
+def with_claims(rng, made):
+    cluster, more = made.cluster, []
+    for _ in range(rng.randint(1, 5)):
+        claim = ClaimSpec(
+            cpu=rng.choice([None, "low", 2500]),
+            mem=rng.choice([None, "high"]),
+            cpu_reservation=rng.choice([None, 0, 250, 5000]),
+            cpu_limit=rng.choice([None, None, 100, 600, 2000]),
+            memory_reservation=rng.choice([None, 64 * MIB, 8 * GIB]),
+            unlimited=rng.choice([[], ["memory"]]),
+        )
+        whom = rng.choice([*cluster.vms, *cluster.pools])
+        what = "reconfigure" if whom in cluster.vms else "reconfigure-pool"
+        if claim.changes():
+            at = time(rng, made.duration_ns)
+            more.append(EventSpec(at, what, whom.name, claim=claim))
+    return made.replace(events=[*made.events, *more])
 
 
 def host(rng, i):

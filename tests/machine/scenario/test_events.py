@@ -355,6 +355,84 @@ def test_a_datastore_that_is_full(mode):
     assert result.vm("v")["stunned_ns"].sum() == 60 * SECOND - full.time_ns
 
 
+#: What is asked of a machine whose disk of 4 GiB, 256 MiB of them used, is on a store of 1 GiB;
+#: others have 8 GiB and 512 MiB. Then the events that follow, and at which second.
+STORES = {"store": GIB, "large": 8 * GIB, "small": 512 * MIB}
+MOVES = {
+    "to a larger one": (["large"], [(10, "storage-migration"), (11, "storage-migrated")]),
+    "and back": (
+        ["large", "store"],
+        [(10, "storage-migration"), (11, "storage-migrated")]
+        + [(20, "storage-migration"), (21, "storage-migrated")],
+    ),
+    "to where it is": (["store"], [(10, "refused")]),
+    "to where it does not fit": (["small"], [(10, "refused")]),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("on", [True, False])
+@pytest.mark.parametrize("name", MOVES)
+def test_migrate_storage(mode, on, name):
+    targets, wanted = MOVES[name]
+    disk = DiskSpec("d", size=4 * GIB, datastore="store", provisioning="thin", used=768 * MIB)
+    vm = machine("v", cpu=200, power_on=on).replace(disks=[disk])
+    events = [
+        EventSpec((10 + 10 * i) * SECOND, "migrate-storage", "v", to)
+        for i, to in enumerate(targets)
+    ]
+    # 768 MiB at 8 Gbit/s
+    arrays = [ArraySpec("san", mbps=8000.0)]
+    stores = [DatastoreSpec(one, capacity=size, array="san") for one, size in STORES.items()]
+    hosts = [host("a", datastores=list(STORES))]
+    cluster = {"datastores": stores, "arrays": arrays}
+    result = run(hosts, [vm], mode, cluster=cluster, events=events)
+    found = [(-(-one.time_ns // SECOND), one.what) for one in result.events if one.time_ns]
+    assert found == wanted
+    took = 768 * MIB / 1e9 * SECOND
+    for begun, moved in zip(
+        result.of("storage-migration"), result.of("storage-migrated"), strict=True
+    ):
+        assert moved.time_ns - begun.time_ns == took + moved.value
+    # what the machine stands still for it is in the event, and in the samples
+    still = sum(one.value for one in result.of("storage-migrated"))
+    assert result.vm("v")["stunned_ns"].sum() == (still if on else 0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_machine_on_its_way_between_datastores(mode):
+    """It is not moved twice at a time; one without datastores is not moved at all."""
+    disk = DiskSpec("d", size=4 * GIB, datastore="store")
+    vms = [machine("v", cpu=200).replace(disks=[disk]), machine("w", cpu=200)]
+    stores = [DatastoreSpec(one, capacity=8 * GIB) for one in ("store", "large")]
+    events = [
+        EventSpec(10 * SECOND, "migrate-storage", "v", "large"),
+        EventSpec(11 * SECOND, "migrate-storage", "v", "large"),
+        EventSpec(12 * SECOND, "migrate-storage", "w", "large"),
+    ]
+    result = run([host("a")], vms, mode, cluster={"datastores": stores}, events=events)
+    twice, nothing = result.of("refused")
+    assert (twice.vm, nothing.vm) == ("v", "w")
+    assert "on its way" in twice.text
+    assert "nothing of it is beside" in nothing.text
+    assert len(result.of("storage-migrated")) == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_disk_that_found_no_room_goes_on_where_it_moved(mode):
+    disk = DiskSpec("d", size=16 * GIB, datastore="store", provisioning="thin", used=256 * MIB)
+    load = DiskLoadSpec(writes_per_s=1000.0, request_size=64 << 10, write_growth=1.0)
+    vm = machine("v", cpu=200)
+    vm = vm.replace(workload=vm.workload.replace(disk=load), disks=[disk])
+    stores = [DatastoreSpec("store", GIB), DatastoreSpec("large", 32 * GIB)]
+    events = [EventSpec(32 * SECOND, "migrate-storage", "v", "large")]
+    result = run([host("a")], [vm], mode, cluster={"datastores": stores}, events=events)
+    (full,), (moved,) = result.of("disk-full"), result.of("storage-migrated")
+    (again,) = result.of("disk-goes-on")
+    assert full.time_ns < 32 * SECOND < moved.time_ns == again.time_ns
+    assert result.vm("v")["stunned_ns"].sum() == moved.time_ns - full.time_ns
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_guest_that_hangs(mode):
     faults = [FaultSpec(20 * SECOND, "guest", "v", 10 * SECOND)]
@@ -450,6 +528,32 @@ def test_a_power_on_goes_elsewhere_than_to_a_failover_host(mode, home):
     (refused,) = result.of("refused")
     assert "failover host" not in refused.text
     assert "1 hosts: not to be taken" in refused.text
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_next_host_is_asked_where_one_has_not_what_is_reserved(mode):
+    """Placement does not know what the console of the emptier host has set aside."""
+    hosts = [host("a", console_cpu_mhz=3500), host("b"), host("c", console_cpu_mhz=3000)]
+    vms = [machine("w", "b", cpu=100, cpu_reservation=500)]
+    vms += [machine(f"v{i}", "", power_on=False, cpu_reservation=1500) for i in range(3)]
+    events = [EventSpec((i + 1) * SECOND, "power-on", f"v{i}") for i in range(3)]
+    result = run(hosts, vms, mode, events=events)
+    assert [one.host for one in result.of("power-on")] == ["b", "b", "b"]
+    (refused,) = result.of("refused")
+    assert refused.vm == "v2"
+    assert "needs 1500 and has" in refused.text
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_host_that_does_not_reach_a_disk_is_no_home(mode):
+    vms = [stored(where="b", power_on=on) for on in (True, False)]
+    hosts = [host("a", datastores=["store"]), host("b")]
+    cluster = {"datastores": [DatastoreSpec("store", capacity=GIB)]}
+    events = [EventSpec(10 * SECOND, "power-on", "v")]
+    for vm, at in zip(vms, (0, 10), strict=True):
+        result = run(hosts, [vm], mode, cluster=cluster, events=events[: at // 10])
+        (on,) = result.of("power-on")
+        assert (on.time_ns, on.host) == (at * SECOND, "a")
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -29,6 +29,12 @@ def run(hosts, vms, pools, mode, seconds=60, **fields):
     return result
 
 
+def mhz_of(result, name, first, last):
+    """What a machine had, between two times in seconds; samples of 5 s, CPUs of 2 GHz."""
+    run_ns = result.vm(name)["run_ns"][first // 5 : last // 5].sum()
+    return run_ns / ((last - first) * SECOND) * 2000
+
+
 def shares_of(spec):
     return Shares(spec.cpu) if isinstance(spec.cpu, str) else spec.cpu
 

@@ -58,6 +58,35 @@ void arch_load_idt(const void *table, u32 size)
 }
 
 void arch_load_task(u16 selector) { __asm__ volatile("ltr %0" :: "r"(selector) : "memory"); }
+void arch_new_stack(u16 selector) { (void)selector; }   /* the processor reads it where it is */
+
+void arch_start_interrupts(void)
+{
+    arch_out8(0x20, 0x11);
+    arch_out8(0xA0, 0x11);
+    arch_out8(0x21, 0x20);              /* vectors 0x20 to 0x2F */
+    arch_out8(0xA1, 0x28);
+    arch_out8(0x21, 0x04);
+    arch_out8(0xA1, 0x02);
+    arch_out8(0x21, 0x01);
+    arch_out8(0xA1, 0x01);
+    arch_out8(0x21, 0xFA);              /* the timer and the second controller */
+    arch_out8(0xA1, 0xBF);              /* the disk */
+}
+
+u32 arch_take_interrupt(u32 vector)
+{
+    if (vector == 0x27) {               /* level 7 stands for a request that went away */
+        arch_out8(0x20, 0x0B);
+        if (!(arch_in8(0x20) & 0x80))
+            return 0;
+    }
+    if (vector >= 0x28)
+        arch_out8(0xA0, 0x20);
+    if (vector)
+        arch_out8(0x20, 0x20);
+    return vector;
+}
 
 /* PE, ET, WP and PG: the kernel's writes to pages that are read-only for the user fault too. */
 void arch_start_paging(u32 directory)
@@ -81,6 +110,8 @@ u32 arch_read_cr2(void)
 }
 
 void arch_set_pte(u32 *entry, u32 value) { *(volatile u32 *)entry = value; }
+void arch_queue_pte(u32 *entry, u32 value) { arch_set_pte(entry, value); }
+void arch_release(u32 directory) { (void)directory; }   /* it knows those that CR3 leads to */
 
 void arch_invlpg(u32 address)
 {

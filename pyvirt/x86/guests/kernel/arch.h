@@ -19,11 +19,17 @@ void arch_exit(u8 code) __attribute__((noreturn));
 void arch_load_gdt(const void *table, u32 size);    /* and all segment registers anew */
 void arch_load_idt(const void *table, u32 size);
 void arch_load_task(u16 selector);
+void arch_new_stack(u16 selector);      /* the stack in the TSS is another, from arch_load_cr3 on */
+
+void arch_start_interrupts(void);       /* the timer's and the disk's */
+u32 arch_take_interrupt(u32 vector);    /* the next to serve after the gate's, then after 0; or 0 */
 
 void arch_start_paging(u32 directory);
 void arch_load_cr3(u32 directory);
 u32 arch_read_cr2(void);
-void arch_set_pte(u32 *entry, u32 value);
+void arch_set_pte(u32 *entry, u32 value);       /* of tables that may be loaded */
+void arch_queue_pte(u32 *entry, u32 value);     /* so, by the next arch_invlpg or arch_load_cr3 */
+void arch_release(u32 directory);       /* it is not loaded again: its tables are memory again */
 void arch_invlpg(u32 address);
 
 u8 arch_in8(u16 port);

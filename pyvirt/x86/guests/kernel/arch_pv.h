@@ -14,13 +14,18 @@ enum {
     HYPER_GDT, HYPER_IDT, HYPER_TASK,
     HYPER_PAGING, HYPER_CR3, HYPER_PTE, HYPER_INVLPG,
     HYPER_IN, HYPER_OUT, HYPER_IN_MANY, HYPER_OUT_MANY,
-    HYPER_IRET
+    HYPER_IRET, HYPER_MANY, HYPER_RELEASE, HYPER_BIND
+};
+
+struct operation {                      /* of HYPER_MANY */
+    u32 number, first, second, third;
 };
 
 struct shared {
     volatile u32 enabled;           /* the virtual interrupt flag, 0 or 1 */
     volatile u32 pending;           /* set by the monitor: an interrupt waits for the flag */
     volatile u32 fault_address;     /* of the last page fault, as CR2 */
+    volatile u32 events;            /* bit n: something came through channel n; taken by the kernel */
 };
 
 #endif

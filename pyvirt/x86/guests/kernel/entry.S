@@ -38,6 +38,9 @@ vector_\n:
     plain 129
 
 enter:
+#ifdef PARAVIRT
+    movl $0, %ss:0xFE000                /* INT 0x80 comes here without the monitor: arch_pv.h */
+#endif
     pushal
     pushl %ds
     pushl %es
@@ -55,7 +58,15 @@ trap_return:
     popal
     addl $8, %esp
 #ifdef PARAVIRT
-    jmp 0xFF000 + 32 * 15               /* HYPER_IRET: arch_pv.h */
+    testb $2, 4(%esp)                   /* to the user, with interrupts? The kernel's RPL is 1. */
+    jz 1f
+    testb $2, 9(%esp)
+    jz 1f
+    movl $1, %ss:0xFE000                /* from here on they come; IRET leaves the processor's flag */
+    cmpl $0, %ss:0xFE00C                /* one that came before has to be asked for */
+    jnz 1f
+    iret
+1:  jmp 0xFF000 + 32 * 15               /* HYPER_IRET: arch_pv.h */
 #else
     iret
 #endif

@@ -65,7 +65,7 @@ u32 directory_new(void)
 {
     u32 directory = frame_take(), i;
     for (i = 0; i < MEMORY_END >> 22; i++)
-        arch_set_pte((u32 *)directory + i, kernel_tables[i] | P | W);
+        ((u32 *)directory)[i] = kernel_tables[i] | P | W;
     return directory;
 }
 
@@ -95,11 +95,11 @@ u32 directory_fork(u32 from)
                 continue;
             if (value & W) {
                 value = (value & ~W) | COW;
-                arch_set_pte(&table[j], value);
+                arch_queue_pte(&table[j], value);
             }
             if (value >= FRAMES_START)
                 uses[value / PAGE]++;
-            arch_set_pte(entry(to, i << 22 | j << 12, 1), value);
+            *entry(to, i << 22 | j << 12, 1) = value;
         }
     }
     arch_load_cr3(from);                /* forget what was writable */
@@ -109,6 +109,7 @@ u32 directory_fork(u32 from)
 void directory_free(u32 directory)
 {
     u32 i, j;
+    arch_release(directory);
     for (i = USER_START >> 22; i < 1024; i++) {
         u32 *table;
         if (!(((u32 *)directory)[i] & P))
@@ -158,17 +159,17 @@ int fault(struct process *p, u32 address, u32 error)
             p->copied += (u32)heap;
         } else
             p->reused += (u32)heap;
-        arch_set_pte(slot, frame | P | W | U);
+        arch_queue_pte(slot, frame | P | W | U);
     } else if (user_text(page)) {
         if (error & ERROR_W)
             return 0;
-        arch_set_pte(slot, (page - USER_START + (u32)utext_load) | P | U);
+        arch_queue_pte(slot, (page - USER_START + (u32)utext_load) | P | U);
     } else {
         frame = frame_take();
         if (page < HEAP_START)
             copy((void *)frame, (void *)(page - USER_START + (u32)utext_load), PAGE);
         p->demand += (u32)heap;
-        arch_set_pte(slot, frame | P | W | U);
+        arch_queue_pte(slot, frame | P | W | U);
     }
     arch_invlpg(page);
     return 1;

@@ -20,20 +20,10 @@ static void gate(u32 vector, u32 handler, u32 privilege)
     idt[vector][1] = (handler & 0xFFFF0000) | 0x8E00 | privilege << 13;
 }
 
-void set_kernel_stack(u32 top) { task[1] = top; }
-
-static void start_pic(void)
+void set_kernel_stack(u32 top)
 {
-    arch_out8(0x20, 0x11);
-    arch_out8(0xA0, 0x11);
-    arch_out8(0x21, 0x20);              /* vectors 0x20 to 0x2F */
-    arch_out8(0xA1, 0x28);
-    arch_out8(0x21, 0x04);
-    arch_out8(0xA1, 0x02);
-    arch_out8(0x21, 0x01);
-    arch_out8(0xA1, 0x01);
-    arch_out8(0x21, 0xFA);              /* the timer and the second controller */
-    arch_out8(0xA1, 0xBF);              /* the disk */
+    task[1] = top;
+    arch_new_stack(TASK);
 }
 
 static void start_timer(void)
@@ -60,7 +50,7 @@ void trap_start(void)
     gate(0x81, vectors[49], 0);
     arch_load_idt(idt, sizeof idt);
     arch_load_task(TASK);
-    start_pic();
+    arch_start_interrupts();
     start_timer();
 }
 
@@ -149,27 +139,23 @@ static int from_user(const struct frame *f) { return (f->cs & 3) == 3; }
 
 static void interrupt(struct frame *f)
 {
-    if (f->vector == 0x27) {            /* level 7 stands for a request that went away */
-        arch_out8(0x20, 0x0B);
-        if (!(arch_in8(0x20) & 0x80))
-            return;
-    }
-    if (f->vector >= 0x28)
-        arch_out8(0xA0, 0x20);
-    arch_out8(0x20, 0x20);
-    if (f->vector == 0x2E)
-        disk_interrupt();
-    else if (f->vector == 0x20) {
-        u32 id;
-        ticks++;
-        for (id = 1; id < PROCESSES; id++)
-            if (processes[id].state == BLOCKED && processes[id].channel == &ticks
-                && (int)(ticks - processes[id].wake_tick) >= 0)
-                processes[id].state = READY;
-        if (from_user(f)) {
-            processes[current].preempted++;
-            yield();
+    u32 vector = f->vector, before = ticks;
+    while ((vector = arch_take_interrupt(vector))) {
+        if (vector == 0x2E)
+            disk_interrupt();
+        else if (vector == 0x20) {
+            u32 id;
+            ticks++;
+            for (id = 1; id < PROCESSES; id++)
+                if (processes[id].state == BLOCKED && processes[id].channel == &ticks
+                    && (int)(ticks - processes[id].wake_tick) >= 0)
+                    processes[id].state = READY;
         }
+        vector = 0;
+    }
+    if (ticks != before && from_user(f)) {
+        processes[current].preempted++;
+        yield();
     }
 }
 
