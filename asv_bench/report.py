@@ -33,7 +33,7 @@ MODULES = [
     "entitlement", "sched", "sched_policies", "cluster_ha", "cluster_migration", "paths",
     "machine", "scenario", "cluster_place", "cluster_traces", "cluster_replay",
     "cluster_drs", "hostmem", "protection", "decode", "interp", "monitors",
-    "monitor_events",
+    "monitor_events", "deprivileged_events",
 ]  # fmt: skip
 RELATIONS = {
     ">=": operator.ge,

@@ -163,7 +163,6 @@ def run(
         disk_out.write_bytes(found.disk)
     if as_json:
         document = {"guest": guest, **run_document(found, console=True)}
-        document["screen"] = found.screen.split("\n")
         json.dump(document, sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:

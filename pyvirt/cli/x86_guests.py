@@ -75,6 +75,7 @@ def run_document(found: GuestRun, console: bool = False) -> dict[str, Any]:
         }
     if console:
         made["console"] = found.console.decode("latin-1")
+        made["screen"] = found.screen.split("\n")
     return made
 
 

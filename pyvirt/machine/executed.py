@@ -42,8 +42,6 @@ class GuestRun:
         How the run ended.
     console : bytes
         What the serial port has sent.
-    screen : str
-        What the screen showed in the end.
     disk : bytes or None
         The disk as the guest left it.
     counts : MonitorCounts or None
@@ -52,17 +50,19 @@ class GuestRun:
         What that cost; None: there was no monitor, or there is no table for it.
     processor : dict of str to int
         What the processor counted: sensitive instructions by class, exceptions, interrupts.
+    screen : str
+        The 25 lines of the screen in text mode.
     """
 
     technique: str
     paging: str
     ending: Ending
     console: bytes
-    screen: str
     disk: bytes | None
     counts: MonitorCounts | None
     priced: Priced | None
     processor: dict[str, int]
+    screen: str
 
     @property
     def name(self) -> str:
@@ -257,11 +257,11 @@ def run_guest(
         "" if monitor is None else monitor.paging,
         ending,
         bytes(pc.board.output),
-        pc.screen,
         None if left is None else left.tobytes(),
         counts,
         priced,
         {name: int(pc.counters[name]) for name in pc.counters.dtype.names or ()},
+        pc.screen,
     )
 
 

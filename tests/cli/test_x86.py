@@ -121,7 +121,7 @@ def test_a_guest_runs(tmp_path: Path):
     result = boot("--disk-out", disk)
     assert result.exit_code == 0, result.output
     assert "kernel: 32-bit protected mode\n" in result.output
-    assert "ended by exit with 0x10 after 11,839,276 cycles" in result.output
+    assert "ended by exit with 0x10 after 11,839,278 cycles" in result.output
     assert ["cr", "write", "159"] in [line.split() for line in result.output.splitlines()]
     assert disk.stat().st_size == guests.KERNEL_SECTORS * 512
     assert disk.read_bytes() != guests.kernel_disk()

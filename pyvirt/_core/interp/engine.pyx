@@ -95,6 +95,21 @@ cdef bint pass_through(cpu_t *c, const uop_t *u, uint32_t count) noexcept nogil:
     return not (trap and done and c.shadow != 3) or single_step(c)
 
 
+cdef bint fetch_failed(cpu_t *c) noexcept nogil:
+    """An instruction that cannot be had faults, which takes time as for others; False: the run ends.
+
+    Else a handler that is not mapped would fault for ever while time stands still.
+    """
+    if c.event & EVENT_EXIT:
+        return False
+    c.tsc += 1
+    c.shadow = 0
+    if not deliver_fault(c):
+        return False
+    c.event |= EVENT_LEAVE
+    return True
+
+
 cdef uint32_t loop(cpu_t *c, uint64_t end) noexcept nogil:
     """Until `end`, or something that ends the run: EXIT_."""
     cdef uint32_t n
@@ -134,9 +149,8 @@ cdef uint32_t loop(cpu_t *c, uint64_t end) noexcept nogil:
         while c.event == 0 and c.tsc < horizon:
             b = find_block(c)
             if b == NULL:
-                if c.event & EVENT_EXIT or not deliver_fault(c):
+                if not fetch_failed(c):
                     return c.exit_reason
-                c.event |= EVENT_LEAVE
                 continue
             n = b.count
             if n > horizon - c.tsc:
@@ -156,7 +170,7 @@ cdef bint emulate(cpu_t *c) noexcept nogil:
     c.event = 0
     b = find_block(c)
     if b == NULL:
-        return not c.event & EVENT_EXIT and deliver_fault(c)
+        return fetch_failed(c)
     if asked >> b.first.klass & 1:
         c.counters[b.first.klass] -= 1      # it was counted when it was attempted
     c.intercept = 0

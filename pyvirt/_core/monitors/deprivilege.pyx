@@ -12,6 +12,9 @@ window is read-only, and a call gate, whose selector is null there. A protection
 settled by execution of the instruction in the guest's view, where it does what it does natively, its
 own fault included.
 
+One trace of this is in the guest's memory: what the processor reads of a descriptor table it reads in
+the shadow, so the guest's page-table entry for that page may lack an accessed bit that it would have.
+
 Time: an instruction that the monitor executes takes one cycle, as natively. The cycle that the
 engine takes for the attempt is given back.
 """
@@ -24,7 +27,7 @@ from pyvirt._core.frames cimport pm_frame, pm_lock, pm_unlock
 from pyvirt._core.interp.blocks cimport find_block
 from pyvirt._core.interp.bus cimport NO_VECTOR
 from pyvirt._core.interp.cpu cimport *
-from pyvirt._core.interp.engine cimport emulate, loop
+from pyvirt._core.interp.engine cimport emulate, fetch_failed, loop
 from pyvirt._core.interp.interrupts cimport BY_DEVICE, BY_TRAP, deliver, deliver_fault
 from pyvirt._core.interp.kinds cimport K_MOV_TO_CR
 from pyvirt._core.interp.memory cimport address, flush
@@ -463,7 +466,7 @@ cdef bint emulate_guest(monitor_t *m) noexcept nogil:
     c.event = 0
     b = find_block(c)
     if b == NULL:
-        goes_on = not c.event & EVENT_EXIT and deliver_fault(c)
+        goes_on = fetch_failed(c)
         return delivered(m, faults, goes_on)
     u = b.first[0]
     cr0 = c.cr0

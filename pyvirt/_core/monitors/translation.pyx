@@ -323,9 +323,13 @@ cdef bint call_out(monitor_t *m, translator_t *t, unit_t *unit, uint32_t at) noe
 
 
 cdef bint fault(monitor_t *m) noexcept nogil:
-    """Deliver the guest's own fault; False: the run ends."""
-    cdef bint goes_on = reflect(m, m.c.fault_vector, m.c.fault_code, m.c.fault_error)
-    m.c.event |= EVENT_LEAVE
+    """Deliver the guest's own fault, which takes time as natively; False: the run ends."""
+    cdef cpu_t *c = m.c
+    cdef bint goes_on
+    c.tsc += 1
+    c.shadow = 0
+    goes_on = reflect(m, c.fault_vector, c.fault_code, c.fault_error)
+    c.event |= EVENT_LEAVE
     return goes_on
 
 
@@ -367,9 +371,6 @@ cdef bint run_some(monitor_t *m, translator_t *t, uint64_t horizon) noexcept nog
     if c.event & EVENT_EXIT:
         return False
     if c.event & EVENT_FAULT:
-        # a fault uses up time too, as natively
-        c.tsc += 1
-        c.shadow = 0
         return fault(m)
     if single and c.shadow == 1:
         c.shadow = 0

@@ -183,6 +183,32 @@ def test_the_guest_kernel_fails_as_documented():
     assert counts.events["page_fault"] == 1
 
 
+def without_probes() -> bytes:
+    """The guest kernel, whose call of `probe` is made of NOPs."""
+    image = guests.kernel_image()
+    segments = struct.unpack_from("<3I", image, 52 + 4)  # of the first segment: offset, addresses
+    text = image.index(b"kernel: pages of 4 KiB\n\0") - segments[0] + segments[1]
+    push = image.index(b"\x68" + struct.pack("<I", text))
+    assert image[push + 5] == image[push + 10] == 0xE8  # put_text, probe
+    return image[: push + 10] + b"\x90" * 5 + image[push + 15 :]
+
+
+def test_the_guest_kernel_loses_its_interrupts():
+    # without the probes it comes further: processes run, and are never preempted
+    endings, consoles = [], []
+    for technique in ("native", "naive"):
+        pc = PC(disk=guests.kernel_disk(), technique=technique)
+        pc.boot(without_probes())
+        endings.append(pc.run(30_000_000))
+        consoles.append(pc.console)
+    assert (endings[0].why, endings[0].exit_value, endings[1].why) == ("exit", 0x10, "budget")
+    assert consoles[0].startswith(consoles[1])
+    assert consoles[1].endswith("init: starts\n")
+    assert int(pc.counters["interrupts"]) == 1
+    assert pc.machine.registers.eflags & 0x200 == 0
+    assert pc.board.line  # the timer asks, and is not heard
+
+
 def test_the_machine_shows_the_guests_state():
     native, naive = both("fa b823000000 8ec0 40 40 ebfc", budget=50)
     assert native.registers == naive.registers

@@ -258,6 +258,31 @@ def test_the_same_address_in_two_address_spaces():
     assert runner.counts.events["context_switch"] == 20
 
 
+def test_a_guest_with_pae():
+    # 20 times another page at 1 MiB, through CR3 or INVLPG, with its content added up
+    root, directory, table = 0x40000, 0x41000, 0x42000
+    ends = []
+    for options in (None, {}, {"paging": "nested"}, USERS):
+        machine = system()
+        machine.load(struct.pack("<4Q", directory | 1, 0, 0, 0), root)
+        machine.load(struct.pack("<2Q", table | 7, (2 << 20) | 0x87), directory)
+        machine.load(struct.pack("<512Q", *(page << 12 | 7 for page in range(512))), table)
+        for page in range(32):
+            machine.load(struct.pack("<I", page * page), 0x200000 + 4096 * page)
+        code = "b914000000 31db 89c8 c1e00c 0507002000 a300280400 0f013d00001000 031d00001000"
+        code += "0f20d8 0f22d8 c1e30031d2 49 75df f4"
+        text = bytes.fromhex(code)
+        text = text[:-2] + bytes([256 - (len(text) - 1 - 7)]) + text[-1:]
+        machine.load(text, CODE)
+        machine.set(cr4=0x20, cr3=root, cr0=0x80000011)
+        runner = machine if options is None else Monitor(machine, "translation", **options)
+        found = runner.run(10_000)
+        assert found.reason is ExitReason.HALT
+        ends.append((found, machine.registers, machine.memory.read(0, 1 << 20)))
+    assert ends[0] == ends[1] == ends[2] == ends[3]
+    assert ends[0][1].ebx == sum(page * page for page in range(1, 21))
+
+
 def test_sixteen_bit_code_and_a_start_in_real_mode():
     # LGDT, CR0.PE, far jump to 32-bit code, data segments
     gdt = struct.pack("<3Q", 0, 0x00CF9A000000FFFF, 0x00CF92000000FFFF)
