@@ -55,6 +55,10 @@ $(VENV)/.installed: $(SOURCES)
 demo: $(VENV)/.installed
 	@printf '\n--- every level of a virtualised system in 18 minutes (compiles kernels the first time)\n'
 	$(BIN)/pyvirt run docs/examples/scenarios/levels.toml
+	@printf '\n--- one kernel executed under every technique of virtualisation\n'
+	$(BIN)/pyvirt x86 compare
+	@printf '\n--- the same as virtual machines, executed and by rates\n'
+	$(BIN)/pyvirt run docs/examples/scenarios/generations.toml
 	@printf '\n--- a memory image of a Linux guest\n'
 	$(BIN)/pyvirt image info $(IMAGES)/debian61_la57.tables.lime.xz --size 2304MiB
 	@printf '\n--- addresses of one of its processes: user pages of 1G and 4K, an unmapped one\n'
