@@ -90,10 +90,15 @@ def scan(file: Path, as_json: bool, plot: Path | None) -> None:
 @click.option("--disk-out", type=OUTPUT, help="Write the disk as the guest left it to a new file.")
 @click.option("--append", default="", help="The kernel's command line.")
 @click.option(
+    "--ramdisk",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Initial RAM disk of a Linux kernel.",
+)
+@click.option("--unpack", is_flag=True, help="Decompress a Linux kernel here, not in the guest.")
+@click.option(
     "--frequency", default=10**8, show_default=True, help="Cycles a second, one an instruction."
 )
 @click.option("--budget", default=10**10, show_default=True, help="Cycles to run at most.")
-@click.option("--fpu", is_flag=True, help="With an x87.")
 @click.option(
     "--technique",
     type=click.Choice(NAMES),
@@ -109,6 +114,7 @@ def scan(file: Path, as_json: bool, plot: Path | None) -> None:
     help="Neighbouring instructions that an exit may emulate.",
 )
 @click.option("--costs", metavar="TABLE", help="What events cost.  [default: the technique's]")
+@click.option("--fpu", is_flag=True, help="With an x87.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def run(
     guest: str,
@@ -116,13 +122,15 @@ def run(
     disk: Path | None,
     disk_out: Path | None,
     append: str,
+    ramdisk: Path | None,
+    unpack: bool,
     frequency: int,
     budget: int,
-    fpu: bool,
     technique: str,
     paging: str | None,
     cluster: int,
     costs: str | None,
+    fpu: bool,
     as_json: bool,
 ) -> None:
     """Boot GUEST on a PC of its own, and show its console and its screen.
@@ -154,6 +162,8 @@ def run(
             memory=memory,
             disk=own_disk(guest, disk),
             command_line=append,
+            ramdisk=ramdisk,
+            unpack=unpack,
             frequency=frequency,
             fpu=fpu,
             budget=budget,
@@ -166,12 +176,11 @@ def run(
         json.dump(document, sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        text = found.console.decode("latin-1")
+        text, ending = found.console.decode("latin-1"), found.ending
         if text or not found.screen.strip():
             click.echo(text, nl=not text.endswith("\n"))
         if found.screen.strip():
             click.echo("\n".join(("-" * 80, found.screen, "-" * 80)))
-        ending = found.ending
         value = "" if ending.exit_value is None else f" with {ending.exit_value:#x}"
         detail = f": {ending.detail}" if ending.detail else ""
         click.echo(f"ended by {ending.why}{value}{detail} after {ending.cycles:,} cycles")

@@ -122,6 +122,10 @@ def cpu_work(spec: VMSpec, mhz: float, factor: float, latency_ns: int = 0) -> li
         if not spec.cpu_demand:
             return [idle()] * spec.vcpus
         return _steady(spec.cpu_demand, spec, mhz, factor)
+    if spec.workload.guest is not None:
+        from pyvirt.machine.programs import demand_mhz  # needed by such machines alone
+
+        return _steady(demand_mhz(spec), spec, mhz, factor)
     cpu = spec.workload.cpu
     if cpu.kind == "constant":
         if cpu.mhz is None:

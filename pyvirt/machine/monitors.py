@@ -121,17 +121,24 @@ class Monitors:
                 policy="trace" if self._spec.hypervisor == "esxi" else "unsync",
                 event_costs=costs if mode is MonitorMode.PV else None,
             )
-        priced = execution(
-            loads.event_rates(work),
-            mode,
-            self._spec.mhz,
-            costs=costs,
-            memory=translation is None,
-            tools=spec.tools,
-        )
+        program, cycles = None, 0.0
+        if work is not None and work.guest is not None:
+            from pyvirt.machine.programs import execute
+
+            priced, program, cycles = execute(spec, mode, costs, self._spec.mhz)
+        else:
+            priced = execution(
+                loads.event_rates(work),
+                mode,
+                self._spec.mhz,
+                costs=costs,
+                memory=translation is None,
+                tools=spec.tools,
+            )
         made = VMM(
             machine, selection, priced, translation, self._spec.mhz, seed=self._seed, costs=costs
         )
+        made.program, made.program_cycles = program, cycles
         made.memory_reserved, made.memory_overhead = self.memory_needed(spec, mode)
         return made
 

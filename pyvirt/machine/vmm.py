@@ -13,6 +13,7 @@ from pyvirt.machine.vm import VM
 
 if TYPE_CHECKING:
     from pyvirt.cluster import DirtyLog
+    from pyvirt.machine.executed import GuestRun
     from pyvirt.machine.pricing import Estimate
     from pyvirt.machine.translation import Translation
 
@@ -70,6 +71,10 @@ class VMM:
         Of its stream, where that has none of its own.
     costs : EventCosts or None
         What events cost here; None: the default of its mode.
+    program : GuestRun or None
+        Its workload, as this monitor executed it once; None: it is described by demand and rates.
+    program_cycles : float
+        The guest's own cycles for one run of it: its instructions without a monitor.
     """
 
     vm: VM
@@ -85,6 +90,8 @@ class VMM:
     swap_wait_ns: int = 0
     seed: int = 0
     costs: EventCosts | None = None
+    program: GuestRun | None = None
+    program_cycles: float = 0.0
     _host: Any = None
     _since: int = 0  # when its worlds began
     _claim: Any = None  # arguments of the scheduler
@@ -139,7 +146,9 @@ class VMM:
             ``run_ns`` of the vCPUs; ``guest_ns``, what of it the guest had, and ``overhead_ns``,
             what the monitor had, with the same as ``overhead_cycles``; ``events`` by name;
             ``routes``: events by who dealt with them (``direct``, ``translated``, ``monitor``,
-            ``vmkernel``, ``console``); ``swap_wait_ns``.
+            ``vmkernel``, ``console``); ``swap_wait_ns``. Where a program is executed, also
+            ``program_runs``, how often it has run, and ``booked``: instructions by who executed
+            them.
 
         Notes
         -----
@@ -148,7 +157,7 @@ class VMM:
         run = self.counted().run
         guest = run / (1.0 + self.overhead)
         events = {event: rate * guest / SECOND for event, rate in self.execution.rates.items()}
-        return {
+        made = {
             "run_ns": run,
             "guest_ns": guest,
             "overhead_ns": run - guest,
@@ -157,6 +166,11 @@ class VMM:
             "routes": self._routes(events),
             "swap_wait_ns": self.swap_wait_ns,
         }
+        if self.program is not None:
+            runs = guest * self.mhz / 1000 / self.program_cycles
+            made["program_runs"] = runs
+            made["booked"] = {who: runs * count for who, count in self.program.booked.items()}
+        return made
 
     def dirty_log(self, *, fetches: int = 16) -> DirtyLog:
         """Give what a migration would have to send again: its stream under a dirty log.

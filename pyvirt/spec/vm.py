@@ -256,6 +256,25 @@ class VMSpec(Claimant):
                 f"got {self.mmu!r}",
                 "mmu",
             )
+        if self.workload is not None and self.workload.guest is not None:
+            if self.vcpus != 1:
+                refuse(
+                    f"vcpus of {whose} must be 1 where its workload has a guest program, "
+                    f"got {self.vcpus}",
+                    "vcpus",
+                )
+            if self.bits != 32:
+                refuse(
+                    f"bits of {whose} must be 32 where its workload has a guest program, "
+                    f"got {self.bits}",
+                    "bits",
+                )
+            if self.mmu == "agile":
+                refuse(
+                    f"mmu of {whose} must not be agile where its workload has a guest program, "
+                    "got 'agile'",
+                    "mmu",
+                )
         if self.memory_startup is not None and self.memory_startup > self.memory:
             refuse(
                 f"memory_startup of {whose} must not exceed its memory of {self.memory}, "

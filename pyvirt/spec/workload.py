@@ -27,6 +27,7 @@ __all__ = [
     "DemandSpec",
     "DiskLoadSpec",
     "EventRatesSpec",
+    "GuestProgramSpec",
     "MemoryLoadSpec",
     "NetworkLoadSpec",
     "PageClassSpec",
@@ -247,6 +248,50 @@ class EventRatesSpec(Spec):
 
 
 @dataclass(frozen=True, slots=True)
+class GuestProgramSpec(Spec):
+    """A program that the VM's monitor executes, from its boot to its end.
+
+    The name of an image in its place is a program that runs once a second.
+
+    Attributes
+    ----------
+    image : str
+        A 32-bit multiboot kernel, relative to the scenario's file; or ``"kernel"`` or nothing, the
+        one that comes with pyvirt, which has a disk and a paravirtual port of its own.
+    port : str
+        Its port for paravirtual execution; empty: it has none, but for ``"kernel"``.
+    disk : str
+        Its disk; empty: none, but for ``"kernel"``.
+    memory : int
+        Bytes of RAM that it is given, whole pages of 2 MiB to 4 GiB; the VM's own ``memory`` is
+        what its host backs.
+    append : str
+        Its command line.
+    runs_per_s : float
+        How often it runs in a second; runs that are not done in time wait.
+    """
+
+    WHAT: ClassVar[str] = "guest program"
+    SHORT: ClassVar[str] = "image"
+
+    image: str = text("kernel")
+    port: str = text()
+    disk: str = text()
+    memory: int = nbytes(32 << 20)
+    append: str = text()
+    runs_per_s: float = number(1.0, most=1e6)
+
+    def check(self, whose: str) -> None:
+        """Check that memory is pages."""
+        if self.memory % 4096 or not 2 << 20 <= self.memory <= 4 << 30:
+            refuse(
+                f"memory of {whose} does not come to whole pages, 2 MiB to 4 GiB, "
+                f"got {self.memory}",
+                "memory",
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class DiskLoadSpec(Spec):
     """What a VM asks of its disks.
 
@@ -318,6 +363,9 @@ class WorkloadSpec(Spec):
         What it asks of its disks.
     network : NetworkLoadSpec
         What it asks of its networks.
+    guest : GuestProgramSpec or None
+        A program that is executed in place of `cpu`, `addresses` and `rates`, on a VM of one vCPU
+        and 32 bits; the name of an image is one that runs once a second.
     """
 
     WHAT: ClassVar[str] = "workload"
@@ -329,12 +377,25 @@ class WorkloadSpec(Spec):
     rates: EventRatesSpec = part(EventRatesSpec, default=EventRatesSpec(), optional=False)
     disk: DiskLoadSpec = part(DiskLoadSpec, default=DiskLoadSpec(), optional=False)
     network: NetworkLoadSpec = part(NetworkLoadSpec, default=NetworkLoadSpec(), optional=False)
+    guest: GuestProgramSpec | None = part(GuestProgramSpec)
 
     def check(self, whose: str) -> None:
-        """Check that who waits for a disk has a demand that can wait."""
+        """Check that who waits for a disk has a demand that can, and a program stands alone."""
         if self.disk.think_ns and self.cpu.kind != "constant":
             refuse(
                 f"think_ns of the disk of {whose} must be 0 where its cpu is not constant, "
                 f"got {self.disk.think_ns} with kind {self.cpu.kind!r}",
                 *("disk", "think_ns"),
             )
+        if self.guest is None:
+            return
+        usual = {"cpu": DemandSpec(), "addresses": None, "rates": EventRatesSpec()}
+        for name, default in usual.items():
+            if getattr(self, name) != default:
+                refuse(
+                    f"{name} of {whose} must not be given beside guest, which is executed and "
+                    "counted",
+                    name,
+                )
+        if self.disk.think_ns:
+            refuse(f"disk of {whose} must have no think time beside guest", "disk")

@@ -10,6 +10,7 @@ those that it does not have, the same source's (nicolashanout/linux on GitHub, R
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 
 from pyvirt._core.devices.owner import Board
 from pyvirt.errors import InvalidValueError
@@ -99,17 +100,17 @@ def _process(rounds: int, calls: float, faults: float, registers: float) -> byte
     return bytes(code) + bytes([0xCD, DONE])
 
 
-def boot_memory(rounds: int, **parameters: float) -> bytes:
+def boot_memory(rounds: int, parameters: Mapping[str, float] | None = None) -> bytes:
     """Give the memory that the guest begins with, from 0 on.
 
     Parameters
     ----------
     rounds : int
         Port accesses.
-    **parameters
+    parameters : mapping of str to float, optional
         ``calls_per_port`` and ``faults_per_port`` in place of the workload's.
     """
-    usual = numbers("workloads", "boot") | parameters
+    usual = numbers("workloads", "boot") | dict(parameters or {})
     frames = max(1, round(MIX["violations"] * rounds))
     process = _process(
         rounds,
@@ -149,7 +150,10 @@ def boot_memory(rounds: int, **parameters: float) -> bytes:
 
 
 def boot_counts(
-    technique: str, paging: str, rounds: int = 1000, **parameters: float
+    technique: str,
+    paging: str,
+    rounds: int = 1000,
+    parameters: Mapping[str, float] | None = None,
 ) -> MonitorCounts:
     """Execute the guest under a monitor.
 
@@ -157,13 +161,13 @@ def boot_counts(
     ----------
     technique, paging : str
         Of `pyvirt.x86.monitor.Monitor`.
-    rounds, **parameters
+    rounds, parameters
         See `boot_memory`.
     """
     board = Board(memory=MEMORY)
     machine = Machine(MEMORY, board.bus_capsule)
     monitor = Monitor(machine, technique, paging=paging)
-    machine.load(boot_memory(rounds, **parameters), 0)
+    machine.load(boot_memory(rounds, parameters), 0)
     flat = (DATA3, 0, 0xFFFFFFFF, 0xC0F3)
     machine.set(
         cr0=0x80010011, cr3=DIRECTORY, gdt_base=GDT, gdt_limit=47, idt_base=IDT, idt_limit=2047,

@@ -67,10 +67,11 @@ def ratios(found: Comparison) -> dict[str, float]:
     return {group: counts["shadow"][group] / max(counts["nested"][group], 1) for group in groups}
 
 
-def executed(**parameters: float) -> dict[str, float]:
+def executed(parameters: dict[str, float]) -> dict[str, float]:
     """Execute the guest program under both kinds of tables; the same ratios."""
     shadow, nested = (
-        boot_counts("hardware", paging, **parameters).exit_names for paging in ("shadow", "nested")
+        boot_counts("hardware", paging, parameters=parameters).exit_names
+        for paging in ("shadow", "nested")
     )
     made = {"total": sum(shadow.values()) / sum(nested.values())}
     for group, name in (("CR accesses", "CR access"), ("I/O", "I/O"), ("CPUID", "CPUID")):
@@ -103,7 +104,7 @@ def exit_reasons(context: Context) -> Outcome:
         tally.check(found["nested"].exits_by_reason["x_npf"] > 0, f"{where}: no violations")
     bare = ratios(boot(False))
     context.report("a guest that is executed")
-    program = executed()
+    program = executed({})
     low, high = TOTAL
     tally.check(low <= program["total"] <= high, f"executed: total {program['total']:.1f}")
     tally.check(program["CR accesses"] > REGISTERS, f"executed: CR {program['CR accesses']:.0f}")
@@ -112,9 +113,7 @@ def exit_reasons(context: Context) -> Outcome:
         tally.check(right, f"executed: {group} {program[group]:.2f}")
     tally.check(program["violations"] == 0, "executed: violations in shadow mode")
     others = [
-        executed(**{name: usual[name] * factor})["total"]
-        for name in CHOSEN[:2]
-        for factor in FACTORS
+        executed({name: usual[name] * factor})["total"] for name in CHOSEN[:2] for factor in FACTORS
     ]
     measured = ", ".join(
         f"{group} {values[0]:.1f} ({min(values):.1f} to {max(values):.1f})"

@@ -22,7 +22,7 @@ BT, HV, HWMMU, PV = MonitorMode
 
 
 def counted(**events):
-    return MonitorCounts(1000, {}, dict.fromkeys(EVENTS, 0) | events, {}, 0)
+    return MonitorCounts(1000, {}, dict.fromkeys(EVENTS, 0) | events, {}, 0, {}, {})
 
 
 @pytest.mark.parametrize("name", EventCosts.names())
@@ -33,7 +33,7 @@ def test_each_event_times_its_cost(name):
         assert found.total == pytest.approx(7 * table.get(event, 0))
         assert found.overhead == pytest.approx(found.total / 2000)
         assert found.cycles == ({event: found.total} if found.total else {})
-    assert price(MonitorCounts(0, {}, {}, {}, 0), name).overhead == 0
+    assert price(MonitorCounts(0, {}, {}, {}, 0, {}, {}), name).overhead == 0
 
 
 def test_a_hypercall_is_priced_once():

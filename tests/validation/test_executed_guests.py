@@ -81,7 +81,7 @@ def test_x5_needs_as_many_loads_of_cr3(monkeypatch):
     monkeypatch.setattr(boot_guest, "_load_cr3", lambda directory: b"")
     outcome = experiments()["X5"].run(Context())
     assert outcome.verdict == "fail"
-    assert "executed: CR 1" in outcome.reason
+    assert outcome.reason.startswith("executed: total")
 
 
 def test_a_boot_that_does_not_fit():

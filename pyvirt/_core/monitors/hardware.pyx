@@ -25,20 +25,25 @@ from pyvirt._core.interp.cpu cimport (
     C_TABLE_LOAD,
     C_TABLE_STORE,
     C_WRMSR,
+    COUNT_EXCEPTIONS,
     COUNT_RETIRED,
+    EVENT_EXIT,
     EVENT_FAULT,
     EXIT_EXCEPTION,
     EXIT_INTERCEPT,
     EXIT_TRIPLE,
     F_IF,
     R_EDX,
+    X_BP,
+    X_DB,
+    X_OF,
     X_PF,
     block_t,
     cpu_t,
     uop_t,
 )
 from pyvirt._core.interp.engine cimport emulate, loop
-from pyvirt._core.interp.interrupts cimport deliver_fault
+from pyvirt._core.interp.interrupts cimport BY_TRAP, deliver, deliver_fault
 from pyvirt._core.interp.kinds cimport K_CLTS, K_IN, K_OUT
 from pyvirt._core.interp.memory cimport address
 from pyvirt._core.monitors.paging cimport guest_invlpg, guest_registers
@@ -102,6 +107,59 @@ cdef bint control_register_exits(const monitor_t *m, const uop_t *u) noexcept no
     return u.op != 2
 
 
+cdef bint inject(monitor_t *m) noexcept nogil:
+    """Hand the guest an exception that its controls gave to the monitor, as it is; False: the end.
+
+    Of INT3, INTO and INT1 the instruction is executed: what they save is the address after it.
+    """
+    cdef cpu_t *c = m.c
+    cdef uint32_t vector = c.exit_vector
+    cdef bint done
+    m.exits[X_REASON_EXCEPTION] += 1
+    m.events[E_PAGE_FAULT if vector == X_PF else E_EXCEPTION] += 1
+    c.exception_bitmap = 0
+    if vector == X_BP or vector == X_OF or (vector == X_DB and c.event & EVENT_EXIT):
+        done = emulate(c)
+    elif vector == X_DB:
+        # a single step, behind its instruction
+        c.event = 0
+        done = deliver(c, X_DB, BY_TRAP, 0, 0)
+        c.counters[COUNT_EXCEPTIONS] += done
+        done = done or (not c.event & EVENT_EXIT and deliver_fault(c))
+    else:
+        c.event = EVENT_FAULT
+        c.fault_vector = vector
+        c.fault_error = c.exit_error
+        done = deliver_fault(c)
+    c.exception_bitmap = m.controls.exceptions
+    return done
+
+
+cdef bint emulated(monitor_t *m, bint registers, uint32_t linear) noexcept nogil:
+    """Emulate an instruction that may change translation, and follow it; False: the run ends.
+
+    A single step behind it, and exceptions that the monitor asked for, come when that is done.
+    """
+    cdef cpu_t *c = m.c
+    cdef uint64_t retired = c.counters[COUNT_RETIRED]
+    cdef bint goes_on, asked
+    c.exception_bitmap |= 1 << X_DB
+    goes_on = emulate(c)
+    asked = not goes_on and c.exit_reason == EXIT_EXCEPTION
+    if c.counters[COUNT_RETIRED] != retired:
+        if registers:
+            guest_registers(m, c.cr0, c.cr3, c.cr4)
+        else:
+            guest_invlpg(m, linear)
+    c.exception_bitmap = m.controls.exceptions
+    if asked:
+        goes_on = inject(m)
+        if c.exit_vector == X_DB and not m.controls.exceptions >> X_DB & 1:
+            m.exits[X_REASON_EXCEPTION] -= 1        # not one of its own
+            m.events[E_EXCEPTION] -= 1
+    return goes_on
+
+
 cdef bint attend(monitor_t *m, const uop_t *u, bint counted) noexcept nogil:
     """Deal with one instruction that the controls name; False: the run ends.
 
@@ -148,7 +206,12 @@ cdef bint attend(monitor_t *m, const uop_t *u, bint counted) noexcept nogil:
         reason = X_REASON_TABLES
     else:
         reason = X_REASON_SYSTEM_SEGMENT
-    goes_on = emulate(c)
+    if registers or klass == C_INVLPG:
+        goes_on = emulated(m, registers, linear)
+    else:
+        goes_on = emulate(c)
+        if not goes_on and c.exit_reason == EXIT_EXCEPTION:
+            goes_on = inject(m)
     if c.counters[COUNT_RETIRED] == retired:
         return goes_on              # it faulted, in the guest
     if exits:
@@ -158,10 +221,6 @@ cdef bint attend(monitor_t *m, const uop_t *u, bint counted) noexcept nogil:
             m.clustered += 1
         m.events[event] += 1
         m.booked[booked] += 1
-    if registers:
-        guest_registers(m, c.cr0, c.cr3, c.cr4)
-    elif klass == C_INVLPG:
-        guest_invlpg(m, linear)
     return goes_on
 
 
@@ -174,6 +233,7 @@ cdef bint cluster(monitor_t *m, uint64_t end) noexcept nogil:
     cdef block_t *b
     cdef uint32_t _i, n, left = m.controls.cluster
     cdef const uop_t *u
+    cdef uint64_t retired
     while left:
         if c.halted or c.shadow or c.tsc >= end:
             return True
@@ -190,10 +250,12 @@ cdef bint cluster(monitor_t *m, uint64_t end) noexcept nogil:
             n += 1
         if n == b.count or n > GAP or n >= left or end - c.tsc <= n:
             return True
+        retired = c.counters[COUNT_RETIRED]
         for _i in range(n):
-            if not emulate(c):
+            if not emulate(c) and (c.exit_reason != EXIT_EXCEPTION or not inject(m)):
                 return False
-            m.booked[BOOKED_VMM] += 1
+            m.booked[BOOKED_VMM] += c.counters[COUNT_RETIRED] - retired
+            retired = c.counters[COUNT_RETIRED]
             if c.event:
                 return True
             b = find_block(c)
@@ -224,16 +286,8 @@ cdef uint32_t run_hardware(monitor_t *m, uint64_t end) noexcept nogil:
             if b == NULL or not attend(m, b.first, True) or not cluster(m, end):
                 return c.exit_reason
         elif reason == EXIT_EXCEPTION:
-            # seen by the monitor, and injected as it is
-            m.exits[X_REASON_EXCEPTION] += 1
-            m.events[E_PAGE_FAULT if c.exit_vector == X_PF else E_EXCEPTION] += 1
-            c.event = EVENT_FAULT
-            c.fault_vector = c.exit_vector
-            c.fault_error = c.exit_error
-            c.exception_bitmap = 0
-            if not deliver_fault(c):
+            if not inject(m):
                 return c.exit_reason
-            c.exception_bitmap = m.controls.exceptions
         else:
             if reason == EXIT_TRIPLE:
                 m.exits[X_REASON_TRIPLE] += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 
-from pyvirt.spec import VMSpec
+from pyvirt.spec import GuestProgramSpec, VMSpec
 
 __all__ = ["derived", "seeded"]
 
@@ -32,4 +32,16 @@ def seeded(vm: VMSpec, seed: int, base: str = "") -> VMSpec:
             stream = stream.replace(seed=derived(seed, "addresses"))
         if stream.file:
             stream = stream.replace(file=os.path.join(base, stream.file))
+    guest = work.guest
+    if guest is not None:
+        # nothing of it is random
+        return vm.replace(workload=work.replace(guest=_from(guest, base)))
     return vm.replace(workload=work.replace(cpu=cpu, addresses=stream))
+
+
+def _from(guest: GuestProgramSpec, base: str) -> GuestProgramSpec:
+    """Give a program whose files have their folder."""
+    names = {name: getattr(guest, name) for name in ("image", "port", "disk")}
+    if guest.image in ("", "kernel"):
+        del names["image"]
+    return guest.replace(**{name: os.path.join(base, file) for name, file in names.items() if file})

@@ -44,6 +44,26 @@ def test_levels():
     assert result.host("esx0")["joules"][asleep].sum() == 0
 
 
+def test_generations():
+    result = run("generations")
+    found = {one.vm: one for one in result.monitors}
+    assert len(found) == 8
+    modes = {"bt": "BT", "hv": "HV", "hwmmu": "HWMMU", "pv": "PV"}
+    for way, mode in modes.items():
+        executed, rates = found[f"run-{way}"], found[f"rates-{way}"]
+        assert (executed.mode, rates.mode) == (mode, mode)
+        # what was executed has everything, and rates leave out what they cannot tell
+        assert executed.execution > rates.execution > 0
+        # a cycle of the guest for each instruction, and the monitor's
+        for one in (executed, rates):
+            times = result.vm(one.vm)
+            share = times["run_ns"].sum() / times["on_ns"].sum()
+            assert share == pytest.approx(236.8 / 2000 * (1 + one.execution), rel=0.01)
+    assert "translation_unit" in found["run-bt"].events
+    assert "hypercall" in found["run-pv"].events
+    assert "entry_filled" in found["run-hv"].events
+
+
 @pytest.mark.parametrize("hypervisor", ["esxi", "kvm", "xen"])
 def test_overcommit(hypervisor):
     result = run("overcommit", hypervisor)
