@@ -23,7 +23,7 @@ SOURCES := pyproject.toml setup.py README.md $(shell find pyvirt \
 ASAN_TESTS := $(wildcard tests/core tests/mmu tests/mmu_sim tests/fuzz tests/traces \
     tests/entitlement tests/scheduling tests/guest $(addprefix tests/shadow/test_,agile_random.py \
     front_random.py dirty_log_random.py quadrants.py pcid.py engine_bad_input.py engine_policies.py)) \
-    $(filter-out %_qemu.py %guest_kernel.py,$(wildcard tests/x86/test_*.py tests/x86/monitors/test_*.py))
+    $(filter-out %_qemu.py %guest_kernel.py %test_linux.py %other_programs.py,$(wildcard tests/x86/test_*.py tests/x86/monitors/test_*.py))
 
 # The current directory holds a pyvirt/ without compiled modules; it must not hide the installed one.
 export PYTHONSAFEPATH := 1
@@ -128,6 +128,7 @@ sanitize:
 # A copy of the tree, because traced modules beside the sources would be mistaken for normal ones.
 # They are slow, so the large data sets are left out.
 coverage: export PYVIRT_DATA :=
+coverage: export PYVIRT_KERNELS :=
 coverage: $(VENV)/.tools
 	rm -rf $(TRACED) && mkdir -p $(TRACED)
 	cp -R pyproject.toml setup.py README.md LICENSE pyvirt tests $(TRACED)

@@ -90,6 +90,12 @@ def scan(file: Path, as_json: bool, plot: Path | None) -> None:
 @click.option("--disk-out", type=OUTPUT, help="Write the disk as the guest left it to a new file.")
 @click.option("--append", default="", help="The kernel's command line.")
 @click.option(
+    "--ramdisk",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Initial RAM disk of a Linux kernel.",
+)
+@click.option("--unpack", is_flag=True, help="Decompress a Linux kernel here, not in the guest.")
+@click.option(
     "--frequency", default=10**8, show_default=True, help="Cycles a second, one an instruction."
 )
 @click.option("--budget", default=10**10, show_default=True, help="Cycles to run at most.")
@@ -116,6 +122,8 @@ def run(
     disk: Path | None,
     disk_out: Path | None,
     append: str,
+    ramdisk: Path | None,
+    unpack: bool,
     frequency: int,
     budget: int,
     technique: str,
@@ -154,6 +162,8 @@ def run(
             memory=memory,
             disk=own_disk(guest, disk),
             command_line=append,
+            ramdisk=ramdisk,
+            unpack=unpack,
             frequency=frequency,
             fpu=fpu,
             budget=budget,

@@ -175,6 +175,8 @@ def run_guest(
     memory: int | str = "32MiB",
     disk: Any = None,
     command_line: str = "",
+    ramdisk: bytes | str | os.PathLike[str] | None = None,
+    unpack: bool = False,
     frequency: int = 10**8,
     fpu: bool = False,
     budget: int = 10**10,
@@ -198,8 +200,8 @@ def run_guest(
         Neighbouring instructions that an exit may emulate (hardware assistance).
     memory, disk, frequency, fpu
         Of `pyvirt.x86.pc.PC`. The kernel that comes with pyvirt has a disk of its own.
-    command_line : str
-        The kernel's.
+    command_line, ramdisk, unpack
+        Of `pyvirt.x86.pc.PC.boot`.
     budget : int, default 10**10
         Cycles of the time stamp counter at most.
     progress : callable, optional
@@ -239,7 +241,7 @@ def run_guest(
     elif paging or cluster:
         raise InvalidValueError("paging and cluster are a monitor's: a native guest has none")
     pc = PC(memory, disk, technique=technique, frequency=frequency, fpu=fpu, **options)
-    pc.boot(images[kind], command_line)
+    pc.boot(images[kind], command_line, ramdisk, unpack=unpack)
     ending = pc.run(budget, progress=progress)
     monitor = pc.monitor
     counts = None if monitor is None else monitor.counts

@@ -13,8 +13,8 @@ import struct
 from dataclasses import dataclass
 
 from pyvirt.errors import ImageFormatError, InvalidValueError
-from pyvirt.x86.bzimage import is_bzimage
-from pyvirt.x86.multiboot import Loaded
+from pyvirt.x86.bzimage import extract_kernel, is_bzimage
+from pyvirt.x86.multiboot import Loaded, read_elf_kernel
 
 __all__ = ["BOOT_CODE", "BOOT_DATA", "LinuxBoot", "read_linux"]
 
@@ -50,7 +50,14 @@ class LinuxBoot:
     gdt_limit: int
 
 
-def read_linux(image: bytes, memory: int, command_line: str = "") -> LinuxBoot:
+def read_linux(
+    image: bytes,
+    memory: int,
+    command_line: str = "",
+    ramdisk: bytes = b"",
+    *,
+    unpack: bool = False,
+) -> LinuxBoot:
     """Check a boot image and lay it out.
 
     The screen is in VGA's colour text mode, 80 by 25, with the cursor at its top.
@@ -63,11 +70,17 @@ def read_linux(image: bytes, memory: int, command_line: str = "") -> LinuxBoot:
         Bytes of RAM.
     command_line : str
         ASCII, as long as the image takes.
+    ramdisk : bytes
+        An initial RAM disk, which goes to the end of memory.
+    unpack : bool
+        Decompress the kernel here, so that the guest has not to: it begins at the kernel's own
+        entry, which expects the same. Nothing is relocated.
 
     Raises
     ------
     ImageFormatError
-        If it is no boot image with protected-mode code at 1 MiB, is cut, or does not fit.
+        If it is no boot image with protected-mode code at 1 MiB, is cut, or does not fit; or, to
+        unpack, if it does not hold a kernel that can be.
     InvalidValueError
         For a command line that is too long, or not ASCII.
     """
@@ -100,16 +113,39 @@ def read_linux(image: bytes, memory: int, command_line: str = "") -> LinuxBoot:
         raise InvalidValueError(
             f"command_line must be up to {most} ASCII characters, got {command_line!r:.80}"
         )
-    parts = (
-        (_HIGH, code, len(code)),
+    disk_at = _place(image, protocol, memory, len(ramdisk), _HIGH + max(len(code), whole))
+    parts = [(_HIGH, code, len(code))]
+    if unpack:
+        kernel = read_elf_kernel(extract_kernel(image), memory)
+        entry, parts = kernel.entry, [*kernel.parts]
+        if ramdisk and max(where + size for where, _, size in parts) > disk_at:
+            raise ImageFormatError(f"the kernel reaches beyond {disk_at:#x}, where its RAM disk is")
+    parts += [
         (_GDT_AT, _GDT, len(_GDT)),
-        (_PARAMETERS, _parameters(image, memory), 4096),
+        (_PARAMETERS, _parameters(image, memory, disk_at, len(ramdisk)), 4096),
         (_LINE, command_line.encode() + b"\0", len(command_line) + 1),
-    )
-    return LinuxBoot(Loaded(entry, parts), _PARAMETERS, _GDT_AT, len(_GDT) - 1)
+    ]
+    if ramdisk:
+        parts.append((disk_at, ramdisk, len(ramdisk)))
+    return LinuxBoot(Loaded(entry, tuple(parts)), _PARAMETERS, _GDT_AT, len(_GDT) - 1)
 
 
-def _parameters(image: bytes, memory: int) -> bytes:
+def _place(image: bytes, protocol: int, memory: int, size: int, least: int) -> int:
+    """Find the highest page at which a RAM disk may begin."""
+    if not size:
+        return 0
+    # before 2.03 the header does not say how high it may reach
+    (highest,) = struct.unpack_from("<I", image, 0x22C) if protocol >= 0x0203 else (0x37FFFFFF,)
+    where = (min(memory, highest + 1) - size) & ~0xFFF
+    if where < least:
+        raise ImageFormatError(
+            f"a RAM disk of {size} bytes does not fit between the kernel's end at {least:#x} and "
+            f"{min(memory, highest + 1):#x}"
+        )
+    return where
+
+
+def _parameters(image: bytes, memory: int, disk_at: int, disk_size: int) -> bytes:
     """Fill the 4,096 bytes of `struct boot_params`: screen, header, map of memory."""
     page = bytearray(4096)
     beyond = memory - _HIGH
@@ -121,6 +157,7 @@ def _parameters(image: bytes, memory: int) -> bytes:
     end = min(0x202 + image[0x201], 0x290)
     page[_HEADER:end] = image[_HEADER:end]
     page[0x210] = 0xFF  # a loader without a number
+    struct.pack_into("<II", page, 0x218, disk_at, disk_size)
     struct.pack_into("<I", page, 0x228, _LINE)
     areas = [(0, _LOW, _RAM), (_LOW, _HIGH - _LOW, _RESERVED), (_HIGH, beyond, _RAM)]
     page[0x1E8] = len(areas)

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 
 from pyvirt.errors import ImageFormatError, InvalidValueError
 
-__all__ = ["BOOT_MAGIC", "Loaded", "boot_information", "is_multiboot", "read_kernel"]
+__all__ = [
+    "BOOT_MAGIC",
+    "Loaded",
+    "boot_information",
+    "is_multiboot",
+    "read_elf_kernel",
+    "read_kernel",
+]
 
 #: What EAX holds when the kernel begins.
 BOOT_MAGIC = 0x2BADB002
@@ -70,7 +77,21 @@ def read_kernel(image: bytes, memory: int) -> Loaded:
         raise ImageFormatError(
             f"the multiboot header at {at:#x} asks for {what}, which is not there"
         )
-    loaded = _addressed(image, at) if flags & _ADDRESSES else _elf(image)
+    return _fitting(_addressed(image, at) if flags & _ADDRESSES else _elf(image), memory)
+
+
+def read_elf_kernel(image: bytes, memory: int) -> Loaded:
+    """Find the parts of a 32-bit ELF file that needs no multiboot header.
+
+    Raises
+    ------
+    ImageFormatError
+        If it is none, is cut, or does not fit.
+    """
+    return _fitting(_elf(image), memory)
+
+
+def _fitting(loaded: Loaded, memory: int) -> Loaded:
     for where, _, size in loaded.parts:
         if where < _HIGH or where + size > memory:
             raise ImageFormatError(

@@ -35,6 +35,13 @@ _BLANK = b" \x07" * _CELLS
 _GLYPHS = dict(enumerate(" ☺☻♥♦♣♠•◘○◙♂♀♪♫☼►◄↕‼¶§▬↨↑↓→←∟↔▲▼")) | {127: "⌂"}
 
 
+def _content(name: str, source: bytes | str | os.PathLike[str]) -> bytes:
+    content = Path(source).read_bytes() if isinstance(source, (str, os.PathLike)) else source
+    if not isinstance(content, bytes):
+        raise InvalidTypeError(f"{name} must be bytes or a path, got {type(source).__name__}")
+    return content
+
+
 def _unpacked(image: bytes, most: int) -> bytes:
     """Decompress a gzip file of no more than `most` bytes."""
     unpack = zlib.decompressobj(wbits=31)
@@ -146,7 +153,14 @@ class PC:
             raise InvalidValueError("a native machine has no monitor to give arguments to")
         self._size = size
 
-    def boot(self, kernel: bytes | str | os.PathLike[str], command_line: str = "") -> None:
+    def boot(
+        self,
+        kernel: bytes | str | os.PathLike[str],
+        command_line: str = "",
+        ramdisk: bytes | str | os.PathLike[str] | None = None,
+        *,
+        unpack: bool = False,
+    ) -> None:
         """Load a kernel; `run` begins it.
 
         Parameters
@@ -157,24 +171,31 @@ class PC:
             need be, as boot loaders take them.
         command_line : str
             ASCII, up to 1,023 characters, or as many as the boot image takes.
+        ramdisk : bytes or path, optional
+            An initial RAM disk for a boot image.
+        unpack : bool
+            Decompress a boot image's kernel here, and not in the guest.
 
         Raises
         ------
         ImageFormatError, InvalidValueError
             Before anything is written to memory.
         """
-        image = Path(kernel).read_bytes() if isinstance(kernel, (str, os.PathLike)) else kernel
-        if not isinstance(image, bytes):
-            raise InvalidTypeError(f"kernel must be bytes or a path, got {type(kernel).__name__}")
+        image = _content("kernel", kernel)
+        disk = b"" if ramdisk is None else _content("ramdisk", ramdisk)
         if image[:2] == _GZIP:
             image = _unpacked(image, self._size)
         if is_bzimage(image) and not is_multiboot(image):
-            linux = read_linux(image, self._size, command_line)
+            linux = read_linux(image, self._size, command_line, disk, unpack=unpack)
             loaded = linux.loaded
             code, data = _flat(BOOT_CODE, 0xC09B), _flat(BOOT_DATA, 0xC093)
             tables = {"gdt_base": linux.gdt, "gdt_limit": linux.gdt_limit}
             registers = {"esi": linux.parameters} | tables
         else:
+            if disk:
+                raise InvalidValueError(
+                    "a RAM disk is for Linux boot images; modules are not there"
+                )
             loaded = read_kernel(image, self._size)
             where, information = boot_information(self._size, command_line)
             loaded = Loaded(loaded.entry, (*loaded.parts, (where, information, len(information))))

@@ -1,12 +1,15 @@
 """Linux boot images: what the 32-bit boot protocol promises, and images that are refused."""
 
+import gzip
 import struct
 
 import pytest
 
 from pyvirt.errors import ImageFormatError, InvalidValueError
+from pyvirt.x86 import guests
 from pyvirt.x86.linuxboot import read_linux
 from pyvirt.x86.pc import PC
+from x86.elves import elf
 
 HIGH = 1 << 20
 MEMORY = 32 << 20
@@ -60,6 +63,45 @@ def test_the_header_ends_where_it_says():
     assert cut[0x222:0x228] == bytes(6)
     assert cut[0x238:0x264] == bytes(44)
     assert struct.unpack_from("<I", cut, 0x228)[0] == 0xA000  # the loader's, whatever the header
+
+
+def test_a_ram_disk_lies_at_the_end():
+    disk = bytes(range(256)) * 17
+    made = image(b"\xf4", x22c=0x37FFFFFF)
+    pc = PC(MEMORY)
+    pc.boot(made, "", disk)
+    assert pc.run(10).why == "halt"
+    page = pc.machine.memory.read(pc.machine.registers.esi, 4096)
+    where, size = struct.unpack_from("<II", page, 0x218)
+    assert (where, size) == (MEMORY - 0x2000, len(disk))
+    assert pc.machine.memory.read(where, size) == disk
+    low = read_linux(image(b"\xf4", x22c=0x5FFFFF), MEMORY, "", disk)
+    assert low.loaded.parts[-1][0] == 0x600000 - 0x2000
+    with pytest.raises(ImageFormatError, match="does not fit between the kernel's end"):
+        read_linux(image(b"\xf4", x22c=0x10FFFF), MEMORY, "", disk)
+    with pytest.raises(InvalidValueError, match="modules"):
+        pc.boot(guests.kernel_image(), "", disk)
+
+
+def test_a_kernel_that_is_unpacked_here():
+    """It begins at its own entry, in the same state, without the code that would decompress it."""
+    code = bytes.fromhex("8b86e0010000 f4")
+    kernel = elf([(".text", 6, 0x400000, code)], bits=32, segments=[(5, 0x400000, code)])
+    kernel = kernel[:24] + struct.pack("<I", 0x400000) + kernel[28:]
+    payload = gzip.compress(kernel)
+    made = image(b"\xf4" * 16 + payload, x248=16, x22c=0x7FFFFFFF)
+    made = made[:0x24C] + struct.pack("<I", len(payload)) + made[0x250:]
+    pc = PC(MEMORY)
+    pc.boot(made, unpack=True)
+    assert pc.machine.registers.eip == 0x400000
+    assert pc.machine.memory.read(HIGH, 4) == bytes(4)
+    assert pc.run(10).why == "halt"
+    assert pc.machine.registers.eax == (MEMORY - HIGH) >> 10
+    with pytest.raises(ImageFormatError, match="lies beyond the end"):
+        pc.boot(image(b"\xf4"), unpack=True)
+    small = PC("5MiB")
+    small.boot(made, "", b"x" * 4096, unpack=True)
+    assert small.run(10).why == "halt"
 
 
 @pytest.mark.parametrize(

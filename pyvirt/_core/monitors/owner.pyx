@@ -57,7 +57,8 @@ EVENT_NAMES = ("syscall", "interrupt_flag", "call_return", "exception", "io", "i
                "cpuid", "msr", "translation_unit", "page_fault", "page_table_update",
                "context_switch", "invlpg", "hidden_fault", "emulated", "hypercall")
 HYPERCALL_NAMES = ("events", "idle", "stop", "exit", "gdt", "idt", "task", "paging", "cr3", "pte",
-                   "invlpg", "in", "out", "in_many", "out_many", "iret", "many", "release", "bind")
+                   "invlpg", "in", "out", "in_many", "out_many", "iret", "many", "release", "bind", "console",
+                   "disk")
 
 
 cdef uint32_t run_by(monitor_t *m, uint64_t end) noexcept nogil:

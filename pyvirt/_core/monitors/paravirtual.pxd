@@ -24,13 +24,16 @@ cdef enum:                      # calls: arch_pv.h of the guest kernel
     HYPER_MANY = 16
     HYPER_RELEASE = 17
     HYPER_BIND = 18
-    HYPERCALLS = 19
+    HYPER_CONSOLE = 19
+    HYPER_DISK = 20
+    HYPERCALLS = 21
 
 cdef enum:                      # words of the shared page
     SHARED_ENABLED = 0
     SHARED_PENDING = 1
     SHARED_ADDRESS = 2
     SHARED_EVENTS = 3
+    SHARED_DISK_ERROR = 4
 
 cdef enum:                      # what a frame is, above its count of references
     FRAME_TABLE = 1 << 28
@@ -47,6 +50,8 @@ cdef struct pv_t:               # what `port` points to
     uint64_t frames
     uint32_t bound              # event channels that are in use
     uint32_t idle               # the guest waits in HYPER_IDLE
+    uint32_t disk               # what it asked of the disk, and 1; 0: nothing is under way
+    uint64_t disk_pa            # of its buffer
 
 cdef bint open_paravirtual(monitor_t *m) noexcept nogil
 cdef void close_paravirtual(monitor_t *m) noexcept nogil

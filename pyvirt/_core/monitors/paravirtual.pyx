@@ -481,6 +481,79 @@ cdef uint32_t bind(monitor_t *m, uint32_t channel) noexcept nogil:
     return 0
 
 
+cdef uint32_t console(monitor_t *m, uint32_t linear, uint32_t size) noexcept nogil:
+    """Text for the serial port, which takes it at once."""
+    cdef cpu_t *c = m.c
+    cdef uint32_t i, v
+    if size > 4096:
+        return REFUSED
+    for i in range(size):
+        if not read_linear(c, linear + i, 1, 0, &v):
+            quiet(c)
+            return REFUSED
+    for i in range(size):
+        if read_linear(c, linear + i, 1, 0, &v):
+            device_out(m, 0x3F8, 1, v)
+    m.events[E_IO] += 1
+    return 0
+
+
+cdef uint32_t disk(
+    monitor_t *m, uint32_t sector, uint32_t linear, uint32_t what
+) noexcept nogil:
+    """One sector of the first disk, which the monitor's own driver moves; an event ends it."""
+    cdef cpu_t *c = m.c
+    cdef pv_t *p = pv_of(m)
+    cdef walk_t w
+    cdef uint64_t pa = linear
+    cdef uint32_t i, code
+    cdef const uint8_t *host
+    if (what > 2 or p.disk or c.bus == NULL or not p.bound >> 14 & 1 or sector >> 28
+            or linear & 511):
+        return REFUSED
+    if c.cr0 & CR0_PG and what < 2:
+        pm_lock(c.memory)
+        code = walk(&c.tables[0], linear, ACCESS_PURE | (0 if what else ACCESS_WRITE), &w, NULL)
+        pm_unlock(c.memory)
+        if code:
+            return REFUSED
+        pa = w.pa
+    host = <const uint8_t *>pm_frame(c.memory, pa)
+    if what < 2 and (host == NULL or kind_of(p, pa >> 12)):
+        return REFUSED
+    p.disk = what + 1
+    p.disk_pa = pa
+    m.events[E_IO] += 1
+    device_out(m, 0x1F6, 1, 0xE0 | sector >> 24)
+    device_out(m, 0x1F2, 1, 1)
+    device_out(m, 0x1F3, 1, sector)
+    device_out(m, 0x1F4, 1, sector >> 8)
+    device_out(m, 0x1F5, 1, sector >> 16)
+    device_out(m, 0x1F7, 1, 0x20 if what == 0 else 0x30 if what == 1 else 0xE7)
+    if what == 1 and device_in(m, 0x3F6, 1) & 8:
+        for i in range(128):
+            host = <const uint8_t *>pm_frame(c.memory, pa) + (pa & 4095) + 4 * i
+            device_out(m, 0x1F0, 2, load32(host))
+            device_out(m, 0x1F0, 2, load32(host) >> 16)
+    return 0
+
+
+cdef void disk_ended(monitor_t *m) noexcept nogil:
+    """Its interrupt came: take the status, and what was read."""
+    cdef pv_t *p = pv_of(m)
+    cdef uint32_t status = device_in(m, 0x1F7, 1), i, v
+    cdef bint failed = status & 0x21
+    if p.disk == 1 and not failed:
+        failed = not status & 8
+        for i in range(128):
+            if failed:
+                break
+            v = device_in(m, 0x1F0, 2)
+            failed = not set_word(m, p.disk_pa + 4 * i, device_in(m, 0x1F0, 2) << 16 | v)
+    p.disk = 0
+    shared(m)[SHARED_DISK_ERROR] = failed
+
+
 # --- entering the guest -----------------------------------------------------------------------
 
 cdef inline void show_flag(monitor_t *m, uint32_t flag) noexcept nogil:
@@ -548,6 +621,8 @@ cdef bint host_interrupt(monitor_t *m) noexcept nogil:
         if line >= 8:
             device_out(m, 0xA0, 1, 0x20)
         device_out(m, 0x20, 1, 0x20)
+        if line == 14 and p.disk:
+            disk_ended(m)
         if p.bound >> line & 1:
             shared(m)[SHARED_EVENTS] |= <uint32_t>1 << line
     return upcall(m)
@@ -596,6 +671,10 @@ cdef uint32_t operate(
         return release_directory(m, a)
     if n == HYPER_BIND:
         return bind(m, a)
+    if n == HYPER_CONSOLE:
+        return console(m, a, b)
+    if n == HYPER_DISK:
+        return disk(m, a, b, d)
     return REFUSED
 
 
@@ -656,6 +735,8 @@ cdef bint hypercall(monitor_t *m, uint32_t length) noexcept nogil:
         m.hypercalls[n] += 1
     if n == HYPER_IN or n == HYPER_OUT or n == HYPER_IN_MANY or n == HYPER_OUT_MANY:
         booked = route(a)
+    elif n == HYPER_CONSOLE or n == HYPER_DISK:
+        booked = BOOKED_DEVICE if n == HYPER_CONSOLE else BOOKED_VMKERNEL
     m.booked[booked] += 1
     if n == HYPER_IRET:
         return go_on(m, eip)
@@ -733,7 +814,7 @@ cdef uint32_t start(monitor_t *m) noexcept nogil:
         return EXIT_NO_MEMORY
     memset(p.kinds, 0, p.frames * sizeof(uint32_t))
     memset(p.window, 0, WINDOW_SIZE)
-    p.gdt_size = p.bound = p.idle = 0
+    p.gdt_size = p.bound = p.idle = p.disk = 0
     p.kinds[CALL_PAGE >> 12] = FRAME_MONITOR
     p.kinds[SHARED_PAGE >> 12] = FRAME_SHARED
     write_calls(pm_owned(c.memory, CALL_PAGE))

@@ -122,8 +122,8 @@ cdef struct monitor_t:
     uint64_t booked[5]          # all but BOOKED_DIRECT, which is the rest
     uint64_t events[17]
     uint64_t exits[70]          # by basic reason
-    uint64_t hypercalls[19]     # calls, by number: HYPER_ of paravirtual.pxd
-    uint64_t batched[19]        # operations within HYPER_MANY
+    uint64_t hypercalls[21]     # calls, by number: HYPER_ of paravirtual.pxd
+    uint64_t batched[21]        # operations within HYPER_MANY
     uint64_t clustered          # instructions emulated in the exit of another one
     uint64_t retired            # instructions, when counting began
 

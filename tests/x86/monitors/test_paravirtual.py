@@ -5,6 +5,7 @@ import struct
 import numpy as np
 import pytest
 
+from pyvirt._core.devices.owner import Board
 from pyvirt.x86 import guests
 from pyvirt.x86.machine import ExitReason, Machine
 from pyvirt.x86.monitor import Monitor, MonitorCounts
@@ -14,7 +15,7 @@ from x86.interp_system import descriptor, gate
 from x86.kernel_expectations import CONSOLE, EXIT_CODE, disk_after
 
 EVENTS, IDLE, STOP, EXIT, GDT, IDT, TASK, PAGING, CR3, PTE = range(10)
-INVLPG, IN, OUT, IN_MANY, OUT_MANY, IRET, MANY, RELEASE, BIND = range(10, 19)
+INVLPG, IN, OUT, IN_MANY, OUT_MANY, IRET, MANY, RELEASE, BIND, TEXT, DISK = range(10, 21)
 CALLS, SHARED = 0xFF000, 0xFE000
 CODE, USER, HANDLER, STACK = 0x8000, 0x9000, 0xA000, 0x7000
 GDT_AT, IDT_AT, TSS_AT, DIRECTORY, TABLE, LIST = 0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x6000
@@ -94,19 +95,20 @@ PORTED = b"".join(
 )
 
 
-def ported(**options: int) -> tuple[PC, MonitorCounts]:
+def ported(devices: str = "emulated", **options: int) -> tuple[PC, MonitorCounts]:
     pc = PC(disk=guests.kernel_disk(), **options)
-    pc.boot(guests.kernel_image(paravirtual=True))
+    pc.boot(guests.kernel_image(paravirtual=True), devices)
     monitor = Monitor(pc.machine, "paravirtual")
     assert monitor.run(10**9).reason is ExitReason.STOP
     return pc, monitor.counts
 
 
+@pytest.mark.parametrize("devices", ["emulated", "paravirtual"])
 @pytest.mark.parametrize(
     ("frequency", "delay"), [(100_000_000, 0), (20_000_000, 30_000), (1_000_000_000, 1_000_000)]
 )
-def test_the_ported_kernel(frequency, delay):
-    pc, counts = ported(frequency=frequency, disk_delay=delay)
+def test_the_ported_kernel(frequency, delay, devices):
+    pc, counts = ported(devices, frequency=frequency, disk_delay=delay)
     assert PORTED != CONSOLE
     assert pc.board.output == PORTED
     assert pc.board.exit_value == EXIT_CODE
@@ -148,6 +150,26 @@ def test_what_the_ported_kernel_calls():
     assert faults + counts.events["exception"] == pytest.approx(
         int(native.counters["exceptions"]), abs=2
     )
+
+
+def test_paravirtual_devices_are_a_change_of_counts():
+    emulated, paravirtual = ported()[1], ported("")[1]
+    lines = PORTED.count(b"\n")
+    assert paravirtual.hypercalls["console"] == lines
+    # sectors read and written, and what the kernel flushes at the end
+    assert (
+        paravirtual.hypercalls["disk"]
+        == emulated.hypercalls["out_many"]
+        + (
+            emulated.hypercalls["in_many"] - 1  # IDENTIFY stays
+        )
+        + 1
+    )
+    assert sum(emulated.hypercalls.values()) > 5 * sum(paravirtual.hypercalls.values())
+    assert emulated.events["io"] > 20 * paravirtual.events["io"]
+    same = ("syscall", "page_fault", "exception", "page_table_update")
+    assert [paravirtual.events[name] for name in same] == [emulated.events[name] for name in same]
+    assert paravirtual.booked["device"] == lines
 
 
 # --- small guests -----------------------------------------------------------------------------
@@ -396,6 +418,39 @@ def test_channels_that_do_not_exist():
     assert len(bus.writes) == 10
 
 
+def test_console_and_disk_by_calls():
+    data = np.random.default_rng(3).integers(256, size=512 * 4).astype(np.uint8).tobytes()
+    board = Board(data, memory=1 << 22, disk_delay=500)
+    text = RESULTS + 0x80
+    wait = call(IDLE)
+    code = PAGED + call(TEXT, text, 6) + keep(RESULTS + 4)
+    code += call(DISK, 1, 0x10000, 0) + keep(RESULTS + 8)  # no channel yet
+    code += call(BIND, 14) + call(DISK, 2, 0x10000, 0) + keep(RESULTS + 12)
+    code += call(DISK, 1, 0x10200, 0) + keep(RESULTS + 16) + wait  # one at a time
+    code += call(DISK, 3, 0x10000, 1) + wait + call(DISK, 0, 0, 2) + wait
+    code += call(DISK, 4, 0x10000, 0) + wait + b"\xa1" + le(SHARED + 16) + keep(RESULTS + 20)
+    for i, bad in enumerate([(0, 0x10001, 0), (0, TABLE, 0), (0, CALLS, 0), (0, 0x400000, 0),
+                             (0, 0x10000, 3), (1 << 28, 0x10000, 0)]):  # fmt: skip
+        code += call(DISK, *bad) + keep(RESULTS + 24 + 4 * i)
+    code += call(TEXT, 0x400000, 5000) + keep(RESULTS + 48)
+    machine = guest(code + call(STOP))
+    other = Machine(machine.memory, board.bus_capsule)
+    other.registers = machine.registers
+    other.load(b"hello\n", text)
+    handler = b"\xff\x05" + le(RESULTS + 0x40) + b"\xc7\x05" + le(SHARED + 12, 0)
+    handler += b"\xe9" + le(CALLS + 32 * IRET - (HANDLER + 64 * 0x20 + len(handler) + 5))
+    other.load(handler, HANDLER + 64 * 0x20)
+    monitor = Monitor(other, "paravirtual")
+    assert monitor.run(10_000).reason is ExitReason.HALT
+    assert results(other, 13) == [0, 0, REFUSED, 0, REFUSED, 1] + [REFUSED] * 7
+    assert results(other, 1, RESULTS + 0x40) == [4]
+    assert board.output == b"hello\n"
+    assert other.memory.read(0x10000, 512) == data[1024:1536]
+    assert board.disk.tobytes() == data[:1536] + data[1024:1536]
+    assert monitor.counts.booked["vmkernel"] == monitor.counts.hypercalls["disk"] == 12
+    assert monitor.counts.events["io"] == 5
+
+
 def test_a_guest_without_gates_ends():
     machine, monitor = run(call(GDT, GDT_AT, 48) + b"\x0f\x0b")
     assert monitor.run(10).reason is ExitReason.TRIPLE_FAULT
@@ -417,7 +472,9 @@ def hostile(rng: np.random.Generator) -> bytes:
     """Calls with arguments that are often nearly right."""
     code = b""
     for _ in range(60):
-        number = int(rng.choice([4, 5, 6, 7, 8, 9, 9, 9, 10, 11, 12, 13, 14, 16, 17, 18, 0, 40]))
+        number = int(
+            rng.choice([4, 5, 6, 7, 8, 9, 9, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 0, 40])
+        )
         words = []
         for _ in range(3):
             value = int(

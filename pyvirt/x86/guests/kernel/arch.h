@@ -32,6 +32,14 @@ void arch_queue_pte(u32 *entry, u32 value);     /* so, by the next arch_invlpg o
 void arch_release(u32 directory);       /* it is not loaded again: its tables are memory again */
 void arch_invlpg(u32 address);
 
+#ifdef PARAVIRT
+extern int arch_devices;                /* console and disk are the monitor's */
+void arch_choose_devices(const u32 *information);
+void arch_console(const char *text, u32 size);
+int arch_disk(u32 sector, void *buffer, int what);  /* 0 reads, 1 writes, 2 flushes; then interrupt 14 */
+int arch_disk_error(void);
+#endif
+
 u8 arch_in8(u16 port);
 void arch_out8(u16 port, u8 value);
 void arch_in16_many(u16 port, void *to, u32 count);

@@ -134,6 +134,32 @@ void arch_release(u32 directory)
         panic("directory not released", directory);
 }
 
+int arch_devices;
+
+/* Those of the monitor, unless the loader's command line says "emulated". */
+void arch_choose_devices(const u32 *information)
+{
+    static const char word[] = "emulated";
+    const char *line = information[0] & 4 ? (const char *)information[4] : "";
+    arch_devices = 1;
+    for (; *line; line++) {
+        u32 n = 0;
+        while (word[n] && line[n] == word[n])
+            n++;
+        if (!word[n])
+            arch_devices = 0;
+    }
+}
+
+void arch_console(const char *text, u32 size) { call(HYPER_CONSOLE, (u32)text, size, 0); }
+
+int arch_disk(u32 sector, void *buffer, int what)
+{
+    return (int)call(HYPER_DISK, sector, (u32)buffer, (u32)what);
+}
+
+int arch_disk_error(void) { return shared->disk_error != 0; }
+
 u8 arch_in8(u16 port) { return (u8)call(HYPER_IN, port, 1, 0); }
 void arch_out8(u16 port, u8 value) { call(HYPER_OUT, port, 1, value); }
 

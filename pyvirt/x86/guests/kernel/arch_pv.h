@@ -14,7 +14,7 @@ enum {
     HYPER_GDT, HYPER_IDT, HYPER_TASK,
     HYPER_PAGING, HYPER_CR3, HYPER_PTE, HYPER_INVLPG,
     HYPER_IN, HYPER_OUT, HYPER_IN_MANY, HYPER_OUT_MANY,
-    HYPER_IRET, HYPER_MANY, HYPER_RELEASE, HYPER_BIND
+    HYPER_IRET, HYPER_MANY, HYPER_RELEASE, HYPER_BIND, HYPER_CONSOLE, HYPER_DISK
 };
 
 struct operation {                      /* of HYPER_MANY */
@@ -26,6 +26,7 @@ struct shared {
     volatile u32 pending;           /* set by the monitor: an interrupt waits for the flag */
     volatile u32 fault_address;     /* of the last page fault, as CR2 */
     volatile u32 events;            /* bit n: something came through channel n; taken by the kernel */
+    volatile u32 disk_error;        /* of the last HYPER_DISK that ended */
 };
 
 #endif

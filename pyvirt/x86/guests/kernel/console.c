@@ -3,6 +3,10 @@
 
 void console_start(void)
 {
+#ifdef PARAVIRT
+    if (arch_devices)
+        return;
+#endif
     arch_out8(0x3F9, 0x00);             /* no interrupts */
     arch_out8(0x3FB, 0x80);
     arch_out8(0x3F8, 0x01);             /* 115,200 baud */
@@ -14,6 +18,18 @@ void console_start(void)
 
 void put_char(char c)
 {
+#ifdef PARAVIRT
+    static char line[128];              /* one call for a line */
+    static u32 used;
+    if (arch_devices) {
+        line[used++] = c;
+        if (c == '\n' || used == sizeof line) {
+            arch_console(line, used);
+            used = 0;
+        }
+        return;
+    }
+#endif
     while (!(arch_in8(0x3FD) & 0x20))
         ;
     arch_out8(0x3F8, (u8)c);

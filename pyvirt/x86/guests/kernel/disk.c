@@ -14,6 +14,13 @@ static u32 sectors;
 
 void disk_interrupt(void)
 {
+#ifdef PARAVIRT
+    if (arch_devices && sectors) {
+        done = 1;
+        wake((const void *)&done);
+        return;
+    }
+#endif
     status = arch_in8(STATUS);          /* takes the interrupt back */
     done = 1;
     wake((const void *)&done);
@@ -63,10 +70,34 @@ static void command(u32 sector, u8 code)
     arch_out8(COMMAND, code);
 }
 
+#ifdef PARAVIRT
+/* By the monitor, to and from a buffer that lies within a page. */
+static int hyper_transfer(u32 sector, void *buffer, int what)
+{
+    static u8 own[512] __attribute__((aligned(512)));
+    if (what == 1)
+        copy(own, buffer, 512);
+    done = 0;
+    if (arch_disk(sector, own, what))
+        return -2;
+    while (!done)
+        block((const void *)&done);
+    if (arch_disk_error())
+        return -2;
+    if (what == 0)
+        copy(buffer, own, 512);
+    return 0;
+}
+#endif
+
 int disk_transfer(u32 sector, void *buffer, int write)
 {
     if (sector >= sectors)
         return -1;
+#ifdef PARAVIRT
+    if (arch_devices)
+        return hyper_transfer(sector, buffer, write);
+#endif
     command(sector, write ? WRITE : READ);
     if (write) {
         if (!ready(DRQ))
@@ -89,6 +120,12 @@ void disk_flush(void)
 {
     if (!sectors)
         return;
+#ifdef PARAVIRT
+    if (arch_devices) {
+        hyper_transfer(0, 0, 2);
+        return;
+    }
+#endif
     command(0, FLUSH);
     while (!done)
         block((const void *)&done);

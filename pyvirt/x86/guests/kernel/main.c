@@ -14,6 +14,9 @@ void panic(const char *why, u32 value)
 void kernel_main(u32 magic, const u32 *information)
 {
     u32 sectors;
+#ifdef PARAVIRT
+    arch_choose_devices(information);
+#endif
     console_start();
     put_text("kernel: 32-bit protected mode\n");
     if (magic != 0x2BADB002)
