@@ -107,11 +107,9 @@ def technique_bars(runs: Sequence[GuestRun]) -> Figure:
     there = [one for one in runs if one.counts is not None]
     if not there:
         raise InvalidValueError("runs must have one under a monitor: there is nothing to draw")
-    figure = _figure(width=9.5)
+    figure = _figure(width=11)
     left, right = figure.subplots(1, 2)
-    names = [
-        one.name.replace(", ", "\n") + (" (!)" if one.differences(runs[0]) else "") for one in there
-    ]
+    names = [one.name + (" (!)" if one.differences(runs[0]) else "") for one in there]
     width = 0.8 / 3
     kinds = {
         "not direct": [sum(one.booked.values()) - one.booked["direct"] for one in there],
@@ -150,5 +148,9 @@ def technique_bars(runs: Sequence[GuestRun]) -> Figure:
     if priced:
         right.legend(reverse=True, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     for axes in (left, right):
-        axes.tick_params(axis="x", labelsize="small")
+        # names are long: they stand aslant
+        axes.tick_params(axis="x", labelsize="small", labelrotation=35)
+        for label in axes.get_xticklabels():
+            label.set_horizontalalignment("right")
+            label.set_rotation_mode("anchor")
     return figure

@@ -104,7 +104,8 @@ class PC:
         Whether the processor has an x87, see `Machine`.
     **devices
         Further arguments of the board: ``frequency`` (cycles a second, default 10**8),
-        ``disk_delay``, ``station``, ``network``, ``epoch``, ``log``, ``output_limit``.
+        ``disk_delay``, ``station``, ``network``, ``epoch``, ``log``, ``output_limit``,
+        ``paravirtual``.
 
     Attributes
     ----------

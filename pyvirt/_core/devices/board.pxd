@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from pyvirt._core.devices.ata cimport ata_t
+from pyvirt._core.devices.channel cimport channel_t
 from pyvirt._core.devices.cmos cimport cmos_t
 from pyvirt._core.devices.ne2000 cimport nic_t
 from pyvirt._core.devices.pic cimport pic_t
@@ -23,6 +24,7 @@ cdef enum device_t:
     DEV_ATA
     DEV_NIC
     DEV_POST                # port 0x80: a write that costs time and does nothing
+    DEV_CHANNEL             # a paravirtual front end for disk and network
     DEV_EXIT
     DEV_VGA
 
@@ -54,6 +56,8 @@ cdef struct board_t:
     vga_t vga
     ata_t ata
     nic_t nic
+    channel_t channel
+    uint8_t paravirtual     # whether that is there
     uint8_t speaker         # bits 0 and 1 of port 0x61
     uint8_t nic_irq
     uint8_t exited

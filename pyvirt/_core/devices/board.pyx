@@ -2,7 +2,8 @@
 
 Ports are those of the PC/AT: 8259A pair 0x20 and 0xA0, 8254 0x40 and its gate at 0x61, PS/2 controller
 0x60 and 0x64, CMOS 0x70, first IDE channel 0x1F0 and 0x3F6 (interrupt 14), first serial port 0x3F8
-(interrupt 4), NE2000 0x300, colour text screen 0x3D4 and 0x3DA; QEMU's exit port 0xF4. An access that is wider than a port's register
+(interrupt 4), NE2000 0x300, colour text screen 0x3D4 and 0x3DA; the paravirtual
+front end 0x540, where there is one; QEMU's exit port 0xF4. An access that is wider than a port's register
 is one access for each byte, at ports that follow, as on the ISA bus.
 """
 
@@ -10,6 +11,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pyvirt._core.devices.ata cimport ata_advance, ata_line, ata_read, ata_reset, ata_write
+from pyvirt._core.devices.channel cimport channel_read, channel_reset, channel_write
 from pyvirt._core.devices.clock cimport NEVER, cycle_of, ticks_at
 from pyvirt._core.devices.cmos cimport cmos_read, cmos_reset, cmos_write
 from pyvirt._core.devices.ne2000 cimport nic_line, nic_read, nic_reset, nic_write
@@ -41,6 +43,7 @@ cdef enum:
     IRQ_SERIAL = 4
     IRQ_DISK = 14
     NIC_PORT = 0x300
+    CHANNEL_PORT = 0x540
 
 
 cdef void claim(board_t *b, uint16_t port, int count, device_t device, int first) noexcept nogil:
@@ -75,6 +78,8 @@ cdef void board_wire(board_t *b) noexcept nogil:
         claim(b, 0x3F6, 1, DEV_ATA, 8)
     if b.nic_irq:
         claim(b, NIC_PORT, 32, DEV_NIC, 0)
+    if b.paravirtual:
+        claim(b, CHANNEL_PORT, 8, DEV_CHANNEL, 0)
     b.bus.board = b
     b.bus.port_in = board_in
     b.bus.port_out = board_out
@@ -92,6 +97,7 @@ cdef void board_reset(board_t *b) noexcept nogil:
     vga_reset(&b.vga)
     ata_reset(&b.ata)
     nic_reset(&b.nic)
+    channel_reset(&b.channel)
     b.speaker = b.exited = 0
     b.exit_value = 0
     b.pit_tick = ticks_at(b.bus.now, PIT_RATE, b.frequency)
@@ -170,7 +176,7 @@ cdef inline bint whole(int device, int register) noexcept nogil:
         return register == 0
     if device == DEV_NIC:
         return 0x10 <= register < 0x18
-    return device == DEV_EXIT or device == DEV_NONE
+    return device == DEV_EXIT or device == DEV_NONE or device == DEV_CHANNEL
 
 
 cdef uint8_t speaker_read(board_t *b) noexcept nogil:
@@ -197,6 +203,8 @@ cdef uint32_t read_register(board_t *b, int device, int register, int size) noex
         return ata_read(&b.ata, register, size)
     if device == DEV_NIC:
         return nic_read(&b.nic, register, size)
+    if device == DEV_CHANNEL:
+        return channel_read(&b.channel, &b.ata, register)
     if device == DEV_EXIT:
         return 0
     return 0xFFFFFFFF
@@ -225,6 +233,8 @@ cdef void write_register(
         ata_write(&b.ata, register, size, value, b.bus.now)
     elif device == DEV_NIC:
         nic_write(&b.nic, register, size, value)
+    elif device == DEV_CHANNEL:
+        channel_write(&b.channel, &b.ata, &b.nic, register, value)
     elif device == DEV_EXIT and not b.exited:
         b.exited = 1
         b.exit_value = value

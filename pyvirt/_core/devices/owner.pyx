@@ -28,6 +28,7 @@ from pyvirt._core.devices.board cimport (
     board_wire,
 )
 from pyvirt._core.devices.bytebuf cimport buffer_free, buffer_put, bytebuf_t
+from pyvirt._core.devices.channel cimport CHANNEL_READS
 from pyvirt._core.devices.clock cimport MOST_FREQUENCY
 from pyvirt._core.devices.ne2000 cimport nic_receive
 from pyvirt._core.devices.ps2 cimport PS2_QUEUE, ps2_key
@@ -43,7 +44,7 @@ ACCESS = np.dtype([
 cdef enum:
     MOST_SECTORS = 1 << 28              # that 28 bits address
     MOST_FRAME = 1514
-    VERSION = 2
+    VERSION = 3
 
 
 def _whole(name, value, least, most):
@@ -91,6 +92,9 @@ cdef class Board:
         Accesses that the log keeps, up to 2**28; 0: none.
     output_limit : int, default 16 MiB
         Bytes of the serial port, and of frames, that wait to be taken; more are lost and counted.
+    paravirtual : bool, default False
+        Is there a paravirtual front end for disk and network, at port 0x540
+        (`pyvirt._core.devices.channel`)?
 
     Attributes
     ----------
@@ -110,7 +114,7 @@ cdef class Board:
 
     def __init__(self, disk=None, *, frequency=100_000_000, memory=1 << 24, disk_delay=0,
                  station=b"\x52\x54\x00\x12\x34\x56", network=True, epoch=946_684_800, log=0,
-                 output_limit=1 << 24):
+                 output_limit=1 << 24, paravirtual=False):
         cdef board_t *b = &self.b
         cdef bytes address = _bytes("station", station)
         if self.settings is not None:
@@ -125,6 +129,9 @@ cdef class Board:
             raise InvalidValueError(f"station must be 6 bytes, got {len(address)}")
         if not isinstance(network, bool):
             raise InvalidTypeError(f"network must be True or False, got {network!r}")
+        if not isinstance(paravirtual, bool):
+            raise InvalidTypeError(f"paravirtual must be True or False, got {paravirtual!r}")
+        b.paravirtual = paravirtual
         memcpy(b.nic.station, <const char *>address, 6)
         b.nic_irq = 9 if network else 0
         b.uart.sent.most = b.uart.waiting.most = b.nic.sent.most = limit
@@ -137,7 +144,7 @@ cdef class Board:
         self.settings = {
             "frequency": b.frequency, "memory": b.memory, "disk_delay": delay,
             "station": address, "network": network, "epoch": b.cmos.epoch, "log": b.log_size,
-            "output_limit": limit}
+            "output_limit": limit, "paravirtual": paravirtual}
         board_wire(b)
         board_reset(b)
 
@@ -329,6 +336,11 @@ cdef class Board:
         return self.b.ata.reads, self.b.ata.writes
 
     @property
+    def requests(self):
+        """Requests that came through the paravirtual front end."""
+        return self.b.channel.requests
+
+    @property
     def frames(self):
         """Frames that were sent, received, and dropped."""
         return self.b.nic.frames_out, self.b.nic.frames_in, self.b.nic.frames_dropped
@@ -515,5 +527,7 @@ cdef bint sane(const board_t *own, const board_t *new) noexcept:
         and new.log_size == own.log_size and new.nic_irq == own.nic_irq
         and new.ata.sectors == own.ata.sectors and new.ata.delay == own.ata.delay
         and new.ata.at <= SECTOR and new.ata.heads > 0 and new.ata.per_track > 0
+        and new.paravirtual == own.paravirtual and new.channel.queued <= CHANNEL_READS
+        and new.channel.head < CHANNEL_READS and new.channel.count <= 0xFFFFFF
         and new.uart.count <= UART_FIFO and new.ps2.count <= PS2_QUEUE
         and (new.ata.command != 0x30 or new.ata.lba < new.ata.sectors))

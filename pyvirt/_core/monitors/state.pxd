@@ -130,7 +130,8 @@ cdef struct monitor_t:
 
 cdef inline int route(uint32_t port) noexcept nogil:
     """Who serves a port: disks and networks are the VMkernel's, slow devices the console's."""
-    if port & 0xFFF8 == 0x1F0 or port == 0x3F6 or port & 0xFFE0 == 0x300:
+    if port & 0xFFF8 == 0x1F0 or port == 0x3F6 or port & 0xFFE0 == 0x300 \
+            or port & 0xFFF8 == 0x540:
         return BOOKED_VMKERNEL
     if port & 0xFFF8 == 0x3F8 or port == 0x60 or port == 0x64:
         return BOOKED_DEVICE

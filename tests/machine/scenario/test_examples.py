@@ -52,8 +52,11 @@ def test_generations():
     for way, mode in modes.items():
         executed, rates = found[f"run-{way}"], found[f"rates-{way}"]
         assert (executed.mode, rates.mode) == (mode, mode)
-        # what was executed has everything, and rates leave out what they cannot tell
-        assert executed.execution > rates.execution > 0
+        # what was executed has everything, and rates leave out what they cannot tell; paravirtual
+        # drivers are counted there, and a guess here
+        assert rates.execution > 0
+        if way != "pv":
+            assert executed.execution > rates.execution
         # a cycle of the guest for each instruction, and the monitor's
         for one in (executed, rates):
             times = result.vm(one.vm)
