@@ -151,3 +151,11 @@ def test_agrees(policy, scenario):
 @settings(max_examples=2000, deadline=None)
 def test_agrees_on_many(policy, scenario):
     play(policy, scenario)
+
+
+@pytest.mark.parametrize(("start", "other"), [(4, 4), (0, 2)])
+def test_a_barrier_opens_while_its_policy_stops_members(start, other):
+    """The policy parks the last to arrive while another is charged, or takes a mark back at once."""
+    members = [(1, 10, frozenset([1]), at, (10, 17), 1) for at in (start, other)]
+    team = ("team", "barrier", None, None, 1, (("fixed", 40), ("fixed", 1)), members)
+    play("churn", (2, [(0, team), (6, ("set_affinity", 0, None))]))

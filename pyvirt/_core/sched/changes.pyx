@@ -381,6 +381,8 @@ cdef void hold(sched_t *s, uint32_t id, uint8_t mark) noexcept nogil:
         if w.state == RUN and w.flags & (HAS_JOBS | HAS_LIMIT) and stops(s, id, s.now):
             return
     if not w.marks & mark:          # a hook took it back
+        if w.state == RUN:
+            rearm(s, w.cpu, s.now)  # its work may have ended just now, and it waits
         return
     if w.state == RUN or w.state == READY:
         state, why = (LIMITED, WHY_PARK) if mark == PARKED else (COSTOP, WHY_COSTOP)
