@@ -109,6 +109,21 @@ def test_linux_under_monitors(technique: str, native: tuple[PC, Ending]):
     assert ending == native[1]
 
 
+def test_linux_notices_a_naive_monitor():
+    """PUSHF shows the monitor's IF, and SS the real ring; the kernel says so, and is lost."""
+    kernel, busybox = images()
+    line = LINE.replace("loglevel=4", "earlyprintk=serial,ttyS0,115200")
+    early = "Interrupts were enabled *very* early, fixing it"
+    for technique in ("native", "naive"):
+        pc = PC("128MiB", fpu=True, technique=technique)
+        pc.boot(kernel, line, user_space(busybox, SCRIPT), unpack=True)
+        assert pc.run(16 * 10**7).why == "budget"
+        assert "Linux version" in pc.console
+        assert (early in pc.console) == (technique == "naive")
+        assert ("Switched to clocksource" in pc.console) == (technique == "native")
+    assert re.search("SS: 0069 EFLAGS: 002102..", pc.console)  # 0068 in ring 0
+
+
 @pytest.mark.slow
 def test_linux_decompresses_itself(native: tuple[PC, Ending]):
     pc, ending = booted(unpack=False)

@@ -1,11 +1,13 @@
 """Sensitive instructions found by executing: what was found, and by hand for those no list has."""
 
+import doctest
 import struct
 
 import pytest
 
 from pyvirt.errors import InvalidValueError
 from pyvirt.validation import Context, sensitive_sets
+from pyvirt.x86 import mnemonics, sensitive
 from pyvirt.x86.deprivilege import PAIRS, SCENES, compressed, native
 from pyvirt.x86.machine import Exit, ExitReason, Machine
 from pyvirt.x86.mnemonics import mnemonic, names_a_register
@@ -72,6 +74,12 @@ def test_exits_leave_nothing_and_their_absence_is_seen():
 def test_unknown_techniques(which: str):
     with pytest.raises(InvalidValueError, match="deprivileged"):
         derive(which)
+
+
+def test_examples_in_docstrings():
+    for module in (sensitive, mnemonics):
+        found = doctest.testmod(module)
+        assert (found.failed, found.attempted > 1) == (0, True)
 
 
 def test_unknown_classes():

@@ -171,6 +171,11 @@ cdef inline bint holds(const table_t *t, uint64_t frame) noexcept nogil:
     return False
 
 
+cdef inline bint touches(const table_t *t, uint32_t linear) noexcept nogil:
+    """Whether an address is in a page of the table's."""
+    return ((linear >> 12) - (t.base >> 12)) & 0xFFFFF < t.pages
+
+
 cdef void descriptors_written(
     monitor_t *m, table_t *t, uint64_t pa, uint32_t n
 ) noexcept nogil:
@@ -484,7 +489,9 @@ cdef bint emulate_guest(monitor_t *m) noexcept nogil:
         book(m, &u, retired, port, cpl)
         if u.klass == C_INVLPG:
             guest_invlpg(m, linear)
-            h.stale |= 1
+            # one large page may hold a table and the address
+            if touches(&h.gdt, linear) or touches(&h.ldt, linear) or c.cr4 & (CR4_PSE | CR4_PAE):
+                h.stale |= 1
         elif c.cr0 != cr0 or c.cr4 != cr4 or (u.kind == K_MOV_TO_CR and u.op == 3):
             guest_registers(m, c.cr0, c.cr3, c.cr4)
             h.stale |= 1

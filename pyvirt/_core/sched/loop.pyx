@@ -492,7 +492,8 @@ cdef bint stops(sched_t *s, uint32_t id, ns_t now) noexcept nogil:
             arm_timer(s, id)
             stop(s, id, LIMITED, WHY_LIMIT, now)
             return True
-    return False
+    # a policy may have stopped it while other members of its team were charged
+    return w.state != RUN
 
 
 cdef void with_load(sched_t *s, uint32_t cpu, uint32_t id, ns_t now) noexcept nogil:

@@ -118,10 +118,11 @@ cdef void open_barrier(sched_t *s, team_t *t, uint32_t last, ns_t now) noexcept 
     cdef bint slept
     t.arrived = 0
     t.rounds += 1
+    # first, so that a policy which stops it while others are charged does not find its work done
+    if last != NO_WORLD:
+        end_round(s, last, now)
     while id != NO_RECORD:
-        if id == last:
-            end_round(s, id, now)
-        elif waits(member(s, id)):
+        if id != last and waits(member(s, id)):
             slept = end_wait(s, id, now)
             end_round(s, id, now)
             go_on(s, id, slept, now)

@@ -172,6 +172,8 @@ class SlowPlugged(SlowScheduler):
     def stops(self, w: World) -> bool:
         """Whether a running world's work is done, or its limit used up."""
         self.work_done(w)
+        if w.state != "run":
+            return True
         if not w.has_work:
             self.stop(w, "wait", "block")
             return True

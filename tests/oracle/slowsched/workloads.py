@@ -114,10 +114,10 @@ class Team:
             self.host.make_runnable(w)
 
     def open(self, last: World | None) -> None:
+        if last:
+            self.end_round(last)
         for w in list(self.members):
-            if w is last:
-                self.end_round(w)
-            elif w in self.queue:
+            if w in self.queue and w is not last:
                 slept = self.end_wait(w)
                 self.end_round(w)
                 if slept:

@@ -136,18 +136,17 @@ void arch_release(u32 directory)
 
 int arch_devices;
 
-/* Those of the monitor, unless the loader's command line says "emulated". */
+/* Those of the monitor if the loader's command line says "paravirtual", else the machine's. */
 void arch_choose_devices(const u32 *information)
 {
-    static const char word[] = "emulated";
+    static const char word[] = "paravirtual";
     const char *line = information[0] & 4 ? (const char *)information[4] : "";
-    arch_devices = 1;
     for (; *line; line++) {
         u32 n = 0;
         while (word[n] && line[n] == word[n])
             n++;
         if (!word[n])
-            arch_devices = 0;
+            arch_devices = 1;
     }
 }
 
