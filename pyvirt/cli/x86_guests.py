@@ -120,6 +120,7 @@ def _counts(title: str, numbers: dict[str, int]) -> Table:
 @click.option("--append", default="", help="The kernel's command line.")
 @click.option("--frequency", default=10**8, show_default=True, help="Cycles a second.")
 @click.option("--budget", default=10**10, show_default=True, help="Cycles of the native run.")
+@click.option("--fpu", is_flag=True, help="With an x87.")
 @click.option("--port", type=FILE, help="GUEST as it was ported to the paravirtual interface.")
 @click.option(
     "--costs",
@@ -137,6 +138,7 @@ def compare(
     append: str,
     frequency: int,
     budget: int,
+    fpu: bool,
     port: Path | None,
     tables: tuple[str, ...],
     plot: Path | None,
@@ -171,6 +173,7 @@ def compare(
             disk=own_disk(guest, disk),
             command_line=append,
             frequency=frequency,
+            fpu=fpu,
         )
     if plot is not None:
         from pyvirt.report import save, technique_bars

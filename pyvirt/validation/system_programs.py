@@ -65,6 +65,7 @@ class Program:
 
 
 def u32(value: int) -> bytes:
+    """Give four bytes, the least first."""
     return struct.pack("<I", value & 0xFFFFFFFF)
 
 
@@ -208,6 +209,7 @@ def _register(rng: np.random.Generator) -> int:
 
 
 def place(rng: np.random.Generator) -> bytes:
+    """Give the address of a word of data."""
     return u32(DATA + int(rng.integers(0, 0xFFC)) * 4)
 
 
@@ -488,6 +490,7 @@ _RESUME_BYTES = 11
 
 
 def operation(emit: Emit, rng: np.random.Generator, at: int) -> bytes:
+    """Give the code of one operation at a place, with where to go on if it faults."""
     code = emit(rng, at + _RESUME_BYTES)
     return resume_at(at + _RESUME_BYTES + len(code)) + code
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -195,3 +196,18 @@ def test_techniques_beside_each_other(tmp_path: Path):
     assert "hwmmu-nehalem" in result.output
     assert "same" in result.output
     assert "naive" in plot.read_text()
+
+
+def test_any_multiboot_kernel_is_compared(tmp_path: Path):
+    # FNINIT, and the low byte of the control word to the exit port: without an x87 there is none
+    magic, flags = 0x1BADB002, 1 << 16
+    head = struct.pack("<3I", magic, flags, -(magic + flags) & 0xFFFFFFFF)
+    head += struct.pack("<5I", 0x100000, 0x100000, 0, 0, 0x100020)
+    image = tmp_path / "x87.bin"
+    image.write_bytes(head + bytes.fromhex("bc00002000 dbe3 50 d93c24 58 e6f4 faf4"))
+    for options, why, code in ((["--fpu"], "exit", 0x7F), ([], "triple fault", None)):
+        arguments = ["x86", "compare", str(image), "--json", *options]
+        runs = json.loads(CliRunner().invoke(main, arguments).output)["runs"]
+        assert {one["technique"] for one in runs} == {"native", *TECHNIQUES} - {"paravirtual"}
+        for one in runs:
+            assert (one["why"], one["exit_value"], one["differs"]) == (why, code, [])

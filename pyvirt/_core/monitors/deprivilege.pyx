@@ -478,7 +478,9 @@ cdef bint emulate_guest(monitor_t *m) noexcept nogil:
     cr4 = c.cr4
     cpl = c.cpl
     linear = c.seg[u.segment].base + address(c, &u)
-    port = c.gpr[R_EDX] & 0xFFFF if u.op else u.imm & 0xFF
+    port = c.gpr[R_EDX] & 0xFFFF
+    if (u.kind == K_IN or u.kind == K_OUT) and not u.op:
+        port = u.imm & 0xFF
     # a single step behind a change of translation needs the new one
     c.exception_bitmap = 1 << X_DB if klass_translates(u.klass) else 0
     goes_on = emulate(c)
