@@ -155,7 +155,7 @@ def test_agrees_on_many(policy, scenario):
 
 @pytest.mark.parametrize(("start", "other"), [(4, 4), (0, 2)])
 def test_a_barrier_opens_while_its_policy_stops_members(start, other):
-    """The policy parks the last to arrive while another is charged, or takes a mark back at once."""
+    """Its policy parks the last to arrive while another is charged, or takes a mark back."""
     members = [(1, 10, frozenset([1]), at, (10, 17), 1) for at in (start, other)]
     team = ("team", "barrier", None, None, 1, (("fixed", 40), ("fixed", 1)), members)
     play("churn", (2, [(0, team), (6, ("set_affinity", 0, None))]))

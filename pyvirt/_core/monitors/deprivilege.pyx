@@ -29,7 +29,7 @@ from pyvirt._core.interp.bus cimport NO_VECTOR
 from pyvirt._core.interp.cpu cimport *
 from pyvirt._core.interp.engine cimport emulate, fetch_failed, loop
 from pyvirt._core.interp.interrupts cimport BY_DEVICE, BY_TRAP, deliver, deliver_fault
-from pyvirt._core.interp.kinds cimport K_MOV_TO_CR
+from pyvirt._core.interp.kinds cimport K_IN, K_MOV_TO_CR, K_OUT
 from pyvirt._core.interp.memory cimport address, flush
 from pyvirt._core.interp.segments cimport set_cpl
 from pyvirt._core.monitors.front cimport settle_front
