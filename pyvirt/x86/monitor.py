@@ -268,6 +268,30 @@ class Monitor:
         """
         return units_of(self._core.translation()[1])
 
+    def take_frames(self, frames: Iterable[int]) -> int:
+        """Take the memory of guest frames away, as a host that runs short of it does.
+
+        What was in them is kept: the next touch of each is a hidden fault, for which a host would
+        read it back from its swap. Frames that a balloon in the guest has given up are not touched.
+
+        Parameters
+        ----------
+        frames : iterable of int
+            Guest-physical page numbers.
+
+        Returns
+        -------
+        int
+            Entries of shadow or nested tables that were dropped.
+
+        Raises
+        ------
+        InvalidValueError
+            For a frame outside memory (those before it are taken), or where the guest's own tables
+            are the machine's.
+        """
+        return sum(self._core.take_frame(frame) for frame in frames)
+
     def forget(self) -> None:
         """Begin to count anew."""
         self._core.forget()

@@ -217,6 +217,15 @@ cdef class MonitorCore:
         self.m.controls.cluster = further
         memcpy(self.m.controls.ports, &bits[0], 8192)
 
+    def take_frame(self, frame):
+        """Drop all entries of shadow or nested tables that map a guest frame; how many there were."""
+        self._check()
+        if not self.tables:
+            raise InvalidValueError("this guest's own tables are the machine's: no frame can be taken")
+        dropped = sum(one.drop_frames(frame) for one in self.tables)
+        flush(self.m.c)
+        return dropped
+
     def run(self, budget):
         """Run at most `budget` cycles; returns the number of the exit, as `Cpu.run`."""
         self._check()

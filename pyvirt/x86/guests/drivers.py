@@ -1,23 +1,32 @@
-"""A guest that reads sectors, sends frames and asks for the time, by two kinds of drivers.
+"""Guests with two kinds of drivers: one of disk, network and clock, one of memory.
 
+The first reads sectors, sends frames and asks for the time.
 Its code is made here: a flat multiboot kernel without paging. With the drivers of the machine's own
 devices it programs the disk controller for each sector, the network card for each frame, and reads
 the clock of the CMOS; with paravirtual ones, which VMtools bring, it hands over a batch of requests
 by one string instruction (`pyvirt._core.devices.channel`) and reads the time-stamp counter.
+
+The second has used more memory than it needs. With a balloon, which VMtools bring, too, it writes
+down the pages that it gives up.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
+from typing import Any
 
+from pyvirt._core.physmem import PhysMem
 from pyvirt.errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["driver_disk", "driver_kernel"]
+__all__ = ["balloon_frames", "driver_disk", "driver_kernel", "memory_kernel"]
 
 LOAD, DATA, BUFFER, STACK = 0x100000, 0x180000, 0x200000, 0x170000
 CHANNEL, MOST_READS = 0x540, 32
 FRAME = 1514
 SECTOR = 512
+#: Of the guest of memory: its list of pages that it gives up, and the first page that it uses.
+LIST, FIRST_PAGE = 0x300000, 0x400
 
 
 def _word(value: int) -> bytes:
@@ -123,21 +132,99 @@ def driver_kernel(
     if not isinstance(paravirtual, bool):
         raise InvalidTypeError(f"paravirtual must be True or False, got {paravirtual!r:.40}")
     limits = {"sectors": (sectors, 0, 256), "frames": (frames, 0, 256), "clocks": (clocks, 0, 256)}
-    for name, (value, low, high) in {**limits, "batch": (batch, 1, MOST_READS)}.items():
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise InvalidTypeError(f"{name} must be an integer, got {value!r:.40}")
-        if not low <= value <= high:
-            raise InvalidValueError(f"{name} must be {low} to {high}, got {value}")
+    _check({**limits, "batch": (batch, 1, MOST_READS)})
     if paravirtual:
         code, data = _paravirtual(sectors, frames, clocks, batch)
     else:
         code, data = _emulated(sectors, frames, clocks)
     begin = b"\xfa\xfc\xbc" + _word(STACK) + b"\xbf" + _word(BUFFER)
     code = begin + code + bytes.fromhex("b000 e6f4 faf4")
+    return _kernel(code, data)
+
+
+def _check(limits: Mapping[str, tuple[Any, int, int]]) -> None:
+    """Refuse what is no integer, or outside its bounds."""
+    for name, (value, low, high) in limits.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise InvalidTypeError(f"{name} must be an integer, got {value!r:.40}")
+        if not low <= value <= high:
+            raise InvalidValueError(f"{name} must be {low} to {high}, got {value}")
+
+
+def _kernel(code: bytes, data: bytes) -> bytes:
+    """Put a multiboot header before code, and data at their place."""
     head = [0x1BADB002, 1 << 16, -(0x1BADB002 + (1 << 16)) & 0xFFFFFFFF]
     head += [LOAD, LOAD, 0, 0, LOAD + 32]
     image = b"".join(map(_word, head)) + code
     return image.ljust(DATA - LOAD, b"\0") + data
+
+
+def memory_kernel(
+    *, pages: int = 512, used: int = 128, rounds: int = 4, balloon: bool = False
+) -> bytes:
+    """Make a guest that has touched more pages than it goes on using.
+
+    It writes each of its pages, and stops by HLT; set running again, it writes those that it uses,
+    and ends with exit code 0.
+
+    Parameters
+    ----------
+    pages : int, default 512
+        Pages of 4 KiB that it touches, from 4 MiB on: 1 to 4,096.
+    used : int, default 128
+        The first of them, which it goes on using: 0 to `pages`.
+    rounds : int, default 4
+        How often it writes those, 0 to 1,000.
+    balloon : bool, default False
+        Whether it writes down the others before it stops, for `balloon_frames`.
+
+    Returns
+    -------
+    bytes
+        A multiboot kernel for a `pyvirt.x86.pc.PC` of 20 MiB or more.
+    """
+    if not isinstance(balloon, bool):
+        raise InvalidTypeError(f"balloon must be True or False, got {balloon!r:.40}")
+    limits = {"pages": (pages, 1, 4096), "used": (used, 0, pages), "rounds": (rounds, 0, 1000)}
+    _check(limits)
+    base = FIRST_PAGE << 12
+    code = b"\xfa\xfc\xbc" + _word(STACK)
+    if balloon:
+        # the list: how many, and their numbers
+        code += b"\xc7\x05" + _word(LIST) + _word(pages - used)
+        code += b"\xbf" + _word(LIST + 4) + b"\xb8" + _word(FIRST_PAGE + used)
+        code += _times(pages - used, b"\xab\x40")  # STOSD; INC EAX
+    code += b"\xbe" + _word(base) + _times(pages, b"\x89\x0e\x81\xc6" + _word(4096))
+    code += b"\xf4"
+    once = b"\xbe" + _word(base) + _times(used, b"\xff\x06\x81\xc6" + _word(4096))
+    code += b"\xbd" + _word(rounds) + b"\x85\xed\x74" + bytes([len(once) + 3])
+    code += once + b"\x4d\xeb" + bytes([256 - len(once) - 7])
+    return _kernel(code + bytes.fromhex("b000 e6f4 faf4"), b"")
+
+
+def _times(count: int, body: bytes) -> bytes:
+    """MOV ECX, count; the body so often."""
+    return (
+        b"\xb9"
+        + _word(count)
+        + b"\xe3"
+        + bytes([len(body) + 3])
+        + body
+        + b"\x49\x75"
+        + bytes([256 - len(body) - 3])
+    )
+
+
+def balloon_frames(memory: PhysMem) -> list[int]:
+    """Give the page numbers that `memory_kernel` has given up, as it wrote them down.
+
+    Parameters
+    ----------
+    memory : pyvirt.PhysicalMemory
+        The guest's.
+    """
+    count = min(memory.read_u32(LIST), 4096)
+    return [memory.read_u32(LIST + 4 + 4 * i) for i in range(count)]
 
 
 def driver_disk() -> bytes:
