@@ -112,7 +112,8 @@ def exit_reasons(context: Context) -> Outcome:
         right = abs(program[group] - 1) <= UNTOUCHED
         tally.check(right, f"executed: {group} {program[group]:.2f}")
     tally.check(program["violations"] == 0, "executed: violations in shadow mode")
-    others = [
+    others = [program["total"]]
+    others += [
         executed({name: usual[name] * factor})["total"] for name in CHOSEN[:2] for factor in FACTORS
     ]
     measured = ", ".join(
