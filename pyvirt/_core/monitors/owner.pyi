@@ -1,6 +1,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from typing_extensions import disjoint_base
+
 from pyvirt._core.interp.owner import Cpu
 from pyvirt._core.shadow.engine import HyperCore
 
@@ -8,7 +10,9 @@ TECHNIQUES: tuple[str, ...]
 PAGINGS: tuple[str, ...]
 BOOKS: tuple[str, ...]
 EVENT_NAMES: tuple[str, ...]
+HYPERCALL_NAMES: tuple[str, ...]
 
+@disjoint_base
 class MonitorCore:
     @property
     def cpu(self) -> Cpu: ...

@@ -1,0 +1,2 @@
+ENDS: tuple[str, ...]
+MADE_NAMES: tuple[str, ...]
