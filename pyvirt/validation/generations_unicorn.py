@@ -12,9 +12,6 @@ from pyvirt.validation.system_programs import MEMORY, Program, initial_memory, s
 
 __all__ = ["OPERATIONS", "ending"]
 
-unicorn: Any = import_module("unicorn")  # its calls are not typed
-reg: Any = import_module("unicorn.x86_const")
-
 #: Operations without exceptions whose results are all defined. (LAR leaves four bits undefined.)
 OPERATIONS = (
     "compute",
@@ -33,6 +30,8 @@ _FINAL_PORT = 0xF4
 
 def ending(program: Program) -> tuple[list[int], bytes]:
     """Run a program; give its general registers and its memory."""
+    unicorn: Any = import_module("unicorn")  # its calls are not typed
+    reg: Any = import_module("unicorn.x86_const")
     machine = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
     machine.mem_map(0, MEMORY)
     machine.mem_write(0, initial_memory(program))
