@@ -154,15 +154,21 @@ def test_killed_again_and_again(scenario, tmp_path):
     path, kept = tmp_path / "scenario.toml", tmp_path / "kept"
     rng = np.random.default_rng(1)
     whole = scenario.run()
+    command = [sys.executable, "-c", textwrap.dedent(RUN), str(path), str(kept)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        began = time.monotonic()
+        process.communicate()
+        lasts = time.monotonic() - began
     found = 0
     for _ in range(25):
-        process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(RUN), str(path), str(kept)],
-            stdout=subprocess.DEVNULL,
-        )
-        time.sleep(float(rng.uniform(0.5, 4.0)))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(lasts * float(rng.uniform(0, 0.9)))
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
         for left in tmp_path.glob(".kept.*"):
             os.unlink(left)  # what was being written when it was killed; never the final name
         if kept.exists():
